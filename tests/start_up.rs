@@ -98,10 +98,17 @@ fn a_file_that_is_no_component_is_refused() {
     let file = redis.folder().join("plugin.wasm");
     let core_module = b"\0asm\x01\0\0\0";
     let truncated = fs::read(puppet()).unwrap()[..10_000].to_vec();
-    for bytes in [&b""[..], b"I am text", core_module, &truncated, &[0xff; 1000]] {
+    let cases: [(&[u8], &str); 5] = [
+        (b"", "not WebAssembly"),
+        (b"I am text", "not WebAssembly"),
+        (&[0xff; 1000], "not WebAssembly"),
+        (core_module, "core module"),
+        (&truncated, "compile"),
+    ];
+    for (bytes, word) in cases {
         fs::write(&file, bytes).unwrap();
         let ended = Host::on(&redis).arg("--plugin", &file).run();
-        expect_refusal(&ended, 4, &["plugin.wasm", "component"]);
+        expect_refusal(&ended, 4, &["plugin.wasm", word]);
     }
 }
 

@@ -61,6 +61,13 @@ impl Launch {
         Launch::command(Command::new(env!("CARGO_BIN_EXE_host")))
     }
 
+    /// One of the other commands, such as `publish`.
+    pub fn subcommand(name: &str) -> Launch {
+        let mut launch = Launch::bare();
+        launch.command.arg(name);
+        launch
+    }
+
     /// A line for the shell.
     pub fn shell(line: &str) -> Launch {
         let mut command = Command::new("sh");

@@ -18,12 +18,14 @@ pub const GROUP: &str = "host";
 /// Entries read at once: the reply of a long stream must not be one huge value.
 const PAGE: usize = 10_000;
 
+/// Names and values in order; values may be any bytes.
+type Fields = Vec<(String, Vec<u8>)>;
+
 /// One entry of a stream.
 #[derive(Clone, Debug)]
 pub struct Entry {
     id: String,
-    /// Names and values in order; values may be any bytes.
-    pub fields: Vec<(String, Vec<u8>)>,
+    pub fields: Fields,
 }
 
 impl Entry {
@@ -175,7 +177,7 @@ impl Redis {
         let mut entries: Vec<Entry> = Vec::new();
         loop {
             let start = entries.last().map_or("-".into(), |last| format!("({}", last.id));
-            let page: Vec<(String, Vec<(String, Vec<u8>)>)> = cmd("XRANGE")
+            let page: Vec<(String, Fields)> = cmd("XRANGE")
                 .arg(key)
                 .arg(start)
                 .arg("+")
