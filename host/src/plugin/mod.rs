@@ -82,7 +82,12 @@ impl Plugin {
 
 impl Instance {
     /// Runs the plugin's `process` on one message, under the limits.
-    pub async fn process(&mut self, _id: &str, _body: &str, _attempt: u32) -> Result<Outcome, Failure> {
+    pub async fn process(
+        &mut self,
+        _id: &str,
+        _body: &str,
+        _attempt: u32,
+    ) -> Result<Outcome, Failure> {
         unimplemented!()
     }
 }
