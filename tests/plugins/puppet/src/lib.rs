@@ -21,6 +21,7 @@
 //! | `wait` | `ms` | sleeps, then echoes |
 //! | `sleep` | | sleeps for an hour |
 //! | `burn` | `ms` | computes for that long, then echoes |
+//! | `count` | `millions` | computes so many steps, however long it takes, then echoes |
 //! | `loop` | | computes for ever |
 //! | `grow` | `bytes` | the result is a string property `filler` that long |
 //! | `eat-memory` | | allocates until it is stopped |
@@ -88,6 +89,7 @@ impl Guest for Puppet {
             "wait" => std::thread::sleep(milliseconds(&order)),
             "sleep" => std::thread::sleep(Duration::from_secs(3600)),
             "burn" => burn(milliseconds(&order)),
+            "count" => count(number(&order, "millions").unwrap_or(1) * 1_000_000),
             "loop" => burn(Duration::MAX),
             "grow" => {
                 let bytes = number(&order, "bytes").unwrap_or(0);
@@ -143,18 +145,23 @@ fn level(name: &str) -> Result<Level, String> {
     })
 }
 
-/// Computes without a single call to the host but the one for the time.
+/// Computes for that long by the clock.
 fn burn(time: Duration) {
     let start = Instant::now();
-    let mut number = 0_u64;
     while start.elapsed() < time {
-        for _ in 0..100_000 {
-            number = black_box(
-                number
-                    .wrapping_mul(6_364_136_223_846_793_005)
-                    .wrapping_add(1),
-            );
-        }
+        count(100_000);
+    }
+}
+
+/// Computes without a single call to the host.
+fn count(steps: u32) {
+    let mut number = 0_u64;
+    for _ in 0..steps {
+        number = black_box(
+            number
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1),
+        );
     }
 }
 
