@@ -1,3 +1,4 @@
 //! x
+pub mod cli;
 pub mod config;
 pub mod plugin;
