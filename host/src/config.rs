@@ -81,7 +81,7 @@ settings! {
         /// a password that a URL reserves are percent-encoded. Better in the environment than on the command
         /// line, where every user of the machine can read it. `embedded` starts a private redis-server or
         /// valkey-server from PATH that ends with the host.
-        pub url: String = flag("redis").default("redis://127.0.0.1:6379").also("REDIS_URL").common();
+        pub url: String = flag("redis").default("redis://127.0.0.1:6379").also("REDIS_URL").common().secret();
         /// PEM file with the certificate authority that signed Redis's certificate.
         ///
         /// Needed when the system does not know that authority. Only with rediss://.
@@ -93,18 +93,20 @@ settings! {
     }
 
     /// Names in Redis.
-    ///
-    /// Where another output stream or list of consumers is named and the names that go with it are not, these
-    /// follow: `output = "orders"` makes the inbox `{orders}:inbox`.
     #[derive(Clone, Debug)]
     pub struct KeysConfig [keys = "keys"], "Names in Redis" {
         /// Pub/Sub channel that is received.
         pub channel: String = flag("channel").default("messages:published");
         /// List of the ids of the consumers alive.
+        ///
+        /// The heartbeat key follows its name unless it is named itself.
         pub consumer_ids: String = flag("consumer-ids-key").default("consumer:ids");
         /// Sorted set of hosts by expiry.
         pub heartbeat: String = flag("heartbeat-key").default("{consumer:ids}:heartbeat");
         /// Stream that results are appended to.
+        ///
+        /// The keys that go with it follow its name unless they are named themselves: with `orders`, the inbox
+        /// becomes `{orders}:inbox`. The braces keep them in one slot of a Redis Cluster.
         pub output: String = flag("output-key").default("messages:processed");
         /// Stream of received messages that wait for a consumer.
         pub inbox: String = flag("inbox-key").default("{messages:processed}:inbox");

@@ -40,19 +40,28 @@ pub struct Failure {
 
 impl From<ConfigError> for Failure {
     fn from(error: ConfigError) -> Self {
-        Failure { exit: Exit::Usage, error: error.into() }
+        Failure {
+            exit: Exit::Usage,
+            error: error.into(),
+        }
     }
 }
 
 impl From<anyhow::Error> for Failure {
     fn from(error: anyhow::Error) -> Self {
-        Failure { exit: Exit::Other, error }
+        Failure {
+            exit: Exit::Other,
+            error,
+        }
     }
 }
 
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
-        Failure { exit: Exit::Other, error: error.into() }
+        Failure {
+            exit: Exit::Other,
+            error: error.into(),
+        }
     }
 }
 

@@ -18,7 +18,10 @@ impl Flags {
     /// These and `over`, which wins where both have a value.
     pub fn overlaid_with(mut self, over: Flags) -> Given {
         self.given.flags.extend(over.given.flags);
-        Given { file: over.given.file.or(self.given.file), flags: self.given.flags }
+        Given {
+            file: over.given.file.or(self.given.file),
+            flags: self.given.flags,
+        }
     }
 
     /// Name of one flag that was given, for an error that refuses it.
@@ -52,9 +55,19 @@ impl Args for Flags {
 
 impl FromArgMatches for Flags {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
-        let value = |setting: &Setting| Some((setting.flag(), matches.get_one::<String>(setting.flag())?.clone()));
+        let value = |setting: &Setting| {
+            Some((
+                setting.flag(),
+                matches.get_one::<String>(setting.flag())?.clone(),
+            ))
+        };
         let flags: BTreeMap<_, _> = SETTINGS.iter().filter_map(value).collect();
-        Ok(Flags { given: Given { file: matches.get_one::<PathBuf>("config").cloned(), flags } })
+        Ok(Flags {
+            given: Given {
+                file: matches.get_one::<PathBuf>("config").cloned(),
+                flags,
+            },
+        })
     }
 
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
@@ -73,18 +86,24 @@ fn arg(setting: &Setting) -> Arg {
         // A value such as -1 is a wrong value, not an unknown flag.
         .allow_hyphen_values(setting.kind == Kind::Number);
     match setting.kind {
-        Kind::Text if setting.key == "url" => arg.value_name("URL"),
+        Kind::Text if setting.is_secret() => arg.value_name("URL"),
         Kind::Text => arg.value_name("TEXT"),
         Kind::Number => arg.value_name("N"),
         Kind::Duration => arg.value_name("DURATION"),
         Kind::Size => arg.value_name("SIZE"),
         Kind::File => arg.value_name("FILE").value_hint(ValueHint::FilePath),
-        Kind::Choice(words) => arg.value_name("WORD").value_parser(PossibleValuesParser::new(words)),
+        Kind::Choice(words) => arg
+            .value_name("WORD")
+            .value_parser(PossibleValuesParser::new(words)),
     }
 }
 
 fn short_help(setting: &Setting) -> String {
-    let summary = setting.doc().next().unwrap_or_default().trim_end_matches('.');
+    let summary = setting
+        .doc()
+        .next()
+        .unwrap_or_default()
+        .trim_end_matches('.');
     match setting.default() {
         Some(default) => format!("{summary} [default: {default}]"),
         None => summary.to_owned(),
@@ -111,5 +130,9 @@ fn long_help(setting: &Setting) -> String {
     if let Some((min, max)) = setting.bounds() {
         help.push_str(&format!("[from {min} to {max}] "));
     }
-    help + &format!("[env: {}] [file: {}]", setting.variables().join(", "), setting.path())
+    help + &format!(
+        "[env: {}] [file: {}]",
+        setting.variables().join(", "),
+        setting.path()
+    )
 }

@@ -19,7 +19,8 @@ pub use flags::Flags;
 
 use crate::config::{Given, Loaded, masked};
 
-const ABOUT: &str = "Turn a Redis Pub/Sub channel into a consumer group that runs a WebAssembly plugin";
+const ABOUT: &str =
+    "Turn a Redis Pub/Sub channel into a consumer group that runs a WebAssembly plugin";
 
 const LONG_ABOUT: &str = "\
 Turn a Redis Pub/Sub channel into a consumer group that runs a WebAssembly plugin.
@@ -30,7 +31,8 @@ one result within the dedup window, whichever host dies. Start the same command 
 
 Without a command, host processes messages until it is stopped.";
 
-const AFTER_HELP: &str = "`host --help` shows all settings, with units, bounds and environment variables, and examples.";
+const AFTER_HELP: &str =
+    "`host --help` shows all settings, with units, bounds and environment variables, and examples.";
 
 const AFTER_LONG_HELP: &str = "\
 Examples:
@@ -114,9 +116,14 @@ fn load(given: &Given) -> Result<Loaded, Failure> {
 
 /// Refuses settings in front of a command that would ignore them.
 fn refuse(flags: &Flags, command: &str) -> Result<(), Failure> {
-    let Some(flag) = flags.first() else { return Ok(()) };
+    let Some(flag) = flags.first() else {
+        return Ok(());
+    };
     let error = anyhow::anyhow!("`host {command}` has no use for --{flag}; leave it out");
-    Err(Failure { exit: Exit::Usage, error })
+    Err(Failure {
+        exit: Exit::Usage,
+        error,
+    })
 }
 
 /// Writes the whole output of a command at once, so that a reader that leaves early is noticed here.

@@ -16,7 +16,9 @@ pub(super) fn execute(given: &Given) -> Result<(), Failure> {
     for warning in warnings {
         tracing::warn!("{warning}");
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
     let result = runtime.block_on(run(config));
     // What still blocks a thread, such as a compilation, must not hold up the exit.
     runtime.shutdown_background();
@@ -41,7 +43,10 @@ fn shutdown() -> io::Result<impl Future<Output = ()>> {
     let (stop, stopped) = oneshot::channel();
     tokio::spawn(async move {
         let name = either(&mut interrupt, &mut terminate).await;
-        tracing::info!(signal = name, "stopping: what is in work is finished first; another signal ends at once");
+        tracing::info!(
+            signal = name,
+            "stopping: what is in work is finished first; another signal ends at once"
+        );
         // Nobody listens any more if the host has already ended by itself.
         let _ = stop.send(());
         let name = either(&mut interrupt, &mut terminate).await;

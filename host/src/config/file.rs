@@ -20,7 +20,11 @@ type Problem = (Place, String);
 
 /// Reads the text of a file. Both lists are in the order of the file.
 pub(super) fn parse(text: &str) -> (Vec<Entry>, Vec<Problem>) {
-    let mut reader = Reader { text, entries: Vec::new(), problems: Vec::new() };
+    let mut reader = Reader {
+        text,
+        entries: Vec::new(),
+        problems: Vec::new(),
+    };
     match DeTable::parse(text) {
         Ok(table) => reader.table("", table.get_ref()),
         Err(error) => {
@@ -45,20 +49,39 @@ impl Reader<'_> {
         for (key, value) in table {
             let at = key.span().start;
             let key = key.get_ref().as_ref();
-            let index = SETTINGS.iter().position(|setting| setting.section == section && setting.key == key);
+            let index = SETTINGS
+                .iter()
+                .position(|setting| setting.section == section && setting.key == key);
             match (index, value.get_ref()) {
                 (Some(index), _) => self.value(index, value),
-                (None, DeValue::Table(inner)) if section.is_empty() && is_section(key) => self.table(key, inner),
+                (None, DeValue::Table(inner)) if section.is_empty() && is_section(key) => {
+                    self.table(key, inner)
+                }
                 (None, DeValue::Table(_)) if section.is_empty() => {
-                    let hint = nearest(key, sections().map(|name| (name, name.to_owned())), "[", "]");
+                    let hint = nearest(
+                        key,
+                        sections().map(|name| (name, name.to_owned())),
+                        "[",
+                        "]",
+                    );
                     self.problem(at, format!("unknown section `[{key}]`{hint}"));
                 }
                 (None, _) if section.is_empty() && is_section(key) => {
-                    self.problem(at, format!("`{key}` is a section: write its settings below a line `[{key}]`"));
+                    self.problem(
+                        at,
+                        format!("`{key}` is a section: write its settings below a line `[{key}]`"),
+                    );
                 }
                 (None, _) => {
-                    let path = if section.is_empty() { key.to_owned() } else { format!("{section}.{key}") };
-                    self.problem(at, format!("unknown key `{path}`{}", nearest_setting(section, key)));
+                    let path = if section.is_empty() {
+                        key.to_owned()
+                    } else {
+                        format!("{section}.{key}")
+                    };
+                    self.problem(
+                        at,
+                        format!("unknown key `{path}`{}", nearest_setting(section, key)),
+                    );
                 }
             }
         }
@@ -69,21 +92,39 @@ impl Reader<'_> {
         let at = value.span().start;
         match (setting.kind, value.get_ref()) {
             (Kind::Number | Kind::Size, DeValue::Integer(number)) if number.radix() == 10 => {
-                self.entries.push((index, number.as_str().to_owned(), self.place(at)));
+                self.entries
+                    .push((index, number.as_str().to_owned(), self.place(at)));
             }
-            (Kind::Number, _) => self.wrong_type(setting, value, "a whole number without quotes such as 10"),
-            (_, DeValue::String(text)) => self.entries.push((index, text.to_string(), self.place(at))),
-            (Kind::Size, _) => self.wrong_type(setting, value, "a number of bytes or text such as \"64KiB\""),
+            (Kind::Number, _) => {
+                self.wrong_type(setting, value, "a whole number without quotes such as 10")
+            }
+            (_, DeValue::String(text)) => {
+                self.entries.push((index, text.to_string(), self.place(at)))
+            }
+            (Kind::Size, _) => self.wrong_type(
+                setting,
+                value,
+                "a number of bytes or text such as \"64KiB\"",
+            ),
             (Kind::Duration, _) => {
-                self.wrong_type(setting, value, "text with a unit of time such as \"250ms\", \"3s\" or \"5m\"");
+                self.wrong_type(
+                    setting,
+                    value,
+                    "text with a unit of time such as \"250ms\", \"3s\" or \"5m\"",
+                );
             }
-            (Kind::Text | Kind::File | Kind::Choice(_), _) => self.wrong_type(setting, value, "text in quotes"),
+            (Kind::Text | Kind::File | Kind::Choice(_), _) => {
+                self.wrong_type(setting, value, "text in quotes")
+            }
         }
     }
 
     fn wrong_type(&mut self, setting: &Setting, value: &Spanned<DeValue<'_>>, valid: &str) {
         let kind = value.get_ref().type_str();
-        self.problem(value.span().start, format!("{} is of type {kind}; it must be {valid}", setting.path()));
+        self.problem(
+            value.span().start,
+            format!("{} is of type {kind}; it must be {valid}", setting.path()),
+        );
     }
 
     fn problem(&mut self, at: usize, problem: String) {
@@ -101,7 +142,10 @@ impl Reader<'_> {
 }
 
 fn sections() -> impl Iterator<Item = &'static str> {
-    SETTINGS.iter().map(|setting| setting.section).filter(|section| !section.is_empty())
+    SETTINGS
+        .iter()
+        .map(|setting| setting.section)
+        .filter(|section| !section.is_empty())
 }
 
 fn is_section(name: &str) -> bool {
@@ -112,13 +156,21 @@ fn is_section(name: &str) -> bool {
 fn nearest_setting(section: &str, key: &str) -> String {
     let key = &key.replace('-', "_");
     let here = SETTINGS.iter().filter(|setting| setting.section == section);
-    let hint = nearest(key, here.map(|setting| (setting.key, setting.path())), "", "");
+    let hint = nearest(
+        key,
+        here.map(|setting| (setting.key, setting.path())),
+        "",
+        "",
+    );
     if !hint.is_empty() {
         return hint;
     }
     let anywhere = SETTINGS.iter().flat_map(|setting| {
         let flag = setting.flag().replace('-', "_");
-        [(setting.key.to_owned(), setting.path()), (flag, setting.path())]
+        [
+            (setting.key.to_owned(), setting.path()),
+            (flag, setting.path()),
+        ]
     });
     match nearest(key, anywhere, "", "") {
         hint if hint.is_empty() => "; `host config` prints all keys".to_owned(),
@@ -133,7 +185,8 @@ fn nearest<N: AsRef<str>>(
     open: &str,
     close: &str,
 ) -> String {
-    let distances = candidates.map(|(name, path)| (strsim::damerau_levenshtein(word, name.as_ref()), path));
+    let distances =
+        candidates.map(|(name, path)| (strsim::damerau_levenshtein(word, name.as_ref()), path));
     match distances.min_by_key(|(distance, _)| *distance) {
         Some((distance, path)) if distance <= (word.chars().count() / 3).max(1) => {
             format!("; did you mean `{open}{path}{close}`?")
@@ -149,7 +202,11 @@ mod tests {
     fn problem(text: &str) -> (usize, usize, String) {
         let (_, problems) = parse(text);
         assert_eq!(problems.len(), 1, "{problems:?}");
-        (problems[0].0.line, problems[0].0.column, problems[0].1.clone())
+        (
+            problems[0].0.line,
+            problems[0].0.column,
+            problems[0].1.clone(),
+        )
     }
 
     #[test]
@@ -157,16 +214,40 @@ mod tests {
         let (line, column, text) = problem("# comment\nconsumer = 1\n");
         assert_eq!((line, column), (2, 1));
         assert_eq!(text, "unknown key `consumer`; did you mean `consumers`?");
-        assert!(problem("[redis]\n ur1 = 'x'").2.ends_with("did you mean `redis.url`?"));
-        assert!(problem("[registri]\n").2.ends_with("did you mean `[registry]`?"));
+        assert!(
+            problem("[redis]\n ur1 = 'x'")
+                .2
+                .ends_with("did you mean `redis.url`?")
+        );
+        assert!(
+            problem("[registri]\n")
+                .2
+                .ends_with("did you mean `[registry]`?")
+        );
     }
 
     #[test]
     fn a_key_in_the_wrong_place_or_named_like_its_flag_is_found() {
-        assert!(problem("max-message-bytes = 1").2.ends_with("did you mean `message.bytes_max`?"));
-        assert!(problem("report-interval = '3s'").2.ends_with("did you mean `report_interval`?"));
-        assert!(problem("[redis]\nconsumers = 1").2.ends_with("did you mean `consumers`?"));
-        assert!(problem("colour = 'blue'").2.ends_with("`host config` prints all keys"));
+        assert!(
+            problem("max-message-bytes = 1")
+                .2
+                .ends_with("did you mean `message.bytes_max`?")
+        );
+        assert!(
+            problem("report-interval = '3s'")
+                .2
+                .ends_with("did you mean `report_interval`?")
+        );
+        assert!(
+            problem("[redis]\nconsumers = 1")
+                .2
+                .ends_with("did you mean `consumers`?")
+        );
+        assert!(
+            problem("colour = 'blue'")
+                .2
+                .ends_with("`host config` prints all keys")
+        );
     }
 
     #[test]
@@ -180,9 +261,13 @@ mod tests {
 
     #[test]
     fn sizes_are_numbers_or_text() {
-        let (entries, problems) = parse("[message]\nbytes_max = 1_000\n[intake]\nbuffer_bytes_max = '1MiB'");
+        let (entries, problems) =
+            parse("[message]\nbytes_max = 1_000\n[intake]\nbuffer_bytes_max = '1MiB'");
         assert_eq!(problems, []);
-        let texts: Vec<_> = entries.iter().map(|(_, text, place)| (text.as_str(), place.line)).collect();
+        let texts: Vec<_> = entries
+            .iter()
+            .map(|(_, text, place)| (text.as_str(), place.line))
+            .collect();
         assert_eq!(texts, [("1000", 2), ("1MiB", 4)]);
     }
 }

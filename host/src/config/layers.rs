@@ -5,7 +5,6 @@ use std::ffi::OsString;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use super::value::Kind;
 use super::{Config, SETTINGS, Setting, file, redis_url, rules};
 
 /// Environment variable that names the file when `--config` does not.
@@ -67,9 +66,15 @@ pub struct Loaded {
 ///
 /// If the file cannot be read, or if any of the sources holds an unknown key or a wrong value, even when a
 /// stronger source hides it.
-pub fn load(given: &Given, variable: impl Fn(&str) -> Option<OsString>) -> Result<Loaded, ConfigError> {
+pub fn load(
+    given: &Given,
+    variable: impl Fn(&str) -> Option<OsString>,
+) -> Result<Loaded, ConfigError> {
     let mut layers = Layers {
-        loaded: Loaded { config: Config::default(), sources: vec![Source::Default; SETTINGS.len()] },
+        loaded: Loaded {
+            config: Config::default(),
+            sources: vec![Source::Default; SETTINGS.len()],
+        },
         problems: Vec::new(),
     };
     // An empty variable counts as none: that is how shells and service files take one back.
@@ -84,7 +89,9 @@ pub fn load(given: &Given, variable: impl Fn(&str) -> Option<OsString>) -> Resul
             match variable(name).map(OsString::into_string) {
                 None => {}
                 Some(Ok(text)) => layers.set(index, &text, Source::Variable(name.clone())),
-                Some(Err(_)) => layers.problems.push(format!("{name}: the value is not UTF-8")),
+                Some(Err(_)) => layers
+                    .problems
+                    .push(format!("{name}: the value is not UTF-8")),
             }
         }
         if let Some(text) = given.flags.get(setting.flag()) {
@@ -120,12 +127,18 @@ impl Layers {
         };
         let (entries, problems) = file::parse(&text);
         for (index, text, place) in entries {
-            self.set(index, &text, Source::File(path.to_owned(), place.line, place.column));
+            self.set(
+                index,
+                &text,
+                Source::File(path.to_owned(), place.line, place.column),
+            );
         }
         let path = path.display();
-        self.problems.extend(problems.into_iter().map(|(place, problem)| {
-            format!("{path}:{}:{}: {problem}", place.line, place.column)
-        }));
+        self.problems.extend(
+            problems.into_iter().map(|(place, problem)| {
+                format!("{path}:{}:{}: {problem}", place.line, place.column)
+            }),
+        );
     }
 
     fn set(&mut self, index: usize, text: &str, source: Source) {
@@ -134,7 +147,10 @@ impl Layers {
             Ok(()) => self.loaded.sources[index] = source,
             Err(problem) => {
                 let value = redis_url::shown(text);
-                self.problems.push(format!("{source}: `{value}` is not valid for {}: {problem}", setting.path()));
+                self.problems.push(format!(
+                    "{source}: `{value}` is not valid for {}: {problem}",
+                    setting.path()
+                ));
             }
         }
     }
@@ -161,7 +177,11 @@ impl Loaded {
     /// A value as errors and `host config` show it: without a password.
     pub(super) fn shown(&self, setting: &Setting) -> Option<String> {
         let text = (setting.get)(&self.config)?;
-        Some(if setting.kind == Kind::Text { redis_url::shown(&text) } else { text })
+        Some(if setting.is_secret() {
+            redis_url::shown(&text)
+        } else {
+            text
+        })
     }
 
     /// Where the value of the setting with this path came from.
@@ -178,8 +198,12 @@ impl Loaded {
             (defaults.consumer_ids, self.config.keys.consumer_ids.clone()),
         ];
         for (setting, source) in SETTINGS.iter().zip(&self.sources) {
-            let Some(default) = setting.default().filter(|_| setting.section == "keys") else { continue };
-            let leader = leaders.iter().find(|(name, _)| default.starts_with(&format!("{{{name}}}")));
+            let Some(default) = setting.default().filter(|_| setting.section == "keys") else {
+                continue;
+            };
+            let leader = leaders
+                .iter()
+                .find(|(name, _)| default.starts_with(&format!("{{{name}}}")));
             if let (Some((old, new)), Source::Default) = (leader, source) {
                 let name = default.replacen(&format!("{{{old}}}"), &with_hash_tag(new), 1);
                 (setting.set)(&mut self.config, &name).expect("a name that is not empty is valid");
@@ -190,7 +214,10 @@ impl Loaded {
 
 /// What a key begins with so that Redis Cluster keeps it in the slot of the key `name`.
 fn with_hash_tag(name: &str) -> String {
-    let tag = name.split_once('{').and_then(|(_, rest)| rest.split_once('}')).map(|(tag, _)| tag);
+    let tag = name
+        .split_once('{')
+        .and_then(|(_, rest)| rest.split_once('}'))
+        .map(|(tag, _)| tag);
     match tag {
         Some(tag) if !tag.is_empty() => name.to_owned(),
         _ => format!("{{{name}}}"),
@@ -201,9 +228,20 @@ fn with_hash_tag(name: &str) -> String {
 mod tests {
     use super::*;
 
-    fn loaded(flags: &[(&'static str, &str)], variables: &[(&str, &str)]) -> Result<Loaded, ConfigError> {
-        let flags = flags.iter().map(|(flag, value)| (*flag, (*value).to_owned())).collect();
-        let find = |name: &str| variables.iter().find(|(n, _)| *n == name).map(|(_, value)| (*value).into());
+    fn loaded(
+        flags: &[(&'static str, &str)],
+        variables: &[(&str, &str)],
+    ) -> Result<Loaded, ConfigError> {
+        let flags = flags
+            .iter()
+            .map(|(flag, value)| (*flag, (*value).to_owned()))
+            .collect();
+        let find = |name: &str| {
+            variables
+                .iter()
+                .find(|(n, _)| *n == name)
+                .map(|(_, value)| (*value).into())
+        };
         load(&Given { file: None, flags }, find)
     }
 
@@ -212,11 +250,26 @@ mod tests {
         let mut config = Config::default();
         for setting in SETTINGS {
             if let Some(default) = setting.default() {
-                assert_eq!((setting.set)(&mut config, default), Ok(()), "{}", setting.path());
+                assert_eq!(
+                    (setting.set)(&mut config, default),
+                    Ok(()),
+                    "{}",
+                    setting.path()
+                );
             }
             if let Some((min, max)) = setting.bounds() {
-                assert_eq!((setting.set)(&mut config, min), Ok(()), "{}", setting.path());
-                assert_eq!((setting.set)(&mut config, max), Ok(()), "{}", setting.path());
+                assert_eq!(
+                    (setting.set)(&mut config, min),
+                    Ok(()),
+                    "{}",
+                    setting.path()
+                );
+                assert_eq!(
+                    (setting.set)(&mut config, max),
+                    Ok(()),
+                    "{}",
+                    setting.path()
+                );
             }
         }
         loaded(&[], &[]).expect("the defaults satisfy every rule");
@@ -226,7 +279,11 @@ mod tests {
     fn every_name_belongs_to_one_setting() {
         let mut names = std::collections::BTreeSet::new();
         for setting in SETTINGS {
-            for name in setting.variables().into_iter().chain([setting.path(), format!("--{}", setting.flag())]) {
+            for name in setting
+                .variables()
+                .into_iter()
+                .chain([setting.path(), format!("--{}", setting.flag())])
+            {
                 assert!(names.insert(name.clone()), "{name}");
             }
         }
@@ -235,27 +292,59 @@ mod tests {
     #[test]
     fn the_established_variable_yields_to_our_own() {
         let both = [("REDIS_URL", "redis://a"), ("HOST_REDIS", "redis://b")];
-        assert_eq!(loaded(&[], &both[..1]).expect("valid").config.redis.url, "redis://a");
-        assert_eq!(loaded(&[], &both).expect("valid").config.redis.url, "redis://b");
-        assert_eq!(loaded(&[("redis", "redis://c")], &both).expect("valid").config.redis.url, "redis://c");
+        assert_eq!(
+            loaded(&[], &both[..1]).expect("valid").config.redis.url,
+            "redis://a"
+        );
+        assert_eq!(
+            loaded(&[], &both).expect("valid").config.redis.url,
+            "redis://b"
+        );
+        assert_eq!(
+            loaded(&[("redis", "redis://c")], &both)
+                .expect("valid")
+                .config
+                .redis
+                .url,
+            "redis://c"
+        );
         let empty = [("REDIS_URL", "redis://a"), ("HOST_REDIS", "")];
-        assert_eq!(loaded(&[], &empty).expect("valid").config.redis.url, "redis://a");
+        assert_eq!(
+            loaded(&[], &empty).expect("valid").config.redis.url,
+            "redis://a"
+        );
     }
 
     #[test]
     fn keys_follow_the_output_stream_unless_they_are_named() {
-        let keys = loaded(&[("output-key", "orders"), ("dead-key", "graveyard")], &[]).expect("valid").config.keys;
-        assert_eq!((keys.inbox.as_str(), keys.dead.as_str()), ("{orders}:inbox", "graveyard"));
-        assert_eq!((keys.claim_prefix.as_str(), keys.heartbeat.as_str()), ("{orders}:claim:", "{consumer:ids}:heartbeat"));
-        let keys = loaded(&[("output-key", "{app}:orders")], &[]).expect("valid").config.keys;
+        let keys = loaded(&[("output-key", "orders"), ("dead-key", "graveyard")], &[])
+            .expect("valid")
+            .config
+            .keys;
+        assert_eq!(
+            (keys.inbox.as_str(), keys.dead.as_str()),
+            ("{orders}:inbox", "graveyard")
+        );
+        assert_eq!(
+            (keys.claim_prefix.as_str(), keys.heartbeat.as_str()),
+            ("{orders}:claim:", "{consumer:ids}:heartbeat")
+        );
+        let keys = loaded(&[("output-key", "{app}:orders")], &[])
+            .expect("valid")
+            .config
+            .keys;
         assert_eq!(keys.inbox, "{app}:orders:inbox");
     }
 
     #[test]
     fn everything_that_is_wrong_is_said_at_once() {
-        let error = loaded(&[("consumers", "0")], &[("HOST_DRAIN_TIMEOUT", "soon")]).expect_err("both are wrong");
+        let error = loaded(&[("consumers", "0")], &[("HOST_DRAIN_TIMEOUT", "soon")])
+            .expect_err("both are wrong");
         assert_eq!(error.problems.len(), 2);
-        assert_eq!(error.problems[0], "--consumers: `0` is not valid for consumers: it must be from 1 to 10000");
+        assert_eq!(
+            error.problems[0],
+            "--consumers: `0` is not valid for consumers: it must be from 1 to 10000"
+        );
     }
 
     #[test]

@@ -33,9 +33,15 @@ impl Loaded {
         let Some(value) = self.shown(setting) else {
             return push_line(text, &format!("#{} = \"\"", setting.key));
         };
-        if setting.kind == Kind::Text && redis_url::is_masked(&value) {
-            push_line(text, "# The password is masked. `host` refuses to log in with ***: set HOST_REDIS to the whole");
-            push_line(text, "# URL, or write the password here and let nobody else read this file.");
+        if setting.is_secret() && redis_url::is_masked(&value) {
+            push_line(
+                text,
+                "# The password is masked. `host` refuses to log in with ***: set HOST_REDIS to the whole",
+            );
+            push_line(
+                text,
+                "# URL, or write the password here and let nobody else read this file.",
+            );
         }
         match setting.kind {
             Kind::Number => push_line(text, &format!("{} = {value}", setting.key)),
@@ -61,13 +67,22 @@ fn push_comment(text: &mut String, setting: &Setting) {
     for line in setting.doc() {
         push_line(text, format!("# {line}").trim_end());
     }
-    let mut facts = vec![format!("--{}", setting.flag()), setting.variables().join(" or ")];
+    let mut facts = vec![
+        format!("--{}", setting.flag()),
+        setting.variables().join(" or "),
+    ];
     facts.extend(match (setting.kind, setting.bounds()) {
         (Kind::Choice(words), _) => Some(words.join(" or ")),
         (_, Some((min, max))) => Some(format!("from {min} to {max}")),
         _ => None,
     });
-    facts.push(setting.default().map_or("no default".to_owned(), |default| format!("default {default}")));
+    facts.push(
+        setting
+            .default()
+            .map_or("no default".to_owned(), |default| {
+                format!("default {default}")
+            }),
+    );
     push_line(text, &format!("# ({})", facts.join("; ")));
 }
 
@@ -93,8 +108,16 @@ mod tests {
 
     #[test]
     fn any_text_survives_quoting() {
-        for text in ["plain", "q\"uo\\te", "new\nline\ttab\u{7f}\u{85}", "ключ {tag}:*", ""] {
-            let table: toml::Table = format!("key = {}", quoted(text)).parse().expect("valid TOML");
+        for text in [
+            "plain",
+            "q\"uo\\te",
+            "new\nline\ttab\u{7f}\u{85}",
+            "ключ {tag}:*",
+            "",
+        ] {
+            let table: toml::Table = format!("key = {}", quoted(text))
+                .parse()
+                .expect("valid TOML");
             assert_eq!(table["key"].as_str(), Some(text));
         }
     }

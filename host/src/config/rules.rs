@@ -14,7 +14,10 @@ const BEAT_TOTAL_MAX: Duration = Duration::from_secs(9);
 pub(super) fn problems(loaded: &Loaded) -> Vec<String> {
     let config = &loaded.config;
     let (intake, registry, redis) = (&config.intake, &config.registry, &config.redis);
-    let mut check = Check { loaded, problems: Vec::new() };
+    let mut check = Check {
+        loaded,
+        problems: Vec::new(),
+    };
 
     if let Err(problem) = redis_url::check(&redis.url) {
         check.require(false, &["redis.url"], &problem);
@@ -24,7 +27,10 @@ pub(super) fn problems(loaded: &Loaded) -> Vec<String> {
         &["redis.cert_file", "redis.key_file"],
         "a client certificate needs both files",
     );
-    for (file, path) in [(&redis.ca_file, "redis.ca_file"), (&redis.cert_file, "redis.cert_file")] {
+    for (file, path) in [
+        (&redis.ca_file, "redis.ca_file"),
+        (&redis.cert_file, "redis.cert_file"),
+    ] {
         check.require(
             file.is_none() || redis_url::is_tls(&redis.url),
             &[path, "redis.url"],
@@ -109,12 +115,22 @@ pub(super) fn warnings(loaded: &Loaded) -> Vec<String> {
 /// A misspelt level would be taken for the name of a module and switch everything else off.
 fn log_level_problem(level: &str) -> Option<String> {
     const LEVELS: [&str; 6] = ["error", "warn", "info", "debug", "trace", "off"];
-    let levels = level.split(',').map(|directive| directive.rsplit('=').next().unwrap_or(directive).trim());
-    let wrong = levels.into_iter().find(|level| !LEVELS.contains(&level.to_lowercase().as_str()));
+    let levels = level
+        .split(',')
+        .map(|directive| directive.rsplit('=').next().unwrap_or(directive).trim());
+    let wrong = levels
+        .into_iter()
+        .find(|level| !LEVELS.contains(&level.to_lowercase().as_str()));
     let directives = "or directives such as warn,host::intake=debug";
     match (wrong, tracing_subscriber::EnvFilter::try_new(level)) {
-        (Some(wrong), _) => Some(format!("`{wrong}` must be one of {} {directives}", LEVELS.join(", "))),
-        (None, Err(error)) => Some(format!("{error}; it must be one of {} {directives}", LEVELS.join(", "))),
+        (Some(wrong), _) => Some(format!(
+            "`{wrong}` must be one of {} {directives}",
+            LEVELS.join(", ")
+        )),
+        (None, Err(error)) => Some(format!(
+            "{error}; it must be one of {} {directives}",
+            LEVELS.join(", ")
+        )),
         (None, Ok(_)) => None,
     }
 }
@@ -130,10 +146,11 @@ impl Check<'_> {
         if holds {
             return;
         }
-        let named = SETTINGS.iter().filter(|setting| paths.contains(&setting.path().as_str())).map(|setting| {
-            let path = setting.path();
-            let value = self.loaded.shown(setting).map_or("not set".to_owned(), |value| format!("`{value}`"));
-            format!("{path} is {value} ({})", self.loaded.source(&path))
+        let named = paths.iter().map(|path| {
+            let setting = SETTINGS.iter().find(|setting| setting.path() == *path);
+            let value = setting.and_then(|setting| self.loaded.shown(setting));
+            let value = value.map_or("not set".to_owned(), |value| format!("`{value}`"));
+            format!("{path} is {value} ({})", self.loaded.source(path))
         });
         let named = named.collect::<Vec<_>>().join(", ");
         self.problems.push(format!("{named}: {problem}"));
@@ -143,12 +160,18 @@ impl Check<'_> {
     fn keys_differ(&mut self) {
         let keys: Vec<_> = SETTINGS
             .iter()
-            .filter(|setting| setting.section == "keys" && !["channel", "group"].contains(&setting.key))
+            .filter(|setting| {
+                setting.section == "keys" && !["channel", "group"].contains(&setting.key)
+            })
             .map(|setting| (setting.path(), (setting.get)(&self.loaded.config)))
             .collect();
         for (index, (path, name)) in keys.iter().enumerate() {
             if let Some((other, _)) = keys[..index].iter().find(|(_, other)| other == name) {
-                self.require(false, &[other, path], "two keys must not have the same name");
+                self.require(
+                    false,
+                    &[other, path],
+                    "two keys must not have the same name",
+                );
             }
         }
     }
@@ -160,7 +183,13 @@ mod tests {
 
     #[test]
     fn a_misspelt_log_level_is_refused() {
-        for level in ["info", "WARN", "off", "warn,host::intake=debug", "host=trace"] {
+        for level in [
+            "info",
+            "WARN",
+            "off",
+            "warn,host::intake=debug",
+            "host=trace",
+        ] {
             assert_eq!(log_level_problem(level), None, "{level}");
         }
         for level in ["inof", "", "warn,host::intake", "host=loud", "1 2"] {

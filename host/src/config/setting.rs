@@ -12,11 +12,19 @@ pub(super) struct Spec {
     bounds: Option<(&'static str, &'static str)>,
     variable: Option<&'static str>,
     common: bool,
+    secret: bool,
 }
 
 /// A setting with the flag `--name` and the environment variable `HOST_NAME`.
 pub(super) const fn flag(name: &'static str) -> Spec {
-    Spec { flag: name, default: "", bounds: None, variable: None, common: false }
+    Spec {
+        flag: name,
+        default: "",
+        bounds: None,
+        variable: None,
+        common: false,
+        secret: false,
+    }
 }
 
 impl Spec {
@@ -27,17 +35,34 @@ impl Spec {
 
     /// The smallest and the largest valid value.
     pub(super) const fn between(self, min: &'static str, max: &'static str) -> Spec {
-        Spec { bounds: Some((min, max)), ..self }
+        Spec {
+            bounds: Some((min, max)),
+            ..self
+        }
     }
 
     /// A second environment variable, for a name that others have established. `HOST_…` wins over it.
     pub(super) const fn also(self, variable: &'static str) -> Spec {
-        Spec { variable: Some(variable), ..self }
+        Spec {
+            variable: Some(variable),
+            ..self
+        }
     }
 
     /// Shown by `-h`. All other settings are shown by `--help` only.
     pub(super) const fn common(self) -> Spec {
-        Spec { common: true, ..self }
+        Spec {
+            common: true,
+            ..self
+        }
+    }
+
+    /// Shown with `***` for a password in it.
+    pub(super) const fn secret(self) -> Spec {
+        Spec {
+            secret: true,
+            ..self
+        }
     }
 
     /// The default as a typed value.
@@ -97,7 +122,9 @@ impl Setting {
     /// Environment variables that set it, the stronger one first.
     pub fn variables(&self) -> Vec<String> {
         let own = format!("HOST_{}", self.spec.flag.replace('-', "_").to_uppercase());
-        std::iter::once(own).chain(self.spec.variable.map(str::to_owned)).collect()
+        std::iter::once(own)
+            .chain(self.spec.variable.map(str::to_owned))
+            .collect()
     }
 
     /// What it is for, a line of text for each line.
@@ -113,6 +140,11 @@ impl Setting {
     /// Text forms of the smallest and the largest valid value.
     pub fn bounds(&self) -> Option<(&'static str, &'static str)> {
         self.spec.bounds
+    }
+
+    /// Whether it may hold a password.
+    pub fn is_secret(&self) -> bool {
+        self.spec.secret
     }
 
     /// Whether `-h` shows it.

@@ -55,7 +55,8 @@ impl Value for Option<PathBuf> {
     }
 
     fn text(&self) -> Option<String> {
-        self.as_ref().map(|path| path.to_string_lossy().into_owned())
+        self.as_ref()
+            .map(|path| path.to_string_lossy().into_owned())
     }
 }
 
@@ -80,8 +81,9 @@ impl Value for Duration {
     const KIND: Kind = Kind::Duration;
 
     fn parse(text: &str) -> Result<Self, String> {
-        humantime::parse_duration(text)
-            .map_err(|_| "it must be a number with a unit of time such as 250ms, 3s or 5m".to_owned())
+        humantime::parse_duration(text).map_err(|_| {
+            "it must be a number with a unit of time such as 250ms, 3s or 5m".to_owned()
+        })
     }
 
     fn text(&self) -> Option<String> {
@@ -94,7 +96,9 @@ impl Value for usize {
     const KIND: Kind = Kind::Size;
 
     fn parse(text: &str) -> Result<Self, String> {
-        parse_size(text).ok_or_else(|| "it must be a number of bytes such as 1048576, 64KiB, 1MiB or 2GiB".to_owned())
+        parse_size(text).ok_or_else(|| {
+            "it must be a number of bytes such as 1048576, 64KiB, 1MiB or 2GiB".to_owned()
+        })
     }
 
     fn text(&self) -> Option<String> {
@@ -112,14 +116,22 @@ fn parse_size(text: &str) -> Option<usize> {
     };
     let factor = match unit {
         "B" => 1,
-        _ => UNITS.iter().find(|(name, _)| name.eq_ignore_ascii_case(unit))?.1,
+        _ => {
+            UNITS
+                .iter()
+                .find(|(name, _)| name.eq_ignore_ascii_case(unit))?
+                .1
+        }
     };
     number.parse::<usize>().ok()?.checked_mul(factor)
 }
 
 /// The shortest exact form: `1048577` stays as it is, `1048576` becomes `1MiB`.
 fn format_size(bytes: usize) -> String {
-    match UNITS.iter().find(|(_, factor)| bytes >= *factor && bytes.is_multiple_of(*factor)) {
+    match UNITS
+        .iter()
+        .find(|(_, factor)| bytes >= *factor && bytes.is_multiple_of(*factor))
+    {
         Some((unit, factor)) => format!("{}{unit}", bytes / factor),
         None => bytes.to_string(),
     }
@@ -167,14 +179,30 @@ mod tests {
 
     #[test]
     fn a_size_in_another_form_is_refused() {
-        for text in ["", "KiB", "-1", "1.5MiB", "1MB", "1M", "1 MiB x", "99999999999GiB", "0x10"] {
+        for text in [
+            "",
+            "KiB",
+            "-1",
+            "1.5MiB",
+            "1MB",
+            "1M",
+            "1 MiB x",
+            "99999999999GiB",
+            "0x10",
+        ] {
             assert_eq!(parse_size(text), None, "{text}");
         }
     }
 
     #[test]
     fn a_size_is_written_in_the_largest_exact_unit() {
-        for (bytes, text) in [(0, "0"), (1023, "1023"), (1024, "1KiB"), (1 << 20, "1MiB"), ((1 << 20) + 1, "1048577")] {
+        for (bytes, text) in [
+            (0, "0"),
+            (1023, "1023"),
+            (1024, "1KiB"),
+            (1 << 20, "1MiB"),
+            ((1 << 20) + 1, "1048577"),
+        ] {
             assert_eq!(format_size(bytes), text);
             assert_eq!(parse_size(text), Some(bytes));
         }
@@ -185,6 +213,9 @@ mod tests {
         assert_eq!(Duration::parse("250ms"), Ok(Duration::from_millis(250)));
         assert!(Duration::parse("3").is_err());
         assert!(Duration::parse("-3s").is_err());
-        assert_eq!(Duration::from_millis(1500).text().as_deref(), Some("1s 500ms"));
+        assert_eq!(
+            Duration::from_millis(1500).text().as_deref(),
+            Some("1s 500ms")
+        );
     }
 }
