@@ -37,8 +37,8 @@ struct Inner {
 impl Engine {
     /// An engine for `instances` instances at a time.
     pub fn new(limits: &PluginLimits, instances: u32) -> Result<Engine, LoadError> {
-        let on_demand = wasmtime::Engine::new(&configure(None))
-            .map_err(|error| LoadError::Engine(format!("{error:#}")))?;
+        let on_demand =
+            wasmtime::Engine::new(&configure(None)).map_err(|error| LoadError::Engine(format!("{error:#}")))?;
         let pooled = wasmtime::Engine::new(&configure(Some(pool(limits, instances))))
             .inspect_err(|error| {
                 tracing::warn!(
@@ -48,8 +48,8 @@ impl Engine {
             })
             .ok();
         let ticking = pooled.iter().chain([&on_demand]).cloned().collect();
-        let ticker = Ticker::start(ticking)
-            .map_err(|error| LoadError::Engine(format!("cannot start its clock: {error}")))?;
+        let ticker =
+            Ticker::start(ticking).map_err(|error| LoadError::Engine(format!("cannot start its clock: {error}")))?;
         let limits = limits.clone();
         Ok(Engine { inner: Arc::new(Inner { pooled, on_demand, limits, _ticker: ticker }) })
     }

@@ -178,8 +178,7 @@ async fn within<T>(limit: Duration, gave_way: &AtomicBool, call: impl Future<Out
         if let Poll::Ready(value) = call.as_mut().poll(context) {
             return Poll::Ready(Some(value));
         }
-        let (timer, turn_ended) =
-            timer.get_or_insert_with(|| (Box::pin(sleep(limit)), Instant::now()));
+        let (timer, turn_ended) = timer.get_or_insert_with(|| (Box::pin(sleep(limit)), Instant::now()));
         *turn_ended = Instant::now();
         timer.as_mut().poll(context).map(|()| None)
     })
