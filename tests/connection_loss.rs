@@ -140,8 +140,8 @@ fn silent_connections_are_noticed_and_replaced() {
 #[test]
 fn what_a_full_redis_refuses_is_kept_and_what_cannot_be_kept_is_counted() {
     let redis = Redis::start();
-    let launch = Host::on(&redis).arg("--intake-buffer", "64KiB").arg("--log-format", "json");
-    let host = launch.arg("--report-interval", "200ms").ready(&redis, 2);
+    let limits = Host::on(&redis).arg("--intake-buffer", "64KiB").arg("--max-message-bytes", "4KiB");
+    let host = limits.arg("--log-format", "json").arg("--report-interval", "200ms").ready(&redis, 2);
     redis.command::<()>("CONFIG SET maxmemory 1mb");
     let count = 2_000;
     let filler = "x".repeat(200);
