@@ -196,7 +196,11 @@ impl Default for Config {
                 dead: "{messages:processed}:dead".into(),
                 intake: "{messages:processed}:intake".into(),
             },
-            output: OutputConfig { format: OutputFormat::Fields, length_max: 0, dead_length_max: 0 },
+            output: OutputConfig {
+                format: OutputFormat::Fields,
+                length_max: 0,
+                dead_length_max: 0,
+            },
             intake: IntakeConfig {
                 buffer_bytes_max: 256 << 20,
                 standby_bytes_max: 64 << 20,
@@ -215,7 +219,10 @@ impl Default for Config {
                 memory_bytes_max: 256 << 20,
                 result_bytes_max: 4 << 20,
             },
-            message: MessageLimits { bytes_max: 1 << 20, depth_max: 128 },
+            message: MessageLimits {
+                bytes_max: 1 << 20,
+                depth_max: 128,
+            },
             registry: RegistryConfig {
                 beat_interval: seconds(2),
                 beat_ttl: seconds(7),
