@@ -51,10 +51,7 @@ impl DeadLetter<'_> {
         if let Some(digest) = self.plugin_digest {
             entries.field("plugin_digest", digest);
         }
-        entries.field(
-            "time",
-            humantime::format_rfc3339_millis(SystemTime::now()).to_string(),
-        );
+        entries.field("time", humantime::format_rfc3339_millis(SystemTime::now()).to_string());
         entries.finish();
     }
 }

@@ -29,9 +29,7 @@ const FAREWELL_TIMEOUT: Duration = Duration::from_secs(2);
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
     /// No plugin was named.
-    #[error(
-        "no plugin is given; name a Wasm component with --plugin FILE or plugin = \"FILE\" in the configuration"
-    )]
+    #[error("no plugin is given; name a Wasm component with --plugin FILE or plugin = \"FILE\" in the configuration")]
     NoPlugin,
     /// The connection to Redis cannot be described.
     #[error(transparent)]
@@ -114,12 +112,7 @@ struct Running {
 }
 
 impl Running {
-    async fn start(
-        config: Config,
-        connector: Connector,
-        keys: Keys,
-        plugin: Plugin,
-    ) -> Result<Running, RunError> {
+    async fn start(config: Config, connector: Connector, keys: Keys, plugin: Plugin) -> Result<Running, RunError> {
         let started = Instant::now();
         let counters = Arc::new(Counters::default());
         let pace = Arc::new(Pace::default());
@@ -128,15 +121,10 @@ impl Running {
         let control = link("control");
         let names = &keys;
         control
-            .repeat("create the inbox", move |mut connection| async move {
-                ensure_group(&mut connection, names).await
-            })
+            .repeat("create the inbox", move |mut connection| async move { ensure_group(&mut connection, names).await })
             .await;
 
-        let workers = Builder::new_multi_thread()
-            .thread_name("consumer")
-            .enable_all()
-            .build()?;
+        let workers = Builder::new_multi_thread().thread_name("consumer").enable_all().build()?;
         let takeover_interval = config.registry.takeover_interval;
         let (fetcher, queue) = Fetcher::new(
             link("fetch"),
@@ -155,9 +143,7 @@ impl Running {
             pace: pace.clone(),
             counters: counters.clone(),
         });
-        let links: Vec<Arc<Link>> = (0..workers.metrics().num_workers())
-            .map(|_| Arc::new(link("consumers")))
-            .collect();
+        let links: Vec<Arc<Link>> = (0..workers.metrics().num_workers()).map(|_| Arc::new(link("consumers"))).collect();
         let mut ready = Vec::new();
         for number in 1..=config.consumers {
             let link = links[number as usize % links.len()].clone();
@@ -184,26 +170,11 @@ impl Running {
         tasks.spawn(async move { fetcher.run().await });
         intake.ready().await;
         let (every, format) = (config.report_interval, config.log_format);
-        let reporter = Reporter {
-            connector,
-            keys,
-            identity: identity.clone(),
-            counters: counters.clone(),
-            every,
-            format,
-        };
+        let reporter =
+            Reporter { connector, keys, identity: identity.clone(), counters: counters.clone(), every, format };
         tasks.spawn(async move { reporter.run().await });
         info!(host = %identity.host_id(), consumers = config.consumers, after_ms = started.elapsed().as_millis(), "ready");
-        Ok(Running {
-            config,
-            counters,
-            registry,
-            queue,
-            intake,
-            tasks,
-            consumers,
-            workers,
-        })
+        Ok(Running { config, counters, registry, queue, intake, tasks, consumers, workers })
     }
 
     async fn until(&self, shutdown: impl Future<Output = ()>) {
@@ -226,10 +197,7 @@ impl Running {
             );
             self.consumers.abort_all();
         }
-        if tokio::time::timeout(FAREWELL_TIMEOUT, self.intake.stop())
-            .await
-            .is_err()
-        {
+        if tokio::time::timeout(FAREWELL_TIMEOUT, self.intake.stop()).await.is_err() {
             warn!("could not append everything that was received: Redis does not take it");
         }
         // The heartbeat must not join again what leaves here.
@@ -243,12 +211,7 @@ impl Running {
             dead_letters: counters.dead_letters.get(),
             shed: counters.shed.get(),
         };
-        let Summary {
-            processed,
-            duplicates,
-            dead_letters,
-            shed,
-        } = summary;
+        let Summary { processed, duplicates, dead_letters, shed } = summary;
         info!(processed, duplicates, dead_letters, shed, "stopped");
         summary
     }

@@ -11,6 +11,7 @@
 //! before its results are written, and both happen in one step; a poisoned store is never called again; every queue,
 //! wait and retry has a bound that `config` names.
 
+pub mod cli;
 pub mod config;
 pub mod consumer;
 pub mod dead_letter;

@@ -88,10 +88,7 @@ pub struct Refusal {
 }
 
 fn refuse(reason: Reason, sentence: impl Into<String>) -> Refusal {
-    Refusal {
-        reason,
-        sentence: sentence.into(),
-    }
+    Refusal { reason, sentence: sentence.into() }
 }
 
 /// Finds the id of a message, and with it whether the payload is one.
@@ -100,46 +97,28 @@ fn refuse(reason: Reason, sentence: impl Into<String>) -> Refusal {
 /// A [`Refusal`] when the payload is not a JSON object with a usable `message_id`.
 pub fn read_id<'a>(payload: &'a [u8], limits: &MessageLimits) -> Result<Cow<'a, str>, Refusal> {
     if payload.len() > limits.bytes_max {
-        let sentence = format!(
-            "the message has {} bytes; the limit is {}",
-            payload.len(),
-            limits.bytes_max
-        );
+        let sentence = format!("the message has {} bytes; the limit is {}", payload.len(), limits.bytes_max);
         return Err(refuse(Reason::TooBig, sentence));
     }
     let text = std::str::from_utf8(payload).map_err(|error| {
         let at = error.valid_up_to();
-        refuse(
-            Reason::NotUtf8,
-            format!("the message is not UTF-8: byte {at} begins no character"),
-        )
+        refuse(Reason::NotUtf8, format!("the message is not UTF-8: byte {at} begins no character"))
     })?;
     if depth_exceeds(payload, limits.depth_max) {
-        let sentence = format!(
-            "the message has more than {} objects and arrays inside each other",
-            limits.depth_max
-        );
+        let sentence = format!("the message has more than {} objects and arrays inside each other", limits.depth_max);
         return Err(refuse(Reason::TooDeep, sentence));
     }
-    let Envelope { id, ids } =
-        serde_json::from_str(text).map_err(|error| match error.classify() {
-            serde_json::error::Category::Data => refuse(
-                Reason::NotAnObject,
-                "the message is JSON but not an object; publish {\"message_id\": …, …}",
-            ),
-            _ => refuse(Reason::NotJson, format!("the message is not JSON: {error}")),
-        })?;
+    let Envelope { id, ids } = serde_json::from_str(text).map_err(|error| match error.classify() {
+        serde_json::error::Category::Data => {
+            refuse(Reason::NotAnObject, "the message is JSON but not an object; publish {\"message_id\": …, …}")
+        }
+        _ => refuse(Reason::NotJson, format!("the message is not JSON: {error}")),
+    })?;
     let Some(id) = id else {
-        return Err(refuse(
-            Reason::NoId,
-            "the message has no property message_id",
-        ));
+        return Err(refuse(Reason::NoId, "the message has no property message_id"));
     };
     if ids > 1 {
-        return Err(refuse(
-            Reason::BadId,
-            "the message has the property message_id more than once",
-        ));
+        return Err(refuse(Reason::BadId, "the message has the property message_id more than once"));
     }
     id_text(id.get())
 }
@@ -150,12 +129,8 @@ fn id_text(json: &str) -> Result<Cow<'_, str>, Refusal> {
         Some(b'"') => {
             let inner = &json[1..json.len() - 1];
             if inner.contains('\\') {
-                let text: String = serde_json::from_str(json).map_err(|error| {
-                    refuse(
-                        Reason::BadId,
-                        format!("message_id is not a valid string: {error}"),
-                    )
-                })?;
+                let text: String = serde_json::from_str(json)
+                    .map_err(|error| refuse(Reason::BadId, format!("message_id is not a valid string: {error}")))?;
                 Cow::Owned(text)
             } else {
                 Cow::Borrowed(inner)
@@ -163,20 +138,14 @@ fn id_text(json: &str) -> Result<Cow<'_, str>, Refusal> {
         }
         Some(b'-' | b'0'..=b'9') => Cow::Borrowed(json),
         _ => {
-            return Err(refuse(
-                Reason::BadId,
-                "message_id must be a string or a number",
-            ));
+            return Err(refuse(Reason::BadId, "message_id must be a string or a number"));
         }
     };
     if id.is_empty() {
         return Err(refuse(Reason::BadId, "message_id is empty"));
     }
     if id.len() > ID_BYTES_MAX {
-        let sentence = format!(
-            "message_id has {} bytes; the limit is {ID_BYTES_MAX}",
-            id.len()
-        );
+        let sentence = format!("message_id has {} bytes; the limit is {ID_BYTES_MAX}", id.len());
         return Err(refuse(Reason::IdTooLong, sentence));
     }
     Ok(id)
@@ -186,9 +155,7 @@ fn id_text(json: &str) -> Result<Cow<'_, str>, Refusal> {
 /// that is not JSON is found out by the parser, which skips values without recursion.
 fn depth_exceeds(json: &[u8], depth_max: u32) -> bool {
     let opening = |byte: &u8| matches!(byte, b'{' | b'[');
-    if json.len() <= depth_max as usize
-        || json.iter().filter(|byte| opening(byte)).count() <= depth_max as usize
-    {
+    if json.len() <= depth_max as usize || json.iter().filter(|byte| opening(byte)).count() <= depth_max as usize {
         return false;
     }
     let (mut depth, mut in_string, mut escaped) = (0_u32, false, false);
@@ -272,34 +239,20 @@ impl<'de> Deserialize<'de> for IsId {
 mod tests {
     use super::*;
 
-    const LIMITS: MessageLimits = MessageLimits {
-        bytes_max: 4096,
-        depth_max: 8,
-    };
+    const LIMITS: MessageLimits = MessageLimits { bytes_max: 4096, depth_max: 8 };
 
     fn id(json: &str) -> Result<String, Reason> {
-        read_id(json.as_bytes(), &LIMITS)
-            .map(Cow::into_owned)
-            .map_err(|refusal| refusal.reason)
+        read_id(json.as_bytes(), &LIMITS).map(Cow::into_owned).map_err(|refusal| refusal.reason)
     }
 
     #[test]
     fn strings_and_numbers_are_ids() {
         assert_eq!(id(r#"{"message_id":"a:b{c}d"}"#), Ok("a:b{c}d".into()));
-        assert_eq!(
-            id(r#"{"x":[1,{"message_id":"inner"}],"message_id":"a\"\u00e9"}"#),
-            Ok("a\"é".into())
-        );
+        assert_eq!(id(r#"{"x":[1,{"message_id":"inner"}],"message_id":"a\"\u00e9"}"#), Ok("a\"é".into()));
         assert_eq!(id(r#" { "message_id" : 7 } "#), Ok("7".into()));
         assert_eq!(id(r#"{"message_id":-1.50e3}"#), Ok("-1.50e3".into()));
-        assert_eq!(
-            id(r#"{"message\u005fid":"escaped name"}"#),
-            Ok("escaped name".into())
-        );
-        assert_eq!(
-            id(&format!(r#"{{"message_id":"{}"}}"#, "x".repeat(512))),
-            Ok("x".repeat(512))
-        );
+        assert_eq!(id(r#"{"message\u005fid":"escaped name"}"#), Ok("escaped name".into()));
+        assert_eq!(id(&format!(r#"{{"message_id":"{}"}}"#, "x".repeat(512))), Ok("x".repeat(512)));
     }
 
     #[test]
@@ -313,50 +266,20 @@ mod tests {
         }
         assert_eq!(id("{}"), Err(Reason::NoId));
         for json in ["\"\"", "null", "true", "{}", "[\"1\"]", r#""\ud800""#] {
-            assert_eq!(
-                id(&format!("{{\"message_id\":{json}}}")),
-                Err(Reason::BadId),
-                "{json}"
-            );
+            assert_eq!(id(&format!("{{\"message_id\":{json}}}")), Err(Reason::BadId), "{json}");
         }
-        assert_eq!(
-            id(r#"{"message_id":"1","message_id":"2"}"#),
-            Err(Reason::BadId)
-        );
-        assert_eq!(
-            id(&format!(r#"{{"message_id":"{}"}}"#, "x".repeat(513))),
-            Err(Reason::IdTooLong)
-        );
-        assert_eq!(
-            id(&format!(r#"{{"message_id":"{}"}}"#, "x".repeat(5000))),
-            Err(Reason::TooBig)
-        );
-        assert_eq!(
-            read_id(b"{\"message_id\":\"\xff\"}", &LIMITS)
-                .unwrap_err()
-                .reason,
-            Reason::NotUtf8
-        );
+        assert_eq!(id(r#"{"message_id":"1","message_id":"2"}"#), Err(Reason::BadId));
+        assert_eq!(id(&format!(r#"{{"message_id":"{}"}}"#, "x".repeat(513))), Err(Reason::IdTooLong));
+        assert_eq!(id(&format!(r#"{{"message_id":"{}"}}"#, "x".repeat(5000))), Err(Reason::TooBig));
+        assert_eq!(read_id(b"{\"message_id\":\"\xff\"}", &LIMITS).unwrap_err().reason, Reason::NotUtf8);
     }
 
     #[test]
     fn depth_counts_objects_and_arrays_but_not_brackets_in_strings() {
-        let nested = |depth: usize| {
-            format!(
-                r#"{{"message_id":"1","x":{}{}}}"#,
-                "[".repeat(depth),
-                "]".repeat(depth)
-            )
-        };
+        let nested = |depth: usize| format!(r#"{{"message_id":"1","x":{}{}}}"#, "[".repeat(depth), "]".repeat(depth));
         assert_eq!(id(&nested(7)), Ok("1".into()));
         assert_eq!(id(&nested(8)), Err(Reason::TooDeep));
-        assert_eq!(
-            id(r#"{"message_id":"1","x":"[[[[[[[[[[\"[[[["}"#),
-            Ok("1".into())
-        );
-        assert_eq!(
-            id(r#"{"message_id":"1","x":[[],[],[],[],[],[],[],[],[]]}"#),
-            Ok("1".into())
-        );
+        assert_eq!(id(r#"{"message_id":"1","x":"[[[[[[[[[[\"[[[["}"#), Ok("1".into()));
+        assert_eq!(id(r#"{"message_id":"1","x":[[],[],[],[],[],[],[],[],[]]}"#), Ok("1".into()));
     }
 }

@@ -28,10 +28,7 @@ impl Identity {
     /// Host name, process id and a random part.
     #[must_use]
     pub fn host_id(&self) -> Arc<str> {
-        self.0
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn renew(&self) -> Arc<str> {
@@ -74,14 +71,7 @@ impl Registry {
         identity: Identity,
         pace: Arc<Pace>,
     ) -> Registry {
-        let registry = Registry {
-            link,
-            keys,
-            config,
-            consumers,
-            identity,
-            pace,
-        };
+        let registry = Registry { link, keys, config, consumers, identity, pace };
         registry.send(Beat::Join).await;
         registry
     }
@@ -106,10 +96,9 @@ impl Registry {
     pub async fn leave(&self, within: Duration) {
         match tokio::time::timeout(within, self.send(Beat::Leave)).await {
             Ok(_) => info!("left the registry"),
-            Err(_) => warn!(
-                "could not leave the registry; the other hosts will notice within {:?}",
-                self.config.beat_ttl
-            ),
+            Err(_) => {
+                warn!("could not leave the registry; the other hosts will notice within {:?}", self.config.beat_ttl)
+            }
         }
     }
 
@@ -119,15 +108,7 @@ impl Registry {
         let reply = self
             .link
             .repeat("send the heartbeat", move |mut connection| async move {
-                beat(
-                    &mut connection,
-                    &self.keys,
-                    host_id,
-                    self.consumers,
-                    self.config.beat_ttl,
-                    kind,
-                )
-                .await
+                beat(&mut connection, &self.keys, host_id, self.consumers, self.config.beat_ttl, kind).await
             })
             .await;
         if let BeatReply::Alive { consumers, .. } = reply {

@@ -66,10 +66,7 @@ impl Queue {
             waiting += 1;
         }
         if waiting > 0 {
-            info!(
-                deliveries = waiting,
-                "handed back deliveries that no consumer had begun"
-            );
+            info!(deliveries = waiting, "handed back deliveries that no consumer had begun");
         }
     }
 }
@@ -99,23 +96,9 @@ impl Fetcher {
         consumers: u32,
     ) -> (Fetcher, Queue) {
         let (queue, receiver) = async_channel::unbounded(); // bounded by `room`
-        let room = Arc::new(Semaphore::new(
-            (consumers + consumers.min(AHEAD_MAX)) as usize,
-        ));
+        let room = Arc::new(Semaphore::new((consumers + consumers.min(AHEAD_MAX)) as usize));
         let in_work = InWork::default();
-        (
-            Fetcher {
-                link,
-                keys,
-                identity,
-                counters,
-                takeover_interval,
-                room,
-                in_work,
-                queue,
-            },
-            Queue(receiver),
-        )
+        (Fetcher { link, keys, identity, counters, takeover_interval, room, in_work, queue }, Queue(receiver))
     }
 
     /// Fetches for ever.
@@ -127,24 +110,20 @@ impl Fetcher {
             };
             let looked: Option<Instant> = looked_for_dead;
             let permits = room.num_permits();
-            let deliveries =
-                if looked.is_none_or(|looked| looked.elapsed() >= self.takeover_interval) {
-                    looked_for_dead = Some(Instant::now());
-                    self.link
-                        .repeat(
-                            "look for deliveries of dead hosts",
-                            move |mut connection| async move {
-                                self.left_behind(&mut connection, permits).await
-                            },
-                        )
-                        .await
-                } else {
-                    self.link
-                        .repeat("fetch from the inbox", move |mut connection| async move {
-                            self.fetch(&mut connection, permits).await
-                        })
-                        .await
-                };
+            let deliveries = if looked.is_none_or(|looked| looked.elapsed() >= self.takeover_interval) {
+                looked_for_dead = Some(Instant::now());
+                self.link
+                    .repeat("look for deliveries of dead hosts", move |mut connection| async move {
+                        self.left_behind(&mut connection, permits).await
+                    })
+                    .await
+            } else {
+                self.link
+                    .repeat("fetch from the inbox", move |mut connection| async move {
+                        self.fetch(&mut connection, permits).await
+                    })
+                    .await
+            };
             self.enqueue(deliveries, room);
         }
     }
@@ -153,11 +132,7 @@ impl Fetcher {
     async fn wait_for_room(&self) -> Option<OwnedSemaphorePermit> {
         let mut room = self.room.clone().acquire_owned().await.ok()?;
         let more = self.room.available_permits().min(FETCH_MAX - 1);
-        if let Ok(more) = self
-            .room
-            .clone()
-            .try_acquire_many_owned(u32::try_from(more).unwrap_or(0))
-        {
+        if let Ok(more) = self.room.clone().try_acquire_many_owned(u32::try_from(more).unwrap_or(0)) {
             room.merge(more);
         }
         Some(room)
@@ -170,36 +145,18 @@ impl Fetcher {
                 continue;
             }
             let Some(one) = room.split(1) else { return };
-            let work = Work {
-                delivery,
-                in_work: self.in_work.clone(),
-                _room: one,
-            };
+            let work = Work { delivery, in_work: self.in_work.clone(), _room: one };
             // Fails when the host stops; then the delivery goes back like all that wait.
             let _ = self.queue.try_send(work);
         }
     }
 
-    async fn fetch(
-        &self,
-        connection: &mut Connection,
-        room: usize,
-    ) -> Result<Vec<Delivery>, RedisError> {
+    async fn fetch(&self, connection: &mut Connection, room: usize) -> Result<Vec<Delivery>, RedisError> {
         let host_id = self.identity.host_id();
-        let fetched = deliveries::fetch(
-            connection,
-            &self.keys,
-            &host_id,
-            room,
-            self.takeover_interval,
-        )
-        .await;
+        let fetched = deliveries::fetch(connection, &self.keys, &host_id, room, self.takeover_interval).await;
         match fetched {
             Err(error) if error.code() == Some("NOGROUP") => {
-                warn!(
-                    inbox = self.keys.inbox,
-                    "the inbox was deleted; making a new one"
-                );
+                warn!(inbox = self.keys.inbox, "the inbox was deleted; making a new one");
                 deliveries::ensure_group(connection, &self.keys).await?;
                 Ok(Vec::new())
             }
@@ -208,11 +165,7 @@ impl Fetcher {
     }
 
     /// Deliveries of hosts that are dead, and deliveries handed to this host whose hand-over got lost on the way.
-    async fn left_behind(
-        &self,
-        connection: &mut Connection,
-        room: usize,
-    ) -> Result<Vec<Delivery>, RedisError> {
+    async fn left_behind(&self, connection: &mut Connection, room: usize) -> Result<Vec<Delivery>, RedisError> {
         let own = self.identity.host_id();
         // Owners before hosts: a host registers before it fetches, so whoever is an owner was registered by then.
         let owners = match deliveries::owners(connection, &self.keys).await {
@@ -227,22 +180,14 @@ impl Fetcher {
                     let mut lost = self.not_in_work(lost);
                     lost.truncate(room);
                     if !lost.is_empty() {
-                        info!(
-                            deliveries = lost.len(),
-                            "found deliveries that got lost between Redis and this host"
-                        );
+                        info!(deliveries = lost.len(), "found deliveries that got lost between Redis and this host");
                         return Ok(lost);
                     }
                 }
             } else if !alive.contains(&owner.name) {
-                let taken =
-                    deliveries::take_over(connection, &self.keys, &owner.name, &own, room).await?;
+                let taken = deliveries::take_over(connection, &self.keys, &owner.name, &own, room).await?;
                 if !taken.is_empty() {
-                    info!(
-                        deliveries = taken.len(),
-                        from = owner.name,
-                        "took deliveries of a dead host over"
-                    );
+                    info!(deliveries = taken.len(), from = owner.name, "took deliveries of a dead host over");
                     self.counters.taken_over.add(taken.len());
                     return Ok(taken);
                 }

@@ -26,18 +26,13 @@ pub fn write_result(
     result: &str,
     format: OutputFormat,
 ) -> Result<(), String> {
-    let properties: Properties =
-        serde_json::from_str(result).map_err(|error| match error.classify() {
-            serde_json::error::Category::Data => {
-                "the plugin's result is JSON but not an object".to_string()
-            }
-            _ => format!("the plugin's result is not JSON: {error}"),
-        })?;
+    let properties: Properties = serde_json::from_str(result).map_err(|error| match error.classify() {
+        serde_json::error::Category::Data => "the plugin's result is JSON but not an object".to_string(),
+        _ => format!("the plugin's result is not JSON: {error}"),
+    })?;
     if properties.0.len() > PROPERTIES_MAX {
         let count = properties.0.len();
-        return Err(format!(
-            "the plugin's result has {count} properties; an output entry holds {PROPERTIES_MAX}"
-        ));
+        return Err(format!("the plugin's result has {count} properties; an output entry holds {PROPERTIES_MAX}"));
     }
     entries.field("message_id", message_id);
     entries.field("consumer_id", consumer_id);
@@ -49,25 +44,15 @@ pub fn write_result(
     Ok(())
 }
 
-fn write_fields(
-    entries: &mut Entries,
-    properties: &[(Cow<'_, str>, &RawValue)],
-) -> Result<(), String> {
+fn write_fields(entries: &mut Entries, properties: &[(Cow<'_, str>, &RawValue)]) -> Result<(), String> {
     // Comparing each with each is quicker for the few properties of most results, and ruinous for thousands.
-    let last: Option<HashMap<&Cow<'_, str>, usize>> = (properties.len() > 32).then(|| {
-        properties
-            .iter()
-            .enumerate()
-            .map(|(index, (name, _))| (name, index))
-            .collect()
-    });
+    let last: Option<HashMap<&Cow<'_, str>, usize>> = (properties.len() > 32)
+        .then(|| properties.iter().enumerate().map(|(index, (name, _))| (name, index)).collect());
     for (index, (name, value)) in properties.iter().enumerate() {
         let own = name == "message_id" || name == "consumer_id";
         let repeated = match &last {
             Some(last) => last[name] != index,
-            None => properties[index + 1..]
-                .iter()
-                .any(|(later, _)| later == name),
+            None => properties[index + 1..].iter().any(|(later, _)| later == name),
         };
         if own || repeated {
             continue;
@@ -76,9 +61,8 @@ fn write_fields(
         match json.as_bytes() {
             [b'"', inner @ .., b'"'] if !inner.contains(&b'\\') => entries.field(name, inner),
             [b'"', ..] => {
-                let text: String = serde_json::from_str(json).map_err(|error| {
-                    format!("the plugin's result has an invalid string in {name:?}: {error}")
-                })?;
+                let text: String = serde_json::from_str(json)
+                    .map_err(|error| format!("the plugin's result has an invalid string in {name:?}: {error}"))?;
                 entries.field(name, text);
             }
             _ => entries.field(name, json),
@@ -187,18 +171,12 @@ mod tests {
     #[test]
     fn the_hosts_own_fields_cannot_be_forged() {
         let forged = r#"{"message_id":"x","consumer_id":"y","message\u005fid":"z","a":1}"#;
-        assert_eq!(
-            fields(forged).unwrap(),
-            ["message_id", "id", "consumer_id", "me/1", "a", "1"]
-        );
+        assert_eq!(fields(forged).unwrap(), ["message_id", "id", "consumer_id", "me/1", "a", "1"]);
     }
 
     #[test]
     fn of_a_repeated_property_the_last_value_counts() {
-        assert_eq!(
-            fields(r#"{"a":1,"b":2,"a":3}"#).unwrap()[4..],
-            ["b", "2", "a", "3"]
-        );
+        assert_eq!(fields(r#"{"a":1,"b":2,"a":3}"#).unwrap()[4..], ["b", "2", "a", "3"]);
         let many: Vec<String> = (0..40).map(|n| format!("\"p{}\":{n}", n % 39)).collect();
         let fields = fields(&format!("{{{}}}", many.join(","))).unwrap();
         assert_eq!(fields.len(), 4 + 2 * 39);
@@ -208,31 +186,12 @@ mod tests {
     #[test]
     fn what_is_no_object_is_refused() {
         let mut entries = Entries::default();
-        for result in [
-            "",
-            "nonsense",
-            "[]",
-            "1",
-            "null",
-            r#"{"a":1"#,
-            r#"{"a":"\ud800"}"#,
-        ] {
-            assert!(
-                write_result(&mut entries, "id", "me/1", result, OutputFormat::Fields).is_err(),
-                "{result}"
-            );
+        for result in ["", "nonsense", "[]", "1", "null", r#"{"a":1"#, r#"{"a":"\ud800"}"#] {
+            assert!(write_result(&mut entries, "id", "me/1", result, OutputFormat::Fields).is_err(), "{result}");
             entries.truncate(0);
         }
-        let many: Vec<String> = (0..=PROPERTIES_MAX)
-            .map(|n| format!("\"p{n}\":1"))
-            .collect();
-        let error = write_result(
-            &mut entries,
-            "id",
-            "c",
-            &format!("{{{}}}", many.join(",")),
-            OutputFormat::Fields,
-        );
+        let many: Vec<String> = (0..=PROPERTIES_MAX).map(|n| format!("\"p{n}\":1")).collect();
+        let error = write_result(&mut entries, "id", "c", &format!("{{{}}}", many.join(",")), OutputFormat::Fields);
         assert!(error.unwrap_err().contains("3501 properties"));
         assert!(entries.is_empty());
     }
@@ -240,14 +199,7 @@ mod tests {
     #[test]
     fn the_whole_result_can_stand_in_one_field() {
         let mut entries = Entries::default();
-        write_result(
-            &mut entries,
-            "id",
-            "me/1",
-            r#"{"a": 1}"#,
-            OutputFormat::Json,
-        )
-        .unwrap();
+        write_result(&mut entries, "id", "me/1", r#"{"a": 1}"#, OutputFormat::Json).unwrap();
         assert_eq!(entries.texts()[0][4..], ["json", r#"{"a": 1}"#]);
     }
 }

@@ -58,22 +58,11 @@ impl Consumer {
     ///
     /// # Errors
     /// When the instance cannot be made.
-    pub async fn start(
-        number: u32,
-        shared: Arc<Shared>,
-        link: Arc<Link>,
-    ) -> Result<Consumer, Failure> {
+    pub async fn start(number: u32, shared: Arc<Shared>, link: Arc<Link>) -> Result<Consumer, Failure> {
         let host_id = shared.identity.host_id();
         let id = consumer_id(&host_id, number);
         let instance = shared.plugin.instantiate(id.clone()).await?;
-        Ok(Consumer {
-            number,
-            shared,
-            link,
-            instance,
-            ids: (host_id, id),
-            settlement: Settlement::default(),
-        })
+        Ok(Consumer { number, shared, link, instance, ids: (host_id, id), settlement: Settlement::default() })
     }
 
     /// Works until the queue is closed.
@@ -84,49 +73,21 @@ impl Consumer {
     }
 
     async fn work_on(&mut self, delivery: &Delivery) {
-        let claimed = self.claim(delivery).await;
+        let claimed = claim(&self.shared, &self.link, delivery).await;
         self.process(delivery, &claimed).await;
-        self.settle(delivery, delivery.messages.len() - claimed.len())
-            .await;
-    }
-
-    /// The messages of a delivery that are for us to process; the others are duplicates.
-    async fn claim(&self, delivery: &Delivery) -> Vec<usize> {
-        // All claims of a delivery carry one token, so a message that is in it twice would look like ours twice.
-        let mut seen = HashSet::with_capacity(delivery.messages.len());
-        let mut wanted: Vec<usize> = (0..delivery.messages.len())
-            .filter(|index| seen.insert(delivery.messages[*index].id.as_str()))
-            .collect();
-        let Shared {
-            keys, dedup_window, ..
-        } = &*self.shared;
-        let asked = &wanted;
-        let ours = self
-            .link
-            .repeat("claim messages", move |mut connection| async move {
-                deliveries::claim(&mut connection, keys, delivery, asked, *dedup_window).await
-            })
-            .await;
-        let mut ours = ours.into_iter();
-        wanted.retain(|_| ours.next().unwrap_or(false));
-        wanted
+        self.settle(delivery, delivery.messages.len() - claimed.len()).await;
     }
 
     async fn process(&mut self, delivery: &Delivery, claimed: &[usize]) {
         self.settlement.clear();
         self.refresh_ids();
         let (host_id, id) = &self.ids;
-        let signature = Signature {
-            host_id,
-            consumer_id: id,
-            plugin_digest: self.shared.plugin.digest(),
-        };
+        let signature = Signature { host_id, consumer_id: id, plugin_digest: self.shared.plugin.digest() };
         let start = Instant::now();
         for index in claimed {
             let message = &delivery.messages[*index];
             let outcome = self.instance.process(&message.id, &message.body, 1).await;
-            self.settlement
-                .record(message, outcome, signature, self.shared.output.format);
+            self.settlement.record(message, outcome, signature, self.shared.output.format);
         }
         self.shared.pace.observe(claimed.len(), start.elapsed());
     }
@@ -141,31 +102,12 @@ impl Consumer {
     }
 
     async fn settle(&mut self, delivery: &Delivery, duplicates: usize) {
-        let Shared {
-            keys,
-            output,
-            counters,
-            ..
-        } = &*self.shared;
-        let Settlement {
-            results,
-            dead_letters,
-            dropped,
-            messages,
-            ..
-        } = &self.settlement;
+        let Shared { keys, output, counters, .. } = &*self.shared;
+        let Settlement { results, dead_letters, dropped, messages, .. } = &self.settlement;
         let settled = self
             .link
             .repeat("settle a delivery", move |mut connection| async move {
-                deliveries::settle(
-                    &mut connection,
-                    keys,
-                    output,
-                    &delivery.entry_id,
-                    results,
-                    dead_letters,
-                )
-                .await
+                deliveries::settle(&mut connection, keys, output, &delivery.entry_id, results, dead_letters).await
             })
             .await;
         if settled {
@@ -176,10 +118,25 @@ impl Consumer {
             counters.duplicates.add(duplicates);
         } else {
             counters.outrun.add(1);
-            info!(
-                entry = delivery.entry_id,
-                "somebody else settled this delivery first; nothing was written"
-            );
+            info!(entry = delivery.entry_id, "somebody else settled this delivery first; nothing was written");
         }
     }
+}
+
+/// The messages of a delivery that are for us to process; the others are duplicates.
+async fn claim(shared: &Shared, link: &Link, delivery: &Delivery) -> Vec<usize> {
+    // All claims of a delivery carry one token, so a message that is in it twice would look like ours twice.
+    let mut seen = HashSet::with_capacity(delivery.messages.len());
+    let mut wanted: Vec<usize> =
+        (0..delivery.messages.len()).filter(|index| seen.insert(delivery.messages[*index].id.as_str())).collect();
+    let Shared { keys, dedup_window, .. } = shared;
+    let asked = &wanted;
+    let ours = link
+        .repeat("claim messages", move |mut connection| async move {
+            deliveries::claim(&mut connection, keys, delivery, asked, *dedup_window).await
+        })
+        .await;
+    let mut ours = ours.into_iter();
+    wanted.retain(|_| ours.next().unwrap_or(false));
+    wanted
 }

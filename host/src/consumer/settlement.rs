@@ -56,30 +56,24 @@ impl Settlement {
         self.messages += 1;
         // This version makes one attempt, so whatever asks for another ends as a dead letter.
         let (reason, error) = match outcome {
-            Ok(Outcome::Emit(result)) => {
-                match self.emit(message, std::slice::from_ref(&result), signature, format) {
-                    Ok(()) => return,
-                    Err(error) => (Reason::BadResult, error),
-                }
-            }
-            Ok(Outcome::EmitAll(results)) => {
-                match self.emit(message, &results, signature, format) {
-                    Ok(()) => return,
-                    Err(error) => (Reason::BadResult, error),
-                }
-            }
+            Ok(Outcome::Emit(result)) => match self.emit(message, std::slice::from_ref(&result), signature, format) {
+                Ok(()) => return,
+                Err(error) => (Reason::BadResult, error),
+            },
+            Ok(Outcome::EmitAll(results)) => match self.emit(message, &results, signature, format) {
+                Ok(()) => return,
+                Err(error) => (Reason::BadResult, error),
+            },
             Ok(Outcome::Drop) => {
                 self.dropped += 1;
                 return;
             }
-            Ok(Outcome::Retry(_)) => (
-                Reason::PluginRetried,
-                "the plugin asked for another attempt and none is left".to_string(),
-            ),
-            Ok(Outcome::Reject(reason)) => (
-                Reason::PluginRejected,
-                format!("the plugin rejected the message: {reason}"),
-            ),
+            Ok(Outcome::Retry(_)) => {
+                (Reason::PluginRetried, "the plugin asked for another attempt and none is left".to_string())
+            }
+            Ok(Outcome::Reject(reason)) => {
+                (Reason::PluginRejected, format!("the plugin rejected the message: {reason}"))
+            }
             Err(failure) => (reason(&failure), failure.to_string()),
         };
         self.give_up(message, reason, &error, signature);
@@ -95,13 +89,7 @@ impl Settlement {
     ) -> Result<(), String> {
         let before = self.results.len();
         for result in results {
-            if let Err(error) = write_result(
-                &mut self.results,
-                &message.id,
-                signature.consumer_id,
-                result,
-                format,
-            ) {
+            if let Err(error) = write_result(&mut self.results, &message.id, signature.consumer_id, result, format) {
                 self.results.truncate(before);
                 return Err(error);
             }
@@ -109,13 +97,7 @@ impl Settlement {
         Ok(())
     }
 
-    fn give_up(
-        &mut self,
-        message: &Message,
-        reason: Reason,
-        error: &str,
-        signature: Signature<'_>,
-    ) {
+    fn give_up(&mut self, message: &Message, reason: Reason, error: &str, signature: Signature<'_>) {
         if let Some(unlogged) = self.given_up.permit() {
             let (message_id, consumer_id) = (&message.id, signature.consumer_id);
             warn!(message_id, consumer_id, %reason, unlogged, "{error}; the message is kept as a dead letter");
@@ -138,6 +120,8 @@ fn reason(failure: &Failure) -> Reason {
     match failure {
         Failure::Failed(_) => Reason::PluginFailed,
         Failure::TimedOut(_) => Reason::PluginTimedOut,
+        Failure::OutOfMemory(_) => Reason::PluginMemory,
+        Failure::ResultTooLong { .. } => Reason::BadResult,
         Failure::Trapped(_) | Failure::Start(_) => Reason::PluginTrapped,
     }
 }
@@ -146,19 +130,12 @@ fn reason(failure: &Failure) -> Reason {
 mod tests {
     use super::*;
 
-    const SIGNATURE: Signature<'_> = Signature {
-        host_id: "h",
-        consumer_id: "h/1",
-        plugin_digest: "abc",
-    };
+    const SIGNATURE: Signature<'_> = Signature { host_id: "h", consumer_id: "h/1", plugin_digest: "abc" };
 
     fn settle(outcomes: Vec<Result<Outcome, Failure>>) -> Settlement {
         let mut settlement = Settlement::default();
         for outcome in outcomes {
-            let message = Message {
-                id: "m".into(),
-                body: "{}".into(),
-            };
+            let message = Message { id: "m".into(), body: "{}".into() };
             settlement.record(&message, outcome, SIGNATURE, OutputFormat::Fields);
         }
         settlement
@@ -173,14 +150,7 @@ mod tests {
             Ok(Outcome::EmitAll(vec![good(), good()])),
             Ok(Outcome::EmitAll(vec![])),
         ]);
-        assert_eq!(
-            (
-                settlement.results.len(),
-                settlement.dead_letters.len(),
-                settlement.messages
-            ),
-            (3, 1, 4)
-        );
+        assert_eq!((settlement.results.len(), settlement.dead_letters.len(), settlement.messages), (3, 1, 4));
     }
 
     #[test]
@@ -196,18 +166,8 @@ mod tests {
             .dead_letters
             .texts()
             .iter()
-            .map(|fields| {
-                fields
-                    .iter()
-                    .skip_while(|field| *field != "reason")
-                    .nth(1)
-                    .cloned()
-                    .unwrap_or_default()
-            })
+            .map(|fields| fields.iter().skip_while(|field| *field != "reason").nth(1).cloned().unwrap_or_default())
             .collect();
-        assert_eq!(
-            reasons,
-            ["plugin-retried", "plugin-rejected", "plugin-failed"]
-        );
+        assert_eq!(reasons, ["plugin-retried", "plugin-rejected", "plugin-failed"]);
     }
 }

@@ -76,13 +76,8 @@ impl Append {
     ) -> Result<(), RedisError> {
         let connection = self.connector.connect().await?;
         let host_id = self.identity.host_id().to_string();
-        let mut appender = Appender::new(
-            connection,
-            self.keys.clone(),
-            self.output.clone(),
-            host_id.clone(),
-            self.intake.lease_ttl,
-        );
+        let mut appender =
+            Appender::new(connection, self.keys.clone(), self.output.clone(), host_id.clone(), self.intake.lease_ttl);
         loop {
             if *stop.borrow() && !appender_is_needed(&self.shared) {
                 return Ok(());
@@ -100,10 +95,7 @@ impl Append {
                 Lease::Held => {
                     backoff.reset();
                     info!("the intake is active");
-                    match self
-                        .active(&mut appender, &host_id, stop, subscribed)
-                        .await?
-                    {
+                    match self.active(&mut appender, &host_id, stop, subscribed).await? {
                         Ended::Stopped => return Ok(()),
                         Ended::Deaf => {
                             info!("the intake let its lease go, because it has no subscription")
@@ -126,20 +118,10 @@ impl Append {
 
     /// Waits until it is worth asking for the lease again, and keeps the replay buffer in bounds.
     async fn stand_by(&self, remaining: Duration, stop: &mut watch::Receiver<bool>) {
-        let IntakeConfig {
-            standby_age_max,
-            standby_bytes_max,
-            ..
-        } = self.intake;
-        let forgotten =
-            self.shared
-                .buffer()
-                .forget_old(Instant::now(), standby_age_max, standby_bytes_max);
+        let IntakeConfig { standby_age_max, standby_bytes_max, .. } = self.intake;
+        let forgotten = self.shared.buffer().forget_old(Instant::now(), standby_age_max, standby_bytes_max);
         if forgotten > 0 {
-            debug!(
-                forgotten,
-                standby_bytes_max, "the standby's replay buffer is full and forgets early"
-            );
+            debug!(forgotten, standby_bytes_max, "the standby's replay buffer is full and forgets early");
         }
         let wait = remaining.clamp(Duration::from_millis(10), STANDBY_LOOK);
         tokio::select! {
@@ -158,13 +140,7 @@ impl Append {
     ) -> Result<Ended, RedisError> {
         let mut round = Round::default();
         loop {
-            round.fill(
-                &self.shared.buffer(),
-                &self.pace,
-                &self.delivery,
-                &self.message,
-                host_id,
-            );
+            round.fill(&self.shared.buffer(), &self.pace, &self.delivery, &self.message, host_id);
             if round.messages == 0 {
                 if *stop.borrow_and_update() {
                     appender.release().await?;
@@ -182,21 +158,12 @@ impl Append {
                     () = tokio::time::sleep(self.intake.lease_ttl / 3) => {}
                 }
             }
-            if !appender
-                .append(&round.deliveries, &round.dead_letters)
-                .await?
-            {
+            if !appender.append(&round.deliveries, &round.dead_letters).await? {
                 return Ok(Ended::Lost);
             }
             self.shared.buffer().consume(round.messages);
-            self.shared
-                .counters
-                .appended
-                .add(round.messages - round.dead_letters.len());
-            self.shared
-                .counters
-                .dead_letters
-                .add(round.dead_letters.len());
+            self.shared.counters.appended.add(round.messages - round.dead_letters.len());
+            self.shared.counters.dead_letters.add(round.dead_letters.len());
         }
     }
 }

@@ -41,26 +41,12 @@ impl Buffer {
     /// An empty buffer for so many bytes.
     #[must_use]
     pub fn new(bytes_max: usize) -> Buffer {
-        Buffer {
-            chunks: VecDeque::new(),
-            taken: 0,
-            messages: 0,
-            bytes: 0,
-            bytes_max,
-        }
+        Buffer { chunks: VecDeque::new(), taken: 0, messages: 0, bytes: 0, bytes_max }
     }
 
     /// Adds messages received at once and returns how many did not fit and are shed.
-    pub fn push<'a>(
-        &mut self,
-        payloads: impl Iterator<Item = &'a [u8]>,
-        received: Instant,
-    ) -> usize {
-        let mut chunk = Chunk {
-            payloads: Vec::new(),
-            ends: Vec::new(),
-            received,
-        };
+    pub fn push<'a>(&mut self, payloads: impl Iterator<Item = &'a [u8]>, received: Instant) -> usize {
+        let mut chunk = Chunk { payloads: Vec::new(), ends: Vec::new(), received };
         let mut shed = 0;
         for payload in payloads {
             let cost = chunk.cost() + payload.len() + MESSAGE_OVERHEAD_BYTES;
@@ -94,10 +80,7 @@ impl Buffer {
 
     /// The waiting messages, oldest first. They stay until [`Buffer::consume`].
     pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
-        self.chunks
-            .iter()
-            .flat_map(|chunk| (0..chunk.ends.len()).map(|index| chunk.payload(index)))
-            .skip(self.taken)
+        self.chunks.iter().flat_map(|chunk| (0..chunk.ends.len()).map(|index| chunk.payload(index))).skip(self.taken)
     }
 
     /// Removes the oldest so many messages.
@@ -145,10 +128,7 @@ mod tests {
     use super::*;
 
     fn texts(buffer: &Buffer) -> Vec<&str> {
-        buffer
-            .iter()
-            .map(|payload| std::str::from_utf8(payload).unwrap())
-            .collect()
+        buffer.iter().map(|payload| std::str::from_utf8(payload).unwrap()).collect()
     }
 
     fn push(buffer: &mut Buffer, payloads: &[&str], received: Instant) -> usize {
@@ -189,10 +169,7 @@ mod tests {
         let second = Duration::from_secs(1);
         push(&mut buffer, &["old", "old too"], start);
         push(&mut buffer, &["young"], start + 9 * second);
-        assert_eq!(
-            buffer.forget_old(start + 11 * second, 10 * second, 10_000),
-            0
-        );
+        assert_eq!(buffer.forget_old(start + 11 * second, 10 * second, 10_000), 0);
         assert_eq!(texts(&buffer), ["young"]);
         push(&mut buffer, &["younger"], start + 10 * second);
         assert_eq!(buffer.forget_old(start + 11 * second, 10 * second, 20), 1);

@@ -89,26 +89,17 @@ impl Intake {
             pace: pace.clone(),
             shared,
         };
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()?;
-        let thread = std::thread::Builder::new()
-            .name("intake".into())
-            .spawn(move || {
-                runtime.block_on(async {
-                    tokio::select! {
-                        () = receiver.run() => {}
-                        () = append.run(stop_seen) => {}
-                    }
-                });
-                finished.send_replace(true);
-            })?;
-        Ok(Intake {
-            thread: Some(thread),
-            stop,
-            subscribed: subscribed_seen,
-            done,
-        })
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let thread = std::thread::Builder::new().name("intake".into()).spawn(move || {
+            runtime.block_on(async {
+                tokio::select! {
+                    () = receiver.run() => {}
+                    () = append.run(stop_seen) => {}
+                }
+            });
+            finished.send_replace(true);
+        })?;
+        Ok(Intake { thread: Some(thread), stop, subscribed: subscribed_seen, done })
     }
 
     /// Returns once the subscription is confirmed for the first time.

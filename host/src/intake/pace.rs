@@ -29,18 +29,11 @@ impl Pace {
 
     /// Tells how long the plugin took for so many messages.
     pub fn observe(&self, messages: usize, took: Duration) {
-        let Some(mean) = u64::try_from(took.as_nanos())
-            .unwrap_or(u64::MAX)
-            .checked_div(messages as u64)
-        else {
+        let Some(mean) = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX).checked_div(messages as u64) else {
             return;
         };
         let old = self.message_ns.load(Ordering::Relaxed);
-        let new = if old == 0 {
-            mean
-        } else {
-            old - old / 8 + mean / 8
-        };
+        let new = if old == 0 { mean } else { old - old / 8 + mean / 8 };
         // Two consumers may overwrite each other; an average can bear it.
         self.message_ns.store(new.max(1), Ordering::Relaxed);
     }
@@ -67,11 +60,8 @@ impl Pace {
 mod tests {
     use super::*;
 
-    const CONFIG: DeliveryConfig = DeliveryConfig {
-        messages_max: 128,
-        bytes_max: 1 << 20,
-        time_target: Duration::from_millis(50),
-    };
+    const CONFIG: DeliveryConfig =
+        DeliveryConfig { messages_max: 128, bytes_max: 1 << 20, time_target: Duration::from_millis(50) };
 
     fn pace(consumers: u64, message: Duration) -> Pace {
         let pace = Pace::default();
@@ -91,14 +81,8 @@ mod tests {
 
     #[test]
     fn a_slow_plugin_gets_no_more_than_its_time() {
-        assert_eq!(
-            pace(10, Duration::from_millis(10)).delivery_messages(100_000, &CONFIG),
-            5
-        );
-        assert_eq!(
-            pace(10, Duration::from_secs(1)).delivery_messages(100_000, &CONFIG),
-            1
-        );
+        assert_eq!(pace(10, Duration::from_millis(10)).delivery_messages(100_000, &CONFIG), 5);
+        assert_eq!(pace(10, Duration::from_secs(1)).delivery_messages(100_000, &CONFIG), 1);
     }
 
     #[test]

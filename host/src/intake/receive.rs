@@ -37,10 +37,7 @@ impl Receiver {
                     self.subscribed(lost);
                     let (last_heard, why) = self.receive(subscription).await;
                     self.shared.subscribed.send_replace(false);
-                    warn!(
-                        channel = self.channel,
-                        "the subscription ended: {why}; subscribing again"
-                    );
+                    warn!(channel = self.channel, "the subscription ended: {why}; subscribing again");
                     lost = Some(last_heard);
                 }
                 Err(error) => {
@@ -65,20 +62,14 @@ impl Receiver {
             let counters = &self.shared.counters;
             counters.reconnects.add(1);
             counters.gaps.add(1);
-            counters
-                .gap_ms
-                .add(usize::try_from(gap.as_millis()).unwrap_or(usize::MAX));
+            counters.gap_ms.add(usize::try_from(gap.as_millis()).unwrap_or(usize::MAX));
             warn!(
                 channel = self.channel,
                 gap_ms = gap.as_millis(),
                 "subscribed again; what was published meanwhile is lost unless another host was subscribed"
             );
         } else {
-            info!(
-                channel = self.channel,
-                address = self.connector.address(),
-                "subscribed"
-            );
+            info!(channel = self.channel, address = self.connector.address(), "subscribed");
         }
         self.shared.subscribed.send_replace(true);
     }
@@ -87,19 +78,11 @@ impl Receiver {
     async fn receive(&self, mut subscription: Subscription) -> (Instant, &'static str) {
         let pongs = Arc::new(AtomicU64::new(0));
         let mut pinging = JoinSet::new(); // aborted when dropped
-        pinging.spawn(ping_for_ever(
-            subscription.pinger(),
-            self.config.ping_interval,
-            pongs.clone(),
-        ));
+        pinging.spawn(ping_for_ever(subscription.pinger(), self.config.ping_interval, pongs.clone()));
 
         let mut last_heard = Instant::now();
         let (mut last_pongs, mut silent_ticks) = (0, 0);
-        let silent_ticks_max = self
-            .config
-            .silence_max
-            .div_duration_f64(self.config.ping_interval)
-            .ceil();
+        let silent_ticks_max = self.config.silence_max.div_duration_f64(self.config.ping_interval).ceil();
         // After a pause of the whole process the ticks that were missed do not count as silence.
         let mut ticks = interval(self.config.ping_interval);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -136,8 +119,7 @@ impl Receiver {
         if shed > 0 {
             counters.shed.add(shed);
             if let Some(unlogged) = sheds.permit() {
-                let (buffer_bytes_max, shed_so_far) =
-                    (self.config.buffer_bytes_max, counters.shed.get());
+                let (buffer_bytes_max, shed_so_far) = (self.config.buffer_bytes_max, counters.shed.get());
                 warn!(
                     shed,
                     unlogged,

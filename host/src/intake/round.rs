@@ -51,9 +51,7 @@ impl Round {
             round_bytes += payload.len();
             match message::read_id(payload, limits) {
                 Ok(id) => {
-                    if messages == messages_max
-                        || (messages > 0 && bytes + payload.len() > delivery.bytes_max)
-                    {
+                    if messages == messages_max || (messages > 0 && bytes + payload.len() > delivery.bytes_max) {
                         self.deliveries.finish();
                         (messages, bytes) = (0, 0);
                     }
@@ -93,37 +91,23 @@ mod tests {
 
     use super::*;
 
-    const LIMITS: MessageLimits = MessageLimits {
-        bytes_max: 1000,
-        depth_max: 8,
-    };
+    const LIMITS: MessageLimits = MessageLimits { bytes_max: 1000, depth_max: 8 };
 
     fn rounds(payloads: &[&str], delivery: &DeliveryConfig) -> (Vec<usize>, usize) {
         let mut buffer = Buffer::new(1 << 20);
-        buffer.push(
-            payloads.iter().map(|payload| payload.as_bytes()),
-            Instant::now(),
-        );
+        buffer.push(payloads.iter().map(|payload| payload.as_bytes()), Instant::now());
         let pace = Pace::default();
         pace.set_consumers(2);
         let mut round = Round::default();
         round.fill(&buffer, &pace, delivery, &LIMITS, "host");
         assert_eq!(round.messages, payloads.len());
-        let sizes = round
-            .deliveries
-            .iter_sizes()
-            .map(|values| values / 2)
-            .collect();
+        let sizes = round.deliveries.iter_sizes().map(|values| values / 2).collect();
         (sizes, round.dead_letters.len())
     }
 
     #[test]
     fn messages_are_shared_out_and_the_rest_become_dead_letters() {
-        let delivery = DeliveryConfig {
-            messages_max: 128,
-            bytes_max: 1 << 20,
-            time_target: Duration::from_millis(50),
-        };
+        let delivery = DeliveryConfig { messages_max: 128, bytes_max: 1 << 20, time_target: Duration::from_millis(50) };
         let (sizes, dead) = rounds(
             &[
                 r#"{"message_id":1}"#,
@@ -140,16 +124,9 @@ mod tests {
 
     #[test]
     fn a_delivery_is_bounded_in_bytes_but_never_empty() {
-        let delivery = DeliveryConfig {
-            messages_max: 128,
-            bytes_max: 40,
-            time_target: Duration::from_millis(50),
-        };
+        let delivery = DeliveryConfig { messages_max: 128, bytes_max: 40, time_target: Duration::from_millis(50) };
         let large = format!(r#"{{"message_id":1,"x":"{}"}}"#, "y".repeat(100));
-        let (sizes, dead) = rounds(
-            &[&large, r#"{"message_id":2}"#, r#"{"message_id":3}"#, &large],
-            &delivery,
-        );
+        let (sizes, dead) = rounds(&[&large, r#"{"message_id":2}"#, r#"{"message_id":3}"#, &large], &delivery);
         assert_eq!((sizes, dead), (vec![1, 2, 1], 0));
     }
 }

@@ -69,8 +69,7 @@ impl Report {
     }
 
     fn text(&self) -> String {
-        let number =
-            |number: Option<u64>| number.map_or("?".to_string(), |number| number.to_string());
+        let number = |number: Option<u64>| number.map_or("?".to_string(), |number| number.to_string());
         let rate = |rate: Option<f64>| rate.map_or("?".to_string(), |rate| format!("{rate:.0}"));
         let mut line = format!(
             "{} {:.0} messages/s (group {}) | processed {} (group {}) | duplicates {} | dead letters {} | inbox {} | retries waiting {} | shed {} | reconnects {}",
@@ -189,29 +188,19 @@ impl Reporter {
             *connection = Some(current);
             Some(stats)
         };
-        tokio::time::timeout(STATS_TIMEOUT, read)
-            .await
-            .ok()
-            .flatten()
+        tokio::time::timeout(STATS_TIMEOUT, read).await.ok().flatten()
     }
 }
 
 fn rate(count: u64, time: Duration) -> f64 {
-    #[expect(
-        clippy::cast_precision_loss,
-        reason = "a rate needs no more than 52 bits"
-    )]
+    #[expect(clippy::cast_precision_loss, reason = "a rate needs no more than 52 bits")]
     let rate = count as f64 / time.as_secs_f64().max(f64::EPSILON);
     (rate * 10.0).round() / 10.0
 }
 
 /// Warns once when Redis comes close to its limit, and again only after it had been clear of it.
 fn warn_about_memory(stats: GroupStats, warned: &mut bool) {
-    let GroupStats {
-        memory_bytes,
-        memory_bytes_max,
-        ..
-    } = stats;
+    let GroupStats { memory_bytes, memory_bytes_max, .. } = stats;
     let close = memory_bytes_max > 0 && memory_bytes > memory_bytes_max / 100 * MEMORY_WARN_PERCENT;
     if close && !*warned {
         warn!(

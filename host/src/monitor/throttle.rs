@@ -15,10 +15,7 @@ impl Throttle {
     /// `Some(lines left out since the last permit)` when a line may be written now.
     pub fn permit(&mut self) -> Option<u64> {
         let now = Instant::now();
-        if self
-            .last
-            .is_some_and(|last| now.duration_since(last) < INTERVAL)
-        {
+        if self.last.is_some_and(|last| now.duration_since(last) < INTERVAL) {
             self.unlogged += 1;
             return None;
         }

@@ -42,8 +42,8 @@ struct Inner {
 impl Engine {
     /// An engine for `instances` instances at a time.
     pub fn new(limits: &PluginLimits, instances: u32) -> Result<Engine, LoadError> {
-        let on_demand =
-            wasmtime::Engine::new(&configure(None, instances)).map_err(|error| LoadError::Engine(format!("{error:#}")))?;
+        let on_demand = wasmtime::Engine::new(&configure(None, instances))
+            .map_err(|error| LoadError::Engine(format!("{error:#}")))?;
         let pooled = wasmtime::Engine::new(&configure(Some(pool(limits, instances)), instances))
             .inspect_err(|error| {
                 tracing::warn!(

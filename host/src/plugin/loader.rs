@@ -112,9 +112,7 @@ fn compile(engine: &Engine, path: &Path) -> Result<Plugin, LoadError> {
     }
     let component = match engine.compile(&bytes) {
         Ok(component) => component,
-        Err(error) => {
-            return Err(LoadError::Invalid { path, reason: one_line(&error) });
-        }
+        Err(error) => return Err(LoadError::Invalid { path, reason: one_line(&error) }),
     };
     let ready = check_contract(&component, path)?;
     let digest = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
@@ -145,9 +143,7 @@ fn check_contract(component: &Component, path: PathBuf) -> Result<PluginPre<Stat
     link(&mut linker).map_err(|error| LoadError::Engine(one_line(&error)))?;
     let linked = match linker.instantiate_pre(component) {
         Ok(linked) => linked,
-        Err(error) => {
-            return Err(LoadError::WrongImports { path, reason: one_line(&error) });
-        }
+        Err(error) => return Err(LoadError::WrongImports { path, reason: one_line(&error) }),
     };
     PluginPre::new(linked).map_err(|error| LoadError::WrongWorld {
         path,

@@ -79,26 +79,14 @@ pub struct Checked {
 /// The first thing that makes a start useless.
 pub async fn check(connector: &Connector, keys: &Keys) -> Result<Checked, CheckError> {
     let address = connector.address();
-    let mut connection = connector
-        .connect()
-        .await
-        .map_err(|error| classify(address, error))?;
+    let mut connection = connector.connect().await.map_err(|error| classify(address, error))?;
     let server = version(&mut connection, address).await?;
-    rights(&mut connection, keys)
-        .await
-        .map_err(|error| error.at(address))?;
-    types(&mut connection, keys)
-        .await
-        .map_err(|error| error.at(address))?;
-    let memory = info(&mut connection, "memory")
-        .await
-        .map_err(|error| classify(address, error))?;
+    rights(&mut connection, keys).await.map_err(|error| error.at(address))?;
+    types(&mut connection, keys).await.map_err(|error| error.at(address))?;
+    let memory = info(&mut connection, "memory").await.map_err(|error| classify(address, error))?;
     let policy = info_text(&memory, "maxmemory_policy").unwrap_or("noeviction");
     let evicts = info_number(&memory, "maxmemory") > 0 && policy != "noeviction";
-    Ok(Checked {
-        server,
-        evicting_policy: evicts.then(|| policy.to_string()),
-    })
+    Ok(Checked { server, evicting_policy: evicts.then(|| policy.to_string()) })
 }
 
 fn classify(address: &str, error: RedisError) -> CheckError {
@@ -115,10 +103,7 @@ fn classify(address: &str, error: RedisError) -> CheckError {
 }
 
 async fn info(connection: &mut Connection, section: &str) -> Result<String, RedisError> {
-    redis::cmd("INFO")
-        .arg(section)
-        .query_async(connection)
-        .await
+    redis::cmd("INFO").arg(section).query_async(connection).await
 }
 
 async fn version(connection: &mut Connection, address: &str) -> Result<String, CheckError> {
@@ -130,14 +115,9 @@ async fn version(connection: &mut Connection, address: &str) -> Result<String, C
     };
     // Valkey says which Redis it is compatible with, and its own version beside it.
     let version = info_text(&info, "redis_version").unwrap_or("0");
-    let mut parts = version
-        .split('.')
-        .map(|part| part.parse::<u32>().unwrap_or(0));
+    let mut parts = version.split('.').map(|part| part.parse::<u32>().unwrap_or(0));
     if (parts.next().unwrap_or(0), parts.next().unwrap_or(0)) < VERSION_MIN {
-        return Err(CheckError::TooOld {
-            address: address.into(),
-            version: version.into(),
-        });
+        return Err(CheckError::TooOld { address: address.into(), version: version.into() });
     }
     Ok(match info_text(&info, "valkey_version") {
         Some(valkey) => format!("Valkey {valkey}"),
@@ -218,9 +198,7 @@ async fn rights(connection: &mut Connection, keys: &Keys) -> Result<(), Finding>
         pipeline.cmd(&command[0]).arg(&command[1..]);
     }
     pipeline.cmd("DISCARD");
-    let replies = connection
-        .send_packed_commands(&pipeline, 0, pipeline.len())
-        .await?;
+    let replies = connection.send_packed_commands(&pipeline, 0, pipeline.len()).await?;
     let mut missing = Vec::new();
     for reply in replies {
         let Err(error) = reply.extract_error() else {
@@ -236,11 +214,7 @@ async fn rights(connection: &mut Connection, keys: &Keys) -> Result<(), Finding>
             _ => return Err(error.into()),
         }
     }
-    if missing.is_empty() {
-        Ok(())
-    } else {
-        Err(Finding::Check(CheckError::MissingRights(missing)))
-    }
+    if missing.is_empty() { Ok(()) } else { Err(Finding::Check(CheckError::MissingRights(missing))) }
 }
 
 /// Every key has its type or does not exist.
@@ -258,17 +232,11 @@ async fn types(connection: &mut Connection, keys: &Keys) -> Result<(), Finding> 
     for (key, _) in wanted {
         pipeline.cmd("TYPE").arg(key);
     }
-    let replies: Vec<Value> = connection
-        .send_packed_commands(&pipeline, 0, pipeline.len())
-        .await?;
+    let replies: Vec<Value> = connection.send_packed_commands(&pipeline, 0, pipeline.len()).await?;
     for (reply, (key, wanted)) in replies.into_iter().zip(wanted) {
         let found: String = from_redis_value(reply.extract_error()?).map_err(RedisError::from)?;
         if found != wanted && found != "none" {
-            return Err(Finding::Check(CheckError::WrongType {
-                key: key.clone(),
-                found,
-                wanted,
-            }));
+            return Err(Finding::Check(CheckError::WrongType { key: key.clone(), found, wanted }));
         }
     }
     Ok(())

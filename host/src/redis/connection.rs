@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 pub use redis::aio::MultiplexedConnection as Connection;
 use redis::aio::PubSub;
 use redis::{
-    AsyncConnectionConfig, Client, ClientTlsConfig, ConnectionAddr, IntoConnectionInfo as _,
-    RedisError, TlsCertificates,
+    AsyncConnectionConfig, Client, ClientTlsConfig, ConnectionAddr, IntoConnectionInfo as _, RedisError,
+    TlsCertificates,
 };
 use tokio::sync::Mutex;
 use tracing::warn;
@@ -69,11 +69,7 @@ impl Connector {
     pub fn new(config: &RedisConfig) -> Result<Connector, ConnectorError> {
         // Fails only when another part of the process has chosen before us, which is as good.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let info = config
-            .url
-            .as_str()
-            .into_connection_info()
-            .map_err(ConnectorError::Url)?;
+        let info = config.url.as_str().into_connection_info().map_err(ConnectorError::Url)?;
         // Deliveries and claims are many small writes; Nagle's algorithm would hold them back.
         let info = {
             let tcp = info.tcp_settings().clone().set_nodelay(true);
@@ -89,9 +85,7 @@ impl Connector {
         let certificates = certificates(config)?;
         let client = match certificates {
             Some(_) if !tls => return Err(ConnectorError::CertificateWithoutTls),
-            Some(certificates) => {
-                Client::build_with_tls(info, certificates).map_err(ConnectorError::Url)?
-            }
+            Some(certificates) => Client::build_with_tls(info, certificates).map_err(ConnectorError::Url)?,
             None => Client::open(info).map_err(ConnectorError::Url)?,
         };
         Ok(Connector { client, address })
@@ -111,9 +105,7 @@ impl Connector {
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(CONNECT_TIMEOUT))
             .set_response_timeout(Some(RESPONSE_TIMEOUT));
-        self.client
-            .get_multiplexed_async_connection_with_config(&config)
-            .await
+        self.client.get_multiplexed_async_connection_with_config(&config).await
     }
 
     /// A connection that only receives what is published.
@@ -121,45 +113,29 @@ impl Connector {
     /// # Errors
     /// Whatever the network or the server says; a timeout when neither says anything.
     pub async fn connect_pubsub(&self) -> Result<PubSub, RedisError> {
-        tokio::time::timeout(CONNECT_TIMEOUT, self.client.get_async_pubsub())
-            .await
-            .unwrap_or_else(|_| {
-                Err(
-                    std::io::Error::new(std::io::ErrorKind::TimedOut, "no connection within 5 s")
-                        .into(),
-                )
-            })
+        tokio::time::timeout(CONNECT_TIMEOUT, self.client.get_async_pubsub()).await.unwrap_or_else(|_| {
+            Err(std::io::Error::new(std::io::ErrorKind::TimedOut, "no connection within 5 s").into())
+        })
     }
 }
 
 fn certificates(config: &RedisConfig) -> Result<Option<TlsCertificates>, ConnectorError> {
     let read = |what, path: &Option<std::path::PathBuf>| match path {
         None => Ok(None),
-        Some(path) => std::fs::read(path)
-            .map(Some)
-            .map_err(|error| ConnectorError::File {
-                what,
-                path: path.display().to_string(),
-                error,
-            }),
+        Some(path) => std::fs::read(path).map(Some).map_err(|error| ConnectorError::File {
+            what,
+            path: path.display().to_string(),
+            error,
+        }),
     };
     let root_cert = read("CA file", &config.ca_file)?;
-    let client_tls = match (
-        read("certificate file", &config.cert_file)?,
-        read("key file", &config.key_file)?,
-    ) {
+    let client_tls = match (read("certificate file", &config.cert_file)?, read("key file", &config.key_file)?) {
         (None, None) => None,
-        (Some(client_cert), Some(client_key)) => Some(ClientTlsConfig {
-            client_cert,
-            client_key,
-        }),
+        (Some(client_cert), Some(client_key)) => Some(ClientTlsConfig { client_cert, client_key }),
         _ => return Err(ConnectorError::HalfCertificate),
     };
     let any = root_cert.is_some() || client_tls.is_some();
-    Ok(any.then_some(TlsCertificates {
-        client_tls,
-        root_cert,
-    }))
+    Ok(any.then_some(TlsCertificates { client_tls, root_cert }))
 }
 
 /// A connection that is made when it is needed and made again when it broke, shared by many tasks.
@@ -250,10 +226,7 @@ impl Link {
         let now_ms = u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX);
         let last_ms = self.warned_ms.load(Ordering::Relaxed);
         now_ms.saturating_sub(last_ms) >= WARN_INTERVAL_MS
-            && self
-                .warned_ms
-                .compare_exchange(last_ms, now_ms, Ordering::Relaxed, Ordering::Relaxed)
-                .is_ok()
+            && self.warned_ms.compare_exchange(last_ms, now_ms, Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
 }
 
@@ -261,8 +234,5 @@ impl Link {
 /// old address may lead to a replica, and a new connection finds the primary.
 #[must_use]
 pub fn breaks_connection(error: &RedisError) -> bool {
-    error.is_io_error()
-        || error.is_unrecoverable_error()
-        || error.is_timeout()
-        || error.code() == Some("READONLY")
+    error.is_io_error() || error.is_unrecoverable_error() || error.is_timeout() || error.code() == Some("READONLY")
 }

@@ -13,8 +13,7 @@ use super::script::Source;
 use crate::config::OutputConfig;
 
 static SETTLE: LazyLock<Source> = LazyLock::new(|| Source::new(include_str!("scripts/settle.lua")));
-static TAKE_OVER: LazyLock<Source> =
-    LazyLock::new(|| Source::new(include_str!("scripts/take_over.lua")));
+static TAKE_OVER: LazyLock<Source> = LazyLock::new(|| Source::new(include_str!("scripts/take_over.lua")));
 
 /// One inbox entry handed to one consumer.
 #[derive(Debug)]
@@ -65,12 +64,7 @@ pub async fn fetch(
     block: Duration,
 ) -> Result<Vec<Delivery>, RedisError> {
     let mut command = redis::cmd("XREADGROUP");
-    command
-        .arg("GROUP")
-        .arg(&keys.group)
-        .arg(host_id)
-        .arg("COUNT")
-        .arg(count);
+    command.arg("GROUP").arg(&keys.group).arg(host_id).arg("COUNT").arg(count);
     command.arg("BLOCK").arg(block.as_millis().to_string());
     command.arg("STREAMS").arg(&keys.inbox).arg(">");
     read(connection, &command).await
@@ -89,10 +83,7 @@ fn delivery(entry: Value) -> Option<Delivery> {
     let mut messages = Vec::with_capacity(values.len() / 2);
     let mut values = values.into_iter();
     while let (Some(id), Some(body)) = (values.next(), values.next()) {
-        messages.push(Message {
-            id: text(id),
-            body: text(body),
-        });
+        messages.push(Message { id: text(id), body: text(body) });
     }
     Some(Delivery { entry_id, messages })
 }
@@ -100,8 +91,9 @@ fn delivery(entry: Value) -> Option<Delivery> {
 /// The intake writes only UTF-8; should anybody else have written, the plugin gets replacement characters.
 fn text(value: Value) -> String {
     match value {
-        Value::BulkString(bytes) => String::from_utf8(bytes)
-            .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned()),
+        Value::BulkString(bytes) => {
+            String::from_utf8(bytes).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())
+        }
         _ => String::new(),
     }
 }
@@ -131,9 +123,7 @@ pub async fn claim(
             .arg("PX")
             .arg(&window_ms);
     }
-    let replies = connection
-        .send_packed_commands(&pipeline, 0, wanted.len())
-        .await?;
+    let replies = connection.send_packed_commands(&pipeline, 0, wanted.len()).await?;
     replies
         .into_iter()
         .map(|reply| match reply.extract_error()? {
@@ -156,11 +146,7 @@ pub async fn settle(
     dead_letters: &Entries,
 ) -> Result<bool, RedisError> {
     let mut command = SETTLE.command(&[&keys.inbox, &keys.output, &keys.dead]);
-    command
-        .arg(&keys.group)
-        .arg(entry_id)
-        .arg(output.length_max)
-        .arg(output.dead_length_max);
+    command.arg(&keys.group).arg(entry_id).arg(output.length_max).arg(output.dead_length_max);
     results.write_to(&mut command);
     dead_letters.write_to(&mut command);
     let settled: u8 = from_redis_value(SETTLE.run(connection, &command).await?)?;
@@ -181,12 +167,8 @@ pub struct Owner {
 /// # Errors
 /// Whatever the network or the server says.
 pub async fn owners(connection: &mut Connection, keys: &Keys) -> Result<Vec<Owner>, RedisError> {
-    let consumers: Vec<HashMap<String, Value>> = redis::cmd("XINFO")
-        .arg("CONSUMERS")
-        .arg(&keys.inbox)
-        .arg(&keys.group)
-        .query_async(connection)
-        .await?;
+    let consumers: Vec<HashMap<String, Value>> =
+        redis::cmd("XINFO").arg("CONSUMERS").arg(&keys.inbox).arg(&keys.group).query_async(connection).await?;
     let owner = |mut consumer: HashMap<String, Value>| {
         let name = text(consumer.remove("name")?);
         let pending = from_redis_value(consumer.remove("pending")?).ok()?;
@@ -205,26 +187,14 @@ pub async fn fetched_before(
     host_id: &str,
 ) -> Result<Vec<Delivery>, RedisError> {
     let mut command = redis::cmd("XREADGROUP");
-    command
-        .arg("GROUP")
-        .arg(&keys.group)
-        .arg(host_id)
-        .arg("STREAMS")
-        .arg(&keys.inbox)
-        .arg("0");
+    command.arg("GROUP").arg(&keys.group).arg(host_id).arg("STREAMS").arg(&keys.inbox).arg("0");
     read(connection, &command).await
 }
 
 /// The deliveries in a reply of `XREADGROUP`: `[[stream, entries]]`, or nil when there are none.
-async fn read(
-    connection: &mut Connection,
-    command: &redis::Cmd,
-) -> Result<Vec<Delivery>, RedisError> {
+async fn read(connection: &mut Connection, command: &redis::Cmd) -> Result<Vec<Delivery>, RedisError> {
     let streams: Option<Vec<(Value, Vec<Value>)>> = command.query_async(connection).await?;
-    let entries = streams
-        .into_iter()
-        .flatten()
-        .flat_map(|(_, entries)| entries);
+    let entries = streams.into_iter().flatten().flat_map(|(_, entries)| entries);
     Ok(entries.filter_map(delivery).collect())
 }
 
@@ -240,11 +210,7 @@ pub async fn take_over(
     count: usize,
 ) -> Result<Vec<Delivery>, RedisError> {
     let mut command = TAKE_OVER.command(&[&keys.inbox]);
-    command
-        .arg(&keys.group)
-        .arg(dead_host_id)
-        .arg(host_id)
-        .arg(count);
+    command.arg(&keys.group).arg(dead_host_id).arg(host_id).arg(count);
     let entries: Vec<Value> = from_redis_value(TAKE_OVER.run(connection, &command).await?)?;
     Ok(entries.into_iter().filter_map(delivery).collect())
 }

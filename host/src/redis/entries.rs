@@ -67,13 +67,7 @@ impl Entries {
     /// The values as text, for tests of whoever makes entries.
     #[cfg(test)]
     pub(crate) fn texts(&self) -> Vec<Vec<String>> {
-        self.iter()
-            .map(|values| {
-                values
-                    .map(|value| String::from_utf8_lossy(value).into_owned())
-                    .collect()
-            })
-            .collect()
+        self.iter().map(|values| values.map(|value| String::from_utf8_lossy(value).into_owned()).collect()).collect()
     }
 
     /// The values of each finished entry.

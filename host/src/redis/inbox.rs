@@ -44,14 +44,7 @@ impl Appender {
         host_id: String,
         lease_ttl: Duration,
     ) -> Appender {
-        Appender {
-            connection,
-            keys,
-            output,
-            host_id,
-            ttl_ms: lease_ttl.as_millis().to_string(),
-            held: false,
-        }
+        Appender { connection, keys, output, host_id, ttl_ms: lease_ttl.as_millis().to_string(), held: false }
     }
 
     /// Takes the lease if nobody has it.
@@ -61,13 +54,7 @@ impl Appender {
     pub async fn acquire(&mut self) -> Result<Lease, RedisError> {
         let mut pipeline = Pipeline::with_capacity(4);
         let lease = &self.keys.intake;
-        pipeline
-            .cmd("SET")
-            .arg(lease)
-            .arg(&self.host_id)
-            .arg("NX")
-            .arg("PX")
-            .arg(&self.ttl_ms);
+        pipeline.cmd("SET").arg(lease).arg(&self.host_id).arg("NX").arg("PX").arg(&self.ttl_ms);
         self.watch(&mut pipeline);
         pipeline.cmd("PTTL").arg(lease);
         let replies = self.send(&pipeline).await?;
@@ -76,9 +63,7 @@ impl Appender {
             return Ok(Lease::Held);
         }
         let ttl_ms: i64 = from_redis_value(replies[3].clone())?;
-        Ok(Lease::Elsewhere(Duration::from_millis(
-            u64::try_from(ttl_ms).unwrap_or(0),
-        )))
+        Ok(Lease::Elsewhere(Duration::from_millis(u64::try_from(ttl_ms).unwrap_or(0))))
     }
 
     /// Appends deliveries to the inbox and dead letters to theirs, and renews the lease, all or nothing.
@@ -86,11 +71,7 @@ impl Appender {
     ///
     /// # Errors
     /// Whatever the network or the server says; then it may have been written or not.
-    pub async fn append(
-        &mut self,
-        deliveries: &Entries,
-        dead_letters: &Entries,
-    ) -> Result<bool, RedisError> {
+    pub async fn append(&mut self, deliveries: &Entries, dead_letters: &Entries) -> Result<bool, RedisError> {
         if !self.held {
             return Ok(false);
         }
@@ -100,17 +81,9 @@ impl Appender {
             xadd(&mut pipeline, &self.keys.inbox, 0, values);
         }
         for values in dead_letters.iter() {
-            xadd(
-                &mut pipeline,
-                &self.keys.dead,
-                self.output.dead_length_max,
-                values,
-            );
+            xadd(&mut pipeline, &self.keys.dead, self.output.dead_length_max, values);
         }
-        pipeline
-            .cmd("PEXPIRE")
-            .arg(&self.keys.intake)
-            .arg(&self.ttl_ms);
+        pipeline.cmd("PEXPIRE").arg(&self.keys.intake).arg(&self.ttl_ms);
         pipeline.cmd("EXEC");
         let exec = pipeline.len() - 1;
         self.watch(&mut pipeline);
@@ -156,20 +129,12 @@ impl Appender {
 
     /// Replies in order; the first error among them is the error.
     async fn send(&mut self, pipeline: &Pipeline) -> Result<Vec<Value>, RedisError> {
-        let replies = self
-            .connection
-            .send_packed_commands(pipeline, 0, pipeline.len())
-            .await?;
+        let replies = self.connection.send_packed_commands(pipeline, 0, pipeline.len()).await?;
         replies.into_iter().map(Value::extract_error).collect()
     }
 }
 
-fn xadd<'a>(
-    pipeline: &mut Pipeline,
-    stream: &str,
-    length_max: u64,
-    values: impl Iterator<Item = &'a [u8]>,
-) {
+fn xadd<'a>(pipeline: &mut Pipeline, stream: &str, length_max: u64, values: impl Iterator<Item = &'a [u8]>) {
     let mut command = Cmd::new();
     command.arg("XADD").arg(stream);
     if length_max > 0 {
@@ -183,10 +148,5 @@ fn xadd<'a>(
 }
 
 fn unexpected(command: &'static str, reply: &Value) -> RedisError {
-    (
-        redis::ErrorKind::UnexpectedReturnType,
-        command,
-        format!("unexpected reply {reply:?}"),
-    )
-        .into()
+    (redis::ErrorKind::UnexpectedReturnType, command, format!("unexpected reply {reply:?}")).into()
 }

@@ -51,17 +51,10 @@ pub async fn beat(
     let mut command = BEAT.command(&[&keys.consumer_ids, &keys.heartbeat]);
     let consumers = if beat == Beat::Leave { 0 } else { consumers };
     let mode = if beat == Beat::Stay { "beat" } else { "join" };
-    command
-        .arg(host_id)
-        .arg(consumers)
-        .arg(ttl.as_millis().to_string())
-        .arg(mode);
+    command.arg(host_id).arg(consumers).arg(ttl.as_millis().to_string()).arg(mode);
     let reply: Vec<u64> = from_redis_value(BEAT.run(connection, &command).await?)?;
     Ok(match reply.as_slice() {
-        [1, hosts, consumers] => BeatReply::Alive {
-            hosts: *hosts,
-            consumers: *consumers,
-        },
+        [1, hosts, consumers] => BeatReply::Alive { hosts: *hosts, consumers: *consumers },
         _ => BeatReply::TakenForDead,
     })
 }
@@ -70,10 +63,7 @@ pub async fn beat(
 ///
 /// # Errors
 /// Whatever the network or the server says.
-pub async fn hosts_alive(
-    connection: &mut Connection,
-    keys: &Keys,
-) -> Result<Vec<String>, RedisError> {
+pub async fn hosts_alive(connection: &mut Connection, keys: &Keys) -> Result<Vec<String>, RedisError> {
     let (seconds, micros): (u64, u64) = redis::cmd("TIME").query_async(connection).await?;
     let now_ms = seconds * 1000 + micros / 1000;
     redis::cmd("ZRANGE")

@@ -24,21 +24,16 @@ pub struct GroupStats {
 ///
 /// # Errors
 /// Whatever the network or the server says.
-pub async fn group_stats(
-    connection: &mut Connection,
-    keys: &Keys,
-) -> Result<GroupStats, RedisError> {
+pub async fn group_stats(connection: &mut Connection, keys: &Keys) -> Result<GroupStats, RedisError> {
     let mut pipeline = Pipeline::new();
     pipeline.cmd("XINFO").arg("STREAM").arg(&keys.output);
     pipeline.cmd("XLEN").arg(&keys.inbox);
     pipeline.cmd("ZCARD").arg(&keys.retry);
     pipeline.cmd("INFO").arg("memory");
-    let replies = connection
-        .send_packed_commands(&pipeline, 0, pipeline.len())
-        .await?;
-    let [output, inbox, retries, memory]: [Value; 4] = replies.try_into().map_err(|_| {
-        RedisError::from((redis::ErrorKind::UnexpectedReturnType, "too few replies"))
-    })?;
+    let replies = connection.send_packed_commands(&pipeline, 0, pipeline.len()).await?;
+    let [output, inbox, retries, memory]: [Value; 4] = replies
+        .try_into()
+        .map_err(|_| RedisError::from((redis::ErrorKind::UnexpectedReturnType, "too few replies")))?;
     let memory: String = from_redis_value(memory.extract_error()?)?;
     Ok(GroupStats {
         results: entries_added(output),
@@ -54,8 +49,7 @@ fn entries_added(info: Value) -> u64 {
     let Ok(Value::Array(fields)) = info.extract_error() else {
         return 0;
     };
-    let is_name =
-        |field: &Value| matches!(field, Value::BulkString(name) if name == b"entries-added");
+    let is_name = |field: &Value| matches!(field, Value::BulkString(name) if name == b"entries-added");
     match fields.iter().skip_while(|field| !is_name(field)).nth(1) {
         Some(Value::Int(added)) => u64::try_from(*added).unwrap_or(0),
         _ => 0,
@@ -65,14 +59,11 @@ fn entries_added(info: Value) -> u64 {
 /// One line of an `INFO` reply.
 #[must_use]
 pub fn info_text<'a>(info: &'a str, name: &str) -> Option<&'a str> {
-    info.lines()
-        .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
+    info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
 }
 
 /// One number of an `INFO` reply; 0 when it is not there.
 #[must_use]
 pub fn info_number(info: &str, name: &str) -> u64 {
-    info_text(info, name)
-        .and_then(|text| text.parse().ok())
-        .unwrap_or(0)
+    info_text(info, name).and_then(|text| text.parse().ok()).unwrap_or(0)
 }

@@ -66,8 +66,5 @@ impl Subscription {
 pub async fn subscribe(connector: &Connector, channel: &str) -> Result<Subscription, RedisError> {
     let (mut sink, stream) = connector.connect_pubsub().await?.split();
     sink.subscribe(channel).await?;
-    Ok(Subscription {
-        sink,
-        chunks: stream.ready_chunks(CHUNK_MESSAGES),
-    })
+    Ok(Subscription { sink, chunks: stream.ready_chunks(CHUNK_MESSAGES) })
 }
