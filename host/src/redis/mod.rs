@@ -1,0 +1,3 @@
+//! Everything that speaks Redis.
+
+pub mod embedded;
