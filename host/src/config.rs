@@ -1,46 +1,32 @@
-//! Every setting of a host in one validated value: flags beat environment beat file beat defaults.
-//! It knows names, units, bounds and defaults; it opens no connection and reads no plugin.
+//! Every setting of a host, in one table: name, flag, documentation, unit, bounds and default.
+//! Flags beat environment beat file beat defaults (`layers`). It opens no connection and reads no plugin.
+//!
+//! To add a setting, add a field here. Its key in the file is the field's name, its environment variable is
+//! `HOST_` and the flag in capitals, and its help is the documentation. A condition between settings goes
+//! to `rules`.
 
+mod file;
+mod layers;
+mod print;
+mod redis_url;
+mod rules;
+mod setting;
+mod value;
+
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// The effective configuration of a host.
-#[derive(Clone, Debug)]
-pub struct Config {
-    /// The plugin's file, a Wasm component. `None` only in commands that need no plugin.
-    pub plugin: Option<PathBuf>,
-    /// Consumers of this host, 1 to 10,000.
-    pub consumers: u32,
-    /// Time between two report lines.
-    pub report_interval: Duration,
-    /// How long a stop waits for deliveries in work before it hands them back.
-    pub drain_timeout: Duration,
-    /// How long a message id is remembered, counted from its claim.
-    pub dedup_window: Duration,
-    /// Log lines and report as text or JSON.
-    pub log_format: LogFormat,
-    /// Least severe level that is logged, or a `tracing` filter directive.
-    pub log_level: String,
-    /// Where Redis is and how to get in.
-    pub redis: RedisConfig,
-    /// Names in Redis.
-    pub keys: KeysConfig,
-    /// What is written to the output stream.
-    pub output: OutputConfig,
-    /// Receiving from Pub/Sub.
-    pub intake: IntakeConfig,
-    /// How messages are cut into deliveries.
-    pub delivery: DeliveryConfig,
-    /// What a plugin may use.
-    pub plugin_limits: PluginLimits,
-    /// What a message may be.
-    pub message: MessageLimits,
-    /// Heartbeats and takeover.
-    pub registry: RegistryConfig,
-}
+pub use layers::{ConfigError, Given, Loaded, Source, load};
+pub use redis_url::masked;
+pub use setting::Setting;
+pub use value::Kind;
+
+use setting::{flag, settings};
+use value::Value;
 
 /// Form of log lines and report lines.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd)]
 pub enum LogFormat {
     /// For people.
     #[default]
@@ -49,46 +35,8 @@ pub enum LogFormat {
     Json,
 }
 
-/// Where Redis is and how to get in.
-#[derive(Clone, Debug)]
-pub struct RedisConfig {
-    /// `redis://`, `rediss://` or `unix://` with user, password and database, or the word `embedded`.
-    pub url: String,
-    /// PEM file with the certificate authority that signed Redis's certificate, when the system does not know it.
-    pub ca_file: Option<PathBuf>,
-    /// PEM file with the client certificate, for Redis servers that ask for one.
-    pub cert_file: Option<PathBuf>,
-    /// PEM file with the client certificate's key.
-    pub key_file: Option<PathBuf>,
-}
-
-/// Names in Redis.
-#[derive(Clone, Debug)]
-pub struct KeysConfig {
-    /// Pub/Sub channel, `messages:published`.
-    pub channel: String,
-    /// List of the consumers alive, `consumer:ids`.
-    pub consumer_ids: String,
-    /// Sorted set of hosts by expiry, `{consumer:ids}:heartbeat`.
-    pub heartbeat: String,
-    /// Output stream, `messages:processed`.
-    pub output: String,
-    /// Stream of deliveries, `{messages:processed}:inbox`.
-    pub inbox: String,
-    /// Redis consumer group on the inbox, `host`.
-    pub group: String,
-    /// What a claim's key begins with, `{messages:processed}:claim:`.
-    pub claim_prefix: String,
-    /// Sorted set of messages waiting for another attempt, `{messages:processed}:retry`.
-    pub retry: String,
-    /// Stream of dead letters, `{messages:processed}:dead`.
-    pub dead: String,
-    /// Lease of the active intake, `{messages:processed}:intake`.
-    pub intake: String,
-}
-
 /// Form of an output entry.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd)]
 pub enum OutputFormat {
     /// One field for each top-level property.
     #[default]
@@ -97,130 +45,171 @@ pub enum OutputFormat {
     Json,
 }
 
-/// What is written to the output stream.
-#[derive(Clone, Debug)]
-pub struct OutputConfig {
-    /// Form of an entry.
-    pub format: OutputFormat,
-    /// Entries kept, approximately; 0 keeps all.
-    pub length_max: u64,
-    /// Dead letters kept, approximately; 0 keeps all.
-    pub dead_length_max: u64,
+settings! {
+    /// The effective configuration of a host.
+    #[derive(Clone, Debug)]
+    pub struct Config, "Running" {
+        /// The plugin: a file with a Wasm component.
+        ///
+        /// Only `host config` and other commands that process nothing do without it.
+        pub plugin: Option<PathBuf> = flag("plugin").common();
+        /// Consumers of this host, each with an instance of the plugin of its own.
+        pub consumers: u32 = flag("consumers").default("10").between("1", "10000").common();
+        /// Time between two report lines on standard output.
+        pub report_interval: Duration = flag("report-interval").default("3s").between("100ms", "1h").common();
+        /// How long a stop waits for deliveries in work before it hands them back to the group.
+        pub drain_timeout: Duration = flag("drain-timeout").default("10s").between("0s", "1h").common();
+        /// How long a message id is remembered, counted from its claim.
+        ///
+        /// A message with the same id within this time is dropped as a duplicate. Redis keeps 133 to 180
+        /// bytes for each id: at 10,000 messages a second, 5m cost about 500 MB.
+        pub dedup_window: Duration = flag("dedup-window").default("5m").between("1s", "7d").common();
+        /// Form of log lines (standard error) and report lines (standard output).
+        pub log_format: LogFormat = flag("log-format").default("text").common();
+        /// Least severe level that is logged: error, warn, info, debug, trace or off.
+        ///
+        /// A comma-separated list of directives such as `warn,host::intake=debug` works as well.
+        pub log_level: String = flag("log-level").default("info").also("HOST_LOG").common();
+    }
+
+    /// Where Redis is and how to get in.
+    #[derive(Clone)]
+    pub struct RedisConfig [redis = "redis"], "Redis" {
+        /// Where Redis is: redis://, rediss:// (TLS) or unix://, or the word embedded.
+        ///
+        /// `redis://user:password@127.0.0.1:6379/0`, `unix:///run/redis.sock?db=0&user=u&pass=p`. Characters of
+        /// a password that a URL reserves are percent-encoded. Better in the environment than on the command
+        /// line, where every user of the machine can read it. `embedded` starts a private redis-server or
+        /// valkey-server from PATH that ends with the host.
+        pub url: String = flag("redis").default("redis://127.0.0.1:6379").also("REDIS_URL").common().secret();
+        /// PEM file with the certificate authority that signed Redis's certificate.
+        ///
+        /// Needed when the system does not know that authority. Only with rediss://.
+        pub ca_file: Option<PathBuf> = flag("redis-ca-file");
+        /// PEM file with the client certificate, for a Redis that asks for one.
+        pub cert_file: Option<PathBuf> = flag("redis-cert-file");
+        /// PEM file with the key of the client certificate.
+        pub key_file: Option<PathBuf> = flag("redis-key-file");
+    }
+
+    /// Names in Redis.
+    #[derive(Clone, Debug)]
+    pub struct KeysConfig [keys = "keys"], "Names in Redis" {
+        /// Pub/Sub channel that is received.
+        pub channel: String = flag("channel").default("messages:published");
+        /// List of the ids of the consumers alive.
+        ///
+        /// The heartbeat key follows its name unless it is named itself.
+        pub consumer_ids: String = flag("consumer-ids-key").default("consumer:ids");
+        /// Sorted set of hosts by expiry.
+        pub heartbeat: String = flag("heartbeat-key").default("{consumer:ids}:heartbeat");
+        /// Stream that results are appended to.
+        ///
+        /// The keys that go with it follow its name unless they are named themselves: with `orders`, the inbox
+        /// becomes `{orders}:inbox`. The braces keep them in one slot of a Redis Cluster.
+        pub output: String = flag("output-key").default("messages:processed");
+        /// Stream of received messages that wait for a consumer.
+        pub inbox: String = flag("inbox-key").default("{messages:processed}:inbox");
+        /// Redis consumer group on the inbox.
+        pub group: String = flag("group").default("host");
+        /// What the key of a claim begins with; the message id follows.
+        pub claim_prefix: String = flag("claim-prefix").default("{messages:processed}:claim:");
+        /// Sorted set of messages that wait for another attempt.
+        pub retry: String = flag("retry-key").default("{messages:processed}:retry");
+        /// Stream of dead letters.
+        pub dead: String = flag("dead-key").default("{messages:processed}:dead");
+        /// Lease of the active intake.
+        pub intake: String = flag("intake-key").default("{messages:processed}:intake");
+    }
+
+    /// What is written to the output stream.
+    #[derive(Clone, Debug)]
+    pub struct OutputConfig [output = "output"], "Output" {
+        /// Form of an entry: one field for each property of the result, or all of it in the field json.
+        pub format: OutputFormat = flag("output-format").default("fields");
+        /// Results kept in the output stream, approximately; 0 keeps all.
+        ///
+        /// Trimming results is losing them, so that nothing is trimmed by default and Redis's memory fills up
+        /// until somebody consumes and trims the stream.
+        pub length_max: u64 = flag("max-output-length").default("0").between("0", "1000000000000").common();
+        /// Dead letters kept, approximately; 0 keeps all.
+        pub dead_length_max: u64 = flag("max-dead-length").default("0").between("0", "1000000000000");
+    }
+
+    /// Receiving from Pub/Sub.
+    #[derive(Clone, Debug)]
+    pub struct IntakeConfig [intake = "intake"], "Intake" {
+        /// Memory for messages between the subscription and Redis; past it messages are shed and counted.
+        pub buffer_bytes_max: usize = flag("intake-buffer").default("256MiB").between("64KiB", "64GiB");
+        /// Memory in which a standby keeps the last messages, to fill the gap when it takes over.
+        pub standby_bytes_max: usize = flag("standby-buffer").default("64MiB").between("64KiB", "64GiB");
+        /// Age up to which a standby keeps messages.
+        ///
+        /// More than twice the lease, and more than lease and silence together, or else a takeover leaves a gap.
+        pub standby_age_max: Duration = flag("standby-age").default("10s").between("100ms", "5m");
+        /// Validity of the active intake's lease: a standby takes over so long after its last renewal.
+        pub lease_ttl: Duration = flag("intake-lease").default("3s").between("100ms", "1m");
+        /// Time between two pings on the subscription.
+        pub ping_interval: Duration = flag("ping-interval").default("1s").between("10ms", "1m");
+        /// Silence after which a subscription counts as dead. At least twice the ping interval.
+        pub silence_max: Duration = flag("max-silence").default("3s").between("20ms", "5m");
+    }
+
+    /// How messages are cut into deliveries.
+    #[derive(Clone, Debug)]
+    pub struct DeliveryConfig [delivery = "delivery"], "Delivery" {
+        /// Messages in a delivery, at most.
+        pub messages_max: u32 = flag("max-delivery-messages").default("128").between("1", "128");
+        /// Bytes in a delivery, unless a single message is larger.
+        pub bytes_max: usize = flag("max-delivery-bytes").default("256KiB").between("1KiB", "64MiB");
+        /// Time that a delivery should take a slow plugin: slower plugins get smaller deliveries.
+        pub time_target: Duration = flag("delivery-time").default("50ms").between("1ms", "1m");
+    }
+
+    /// What a plugin may use.
+    #[derive(Clone, Debug)]
+    pub struct PluginLimits [plugin_limits = "limits"], "Plugin limits" {
+        /// Time for one message, and for the start of an instance.
+        pub time_max: Duration = flag("max-plugin-time").default("1s").between("1ms", "1h");
+        /// Memory of an instance. A host may need it once for every consumer, and twice while it swaps plugins.
+        pub memory_bytes_max: usize = flag("max-plugin-memory").default("256MiB").between("64KiB", "4GiB");
+        /// Length of one result.
+        pub result_bytes_max: usize = flag("max-result-bytes").default("4MiB").between("64", "256MiB");
+    }
+
+    /// What a message may be.
+    #[derive(Clone, Debug)]
+    pub struct MessageLimits [message = "message"], "Message limits" {
+        /// Length of a message; longer ones become dead letters.
+        pub bytes_max: usize = flag("max-message-bytes").default("1MiB").between("64", "256MiB");
+        /// Objects and arrays inside each other; deeper messages become dead letters.
+        pub depth_max: u32 = flag("max-message-depth").default("128").between("1", "1024");
+    }
+
+    /// Heartbeats and takeover.
+    #[derive(Clone, Debug)]
+    pub struct RegistryConfig [registry = "registry"], "Registry" {
+        /// Time between two heartbeats.
+        pub beat_interval: Duration = flag("heartbeat-interval").default("2s").between("50ms", "3s");
+        /// Validity of a heartbeat: a host that is silent for longer counts as dead.
+        ///
+        /// More than twice the interval, so that one lost beat kills nobody. Together with the interval at most
+        /// 9s: a killed host is noticed at the latest one interval after its last beat has expired, and the list
+        /// of consumers promises to be true after 10s.
+        pub beat_ttl: Duration = flag("heartbeat-ttl").default("7s").between("150ms", "8s");
+        /// Time between two looks for deliveries of dead hosts.
+        pub takeover_interval: Duration = flag("takeover-interval").default("1s").between("50ms", "1m");
+    }
 }
 
-/// Receiving from Pub/Sub.
-#[derive(Clone, Debug)]
-pub struct IntakeConfig {
-    /// Memory for messages between the socket and Redis, in bytes; past it messages are shed.
-    pub buffer_bytes_max: usize,
-    /// Memory of a standby's replay buffer, in bytes.
-    pub standby_bytes_max: usize,
-    /// Age up to which a standby keeps messages.
-    pub standby_age_max: Duration,
-    /// Validity of the active intake's lease.
-    pub lease_ttl: Duration,
-    /// Time between two pings on the subscription.
-    pub ping_interval: Duration,
-    /// Silence after which a subscription counts as dead.
-    pub silence_max: Duration,
-}
-
-/// How messages are cut into deliveries.
-#[derive(Clone, Debug)]
-pub struct DeliveryConfig {
-    /// Messages in a delivery, 1 to 128.
-    pub messages_max: u32,
-    /// Bytes in a delivery, unless a single message is larger.
-    pub bytes_max: usize,
-    /// Time that a delivery should take a slow plugin.
-    pub time_target: Duration,
-}
-
-/// What a plugin may use.
-#[derive(Clone, Debug)]
-pub struct PluginLimits {
-    /// Time for one message, and for starting an instance.
-    pub time_max: Duration,
-    /// Memory of an instance, in bytes.
-    pub memory_bytes_max: usize,
-    /// Length of one result, in bytes.
-    pub result_bytes_max: usize,
-}
-
-/// What a message may be.
-#[derive(Clone, Debug)]
-pub struct MessageLimits {
-    /// Length of a message, in bytes.
-    pub bytes_max: usize,
-    /// Objects and arrays inside each other.
-    pub depth_max: u32,
-}
-
-/// Heartbeats and takeover.
-#[derive(Clone, Debug)]
-pub struct RegistryConfig {
-    /// Time between two heartbeats.
-    pub beat_interval: Duration,
-    /// Validity of a heartbeat: a host that is silent for longer counts as dead.
-    pub beat_ttl: Duration,
-    /// Time between two looks for deliveries of dead hosts.
-    pub takeover_interval: Duration,
-}
-
-impl Default for Config {
-    fn default() -> Self {
-        let seconds = Duration::from_secs;
-        Config {
-            plugin: None,
-            consumers: 10,
-            report_interval: seconds(3),
-            drain_timeout: seconds(10),
-            dedup_window: seconds(300),
-            log_format: LogFormat::Text,
-            log_level: "info".into(),
-            redis: RedisConfig {
-                url: "redis://127.0.0.1:6379".into(),
-                ca_file: None,
-                cert_file: None,
-                key_file: None,
-            },
-            keys: KeysConfig {
-                channel: "messages:published".into(),
-                consumer_ids: "consumer:ids".into(),
-                heartbeat: "{consumer:ids}:heartbeat".into(),
-                output: "messages:processed".into(),
-                inbox: "{messages:processed}:inbox".into(),
-                group: "host".into(),
-                claim_prefix: "{messages:processed}:claim:".into(),
-                retry: "{messages:processed}:retry".into(),
-                dead: "{messages:processed}:dead".into(),
-                intake: "{messages:processed}:intake".into(),
-            },
-            output: OutputConfig { format: OutputFormat::Fields, length_max: 0, dead_length_max: 0 },
-            intake: IntakeConfig {
-                buffer_bytes_max: 256 << 20,
-                standby_bytes_max: 64 << 20,
-                standby_age_max: seconds(10),
-                lease_ttl: seconds(3),
-                ping_interval: seconds(1),
-                silence_max: seconds(3),
-            },
-            delivery: DeliveryConfig {
-                messages_max: 128,
-                bytes_max: 256 << 10,
-                time_target: Duration::from_millis(50),
-            },
-            plugin_limits: PluginLimits {
-                time_max: seconds(1),
-                memory_bytes_max: 256 << 20,
-                result_bytes_max: 4 << 20,
-            },
-            message: MessageLimits { bytes_max: 1 << 20, depth_max: 128 },
-            registry: RegistryConfig {
-                beat_interval: seconds(2),
-                beat_ttl: seconds(7),
-                takeover_interval: seconds(1),
-            },
-        }
+/// The URL holds a password, which must not reach a log through a debug print.
+impl fmt::Debug for RedisConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RedisConfig")
+            .field("url", &masked(&self.url))
+            .field("ca_file", &self.ca_file)
+            .field("cert_file", &self.cert_file)
+            .field("key_file", &self.key_file)
+            .finish()
     }
 }

@@ -1,5 +1,24 @@
-//! x
+//! `host` turns a Redis Pub/Sub channel into a scalable consumer group whose processing function is a sandboxed
+//! WebAssembly component.
+//!
+//! The path of a message, and where each step lives:
+//!
+//! ```text
+//! PUBLISH → intake (receive, append) → inbox → consumer (fetch, claim, process, settle) → messages:processed
+//! ```
+//!
+//! Invariants: only `redis` speaks Redis; only `plugin` names wasmtime, and it knows no Redis; no message is acknowledged
+//! before its results are written, and both happen in one step; a poisoned store is never called again; every queue,
+//! wait and retry has a bound that `config` names.
+
 pub mod cli;
 pub mod config;
+pub mod consumer;
+pub mod dead_letter;
+pub mod host;
+pub mod intake;
+pub mod message;
+pub mod monitor;
 pub mod plugin;
 pub mod redis;
+pub mod registry;

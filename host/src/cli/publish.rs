@@ -10,12 +10,12 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use clap::Args;
 use indicatif::{HumanCount, ProgressBar, ProgressStyle};
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, sleep_until};
 
-pub use self::source::Source;
-use crate::config::{Config, RedisConfig};
+pub(super) use self::source::Source;
+use super::{Exit, Failure, Flags, load, run::shutdown};
 use crate::redis::connection::Connector;
+use crate::redis::embedded;
 use crate::redis::publisher::{Publisher, Received};
 
 /// Messages published when nothing says how many.
@@ -30,51 +30,57 @@ const PAYLOAD_BYTES_MAX: u32 = 64 << 20;
 /// Time between two updates of the progress bar.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Publish messages: generated ones, or the lines of a file.
+/// Arguments of `host publish`.
 #[derive(Args, Clone, Debug)]
-pub struct PublishArgs {
-    /// Redis to publish to: redis://, rediss:// or unix://
-    #[arg(long, env = "REDIS_URL", value_name = "URL", hide_env_values = true, default_value_t = Config::default().redis.url)]
-    pub redis: String,
+#[command(long_about = "\
+Publish messages to try a host, or to load it: generated ones, or the lines of a file.
 
-    /// Channel to publish on
-    #[arg(long, value_name = "NAME", default_value_t = Config::default().keys.channel)]
-    pub channel: String,
+A generated message is {\"message_id\":\"<a random UUID>\"}, and padding if a length is asked for. Redis, its login and \
+the channel are found as a host finds them: flags before `publish`, environment and configuration file count. Ctrl-C \
+ends with the summary.")]
+pub(super) struct PublishArgs {
+    /// Redis to publish to [default: as for a host, redis://127.0.0.1:6379]
+    #[arg(long, value_name = "URL")]
+    redis: Option<String>,
+
+    /// Channel to publish on [default: as for a host, messages:published]
+    #[arg(long, value_name = "TEXT")]
+    channel: Option<String>,
 
     /// Stop after so many messages [default: 10000; no limit with --duration, --rate or --file]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
-    pub count: Option<u64>,
+    count: Option<u64>,
 
     /// Stop after this time, such as 30s or 5m
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
-    pub duration: Option<Duration>,
+    duration: Option<Duration>,
 
     /// Messages per second, evenly paced [default: as fast as Redis takes them]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
-    pub rate: Option<u32>,
+    rate: Option<u32>,
 
     /// Messages per pipeline at most
     #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
-    pub batch: u32,
+    batch: u32,
 
     /// Length of a whole generated message, reached with a padding property
     #[arg(long, value_name = "BYTES", conflicts_with = "file",
           value_parser = clap::value_parser!(u32).range(i64::from(PAYLOAD_BYTES_MIN)..=i64::from(PAYLOAD_BYTES_MAX)))]
-    pub payload_bytes: Option<u32>,
+    payload_bytes: Option<u32>,
 
     /// Share of the messages that repeat an earlier id
     #[arg(long, value_name = "PERCENT", default_value_t = 0, conflicts_with = "file",
           value_parser = clap::value_parser!(u8).range(0..=99))]
-    pub duplicates: u8,
+    duplicates: u8,
 
     /// Publish the lines of this file, each as it is, instead of generated messages; - is the standard input
     #[arg(long, value_name = "FILE")]
-    pub file: Option<PathBuf>,
+    file: Option<PathBuf>,
 }
 
 /// What has been published so far.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Published {
+pub(super) struct Published {
     /// Messages that Redis took, and how many subscribers received them.
     pub received: Received,
     /// Messages sent that repeat the id of an earlier one.
@@ -87,7 +93,7 @@ pub struct Published {
 
 /// How much to publish, and how fast.
 #[derive(Clone, Copy, Debug)]
-pub struct Load {
+pub(super) struct Load {
     /// Messages at most.
     pub count: Option<u64>,
     /// Time at most.
@@ -99,35 +105,48 @@ pub struct Load {
 }
 
 /// Runs `host publish` until it is done or the process is asked to stop, and prints what it did.
-///
-/// # Errors
-/// When Redis or the file cannot be used.
-pub async fn publish(args: PublishArgs) -> Result<()> {
-    let redis = RedisConfig { url: args.redis.clone(), ..Config::default().redis };
-    let connector = Connector::new(&redis)?;
-    let publisher = Publisher::connect(&connector, &args.channel)
-        .await
-        .with_context(|| format!("cannot connect to Redis at {}", connector.address()))?;
-    let source = match &args.file {
+pub(super) fn execute(before: Flags, args: &PublishArgs) -> Result<(), Failure> {
+    let mut given = before.overlaid_with(Flags::default());
+    let own = [("redis", &args.redis), ("channel", &args.channel)];
+    given.flags.extend(own.into_iter().filter_map(|(name, value)| Some((name, value.clone()?))));
+    let config = load(&given)?.config;
+    if config.redis.url == embedded::WORD {
+        let error = anyhow::anyhow!("an embedded Redis is private to its host; name a running one with --redis URL");
+        return Err(Failure { exit: Exit::Usage, error });
+    }
+    let connector =
+        Connector::new(&config.redis).map_err(|error| Failure { exit: Exit::Usage, error: error.into() })?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let result = runtime.block_on(publish(args, &connector, &config.keys.channel));
+    runtime.shutdown_background();
+    result
+}
+
+async fn publish(args: &PublishArgs, connector: &Connector, channel: &str) -> Result<(), Failure> {
+    let mut source = match &args.file {
         Some(path) => Source::lines(path)?,
         None => Source::generated(args.payload_bytes, args.duplicates),
     };
+    let publisher = Publisher::connect(connector, channel)
+        .await
+        .with_context(|| format!("cannot connect to Redis at {} to publish", connector.address()))
+        .map_err(|error| Failure { exit: Exit::Redis, error })?;
     let unlimited = args.duration.is_some() || args.rate.is_some() || args.file.is_some();
     let load = Load {
         count: args.count.or((!unlimited).then_some(COUNT_DEFAULT)),
         duration: args.duration,
         rate: args.rate,
-        batch: usize::try_from(args.batch)?,
+        batch: args.batch as usize,
     };
 
     let bar = progress_bar(load.count);
-    let result = run(load, source, publisher, interrupted(), |so_far| {
+    let result = run(load, &mut source, publisher, shutdown()?, |so_far| {
         bar.set_position(so_far.received.messages);
         bar.set_message(format!("{} a second", HumanCount(per_second(so_far.received.messages, so_far.elapsed))));
     })
     .await;
     bar.finish_and_clear();
-    report(&result?, &args.channel);
+    report(&result?, channel);
     Ok(())
 }
 
@@ -136,9 +155,9 @@ pub async fn publish(args: PublishArgs) -> Result<()> {
 ///
 /// # Errors
 /// When a source cannot be read, Redis refuses a message or the connection breaks.
-pub async fn run(
+pub(super) async fn run(
     load: Load,
-    mut source: Source,
+    source: &mut Source,
     mut publisher: Publisher,
     shutdown: impl Future<Output = ()>,
     mut progress: impl FnMut(&Published),
@@ -206,16 +225,6 @@ async fn wait_until(end: Option<Instant>) {
     match end {
         Some(end) => sleep_until(end).await,
         None => std::future::pending().await,
-    }
-}
-
-/// Ready when the process is asked to end, by Ctrl-C or SIGTERM.
-async fn interrupted() {
-    // Without a handler the signal ends the process as it always does, which is good enough.
-    let Ok(mut terminate) = signal(SignalKind::terminate()) else { return std::future::pending().await };
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = tokio::signal::ctrl_c() => {}
     }
 }
 

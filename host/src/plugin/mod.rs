@@ -1,11 +1,28 @@
 //! The processing function: a Wasm component under limits.
 //! Nothing else names wasmtime, and this module knows no Redis.
+//!
+//! A plugin's file becomes a [`Plugin`] in `loader` (read, compiled, checked, started once as a
+//! probe), on the [`Engine`] that `engine` tunes. Every consumer has an [`Instance`] of it in
+//! `instance`, whose store carries the `limits`. What a guest imports is linked in `bindings` (the
+//! contract in `wit/`) and `logging`.
+//!
+//! Invariant: a store whose call ended in anything but an answer is dropped and never called again.
 
-use std::path::Path;
-use std::sync::Arc;
+use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::config::PluginLimits;
+mod bindings;
+mod engine;
+mod instance;
+mod limits;
+mod loader;
+mod logging;
+#[cfg(test)]
+mod tests;
+
+pub use engine::Engine;
+pub use instance::Instance;
+pub use loader::Plugin;
 
 /// What the plugin decided about a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,18 +39,30 @@ pub enum Outcome {
     Reject(String),
 }
 
-/// Why a message has no outcome.
+/// Why a message has no outcome. The texts are bounded, fit for a log line and a dead letter.
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
 pub enum Failure {
-    /// The plugin returned an error.
+    /// The plugin returned an error. Its instance goes on.
     #[error("the plugin failed: {0}")]
     Failed(String),
-    /// The guest trapped.
+    /// The guest trapped: the reason, and what it last wrote to stderr, for example a panic's text.
     #[error("the plugin trapped: {0}")]
     Trapped(String),
     /// The guest took longer than its limit.
-    #[error("the plugin took longer than {0:?}")]
+    #[error(
+        "the plugin took longer than {}; raise its time limit or make it faster",
+        humantime::format_duration(*.0)
+    )]
     TimedOut(Duration),
+    /// The guest was refused memory and did not survive it. The limit in bytes.
+    #[error("the plugin needs more than {0} bytes of memory; raise its memory limit or make it use less")]
+    OutOfMemory(usize),
+    /// A result was too long, or all results of a message together were.
+    #[error("the plugin's result is longer than {bytes_max} bytes; raise its result limit or make the result shorter")]
+    ResultTooLong {
+        /// The limit that was passed, in bytes.
+        bytes_max: usize,
+    },
     /// No fresh instance could be made.
     #[error("could not start an instance of the plugin: {0}")]
     Start(String),
@@ -41,48 +70,87 @@ pub enum Failure {
 
 /// A plugin that cannot be used.
 #[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct LoadError(pub String);
-
-/// The wasmtime engine, one per process. Cheap to clone.
-#[derive(Clone, Debug)]
-pub struct Engine {}
-
-/// One compiled and checked version of a plugin. Cheap to clone.
-#[derive(Clone, Debug)]
-pub struct Plugin {}
-
-/// A consumer's own instance. After a trap or a limit it replaces itself with a fresh one.
-#[derive(Debug)]
-pub struct Instance {}
-
-impl Engine {
-    /// An engine for `instances` instances at a time.
-    pub fn new(_limits: &PluginLimits, _instances: u32) -> Result<Engine, LoadError> {
-        unimplemented!()
-    }
-
-    /// Reads, compiles, checks and probes the component at `path`.
-    pub async fn load(&self, _path: &Path) -> Result<Plugin, LoadError> {
-        unimplemented!()
-    }
-}
-
-impl Plugin {
-    /// SHA-256 of the plugin's bytes, 64 hexadecimal digits.
-    pub fn digest(&self) -> &str {
-        unimplemented!()
-    }
-
-    /// An instance for the consumer with this id; the id is named in the plugin's log lines.
-    pub async fn instantiate(&self, _consumer_id: Arc<str>) -> Result<Instance, Failure> {
-        unimplemented!()
-    }
-}
-
-impl Instance {
-    /// Runs the plugin's `process` on one message, under the limits.
-    pub async fn process(&mut self, _id: &str, _body: &str, _attempt: u32) -> Result<Outcome, Failure> {
-        unimplemented!()
-    }
+pub enum LoadError {
+    /// Wasmtime refused its configuration. Nothing a plugin can do.
+    #[error("cannot set up the WebAssembly engine: {0}")]
+    Engine(String),
+    /// There is no such file, or it cannot be read.
+    #[error("cannot read the plugin {}: {source}; name the file of a WebAssembly component", .path.display())]
+    Unreadable {
+        /// The plugin's file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// Some other kind of file.
+    #[error(
+        "cannot load the plugin {}: it is not WebAssembly; name the built component, a .wasm file",
+        .path.display()
+    )]
+    NotWasm {
+        /// The plugin's file.
+        path: PathBuf,
+    },
+    /// WebAssembly, but of the kind before components.
+    #[error(
+        "cannot load the plugin {}: it is a core module, not a component; build it for the target wasm32-wasip2, \
+         or turn it into a component with `wasm-tools component new`",
+        .path.display()
+    )]
+    CoreModule {
+        /// The plugin's file.
+        path: PathBuf,
+    },
+    /// A component that is damaged, or uses features that are off.
+    #[error("cannot compile the plugin {}: {reason}; build it again with a current toolchain", .path.display())]
+    Invalid {
+        /// The plugin's file.
+        path: PathBuf,
+        /// What wasmtime said.
+        reason: String,
+    },
+    /// A component of another world, or of another version of ours.
+    #[error(
+        "cannot use the plugin {}: it does not export {expected}, but {}{}; \
+         build it against the world `plugin` in wit/",
+        .path.display(), loader::list(.exports), loader::because(.reason)
+    )]
+    WrongWorld {
+        /// The plugin's file.
+        path: PathBuf,
+        /// The interface that a plugin exports.
+        expected: &'static str,
+        /// What it exports.
+        exports: Vec<String>,
+        /// What does not fit, if the interface is there.
+        reason: Option<String>,
+    },
+    /// A component that needs what the host does not have.
+    #[error(
+        "cannot use the plugin {}: it imports {}, which this host does not provide; \
+         a plugin may import WASI 0.2 and what the world `plugin` in wit/ names",
+        .path.display(), loader::list(.imports)
+    )]
+    UnknownImports {
+        /// The plugin's file.
+        path: PathBuf,
+        /// What it imports in vain.
+        imports: Vec<String>,
+    },
+    /// A component that imports something the host has in another shape.
+    #[error("cannot use the plugin {}: {reason}; build it against WASI 0.2 and the files in wit/", .path.display())]
+    WrongImports {
+        /// The plugin's file.
+        path: PathBuf,
+        /// What wasmtime said.
+        reason: String,
+    },
+    /// The probe did not come up.
+    #[error("the plugin {} does not start: {reason}", .path.display())]
+    DoesNotStart {
+        /// The plugin's file.
+        path: PathBuf,
+        /// What happened to the probe.
+        reason: Failure,
+    },
 }

@@ -16,6 +16,11 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
+use crate::config::RedisConfig;
+
+/// What stands for the URL where a private Redis is wanted.
+pub const WORD: &str = "embedded";
+
 /// Names of the server, the one preferred first.
 const SERVERS: [&str; 2] = ["redis-server", "valkey-server"];
 
@@ -100,9 +105,11 @@ pub struct Embedded {
 impl Embedded {
     /// Starts a server that listens on the loopback interface only and keeps nothing on disk, and waits until it
     /// answers. Blocks for some 20 ms.
+    ///
+    /// # Errors
+    /// When no server is installed, or when it does not come up.
     pub fn start() -> Result<Embedded, EmbeddedError> {
-        let server =
-            find_server(std::env::var_os("PATH").as_deref()).ok_or(EmbeddedError::NoServer)?;
+        let server = find_server(std::env::var_os("PATH").as_deref()).ok_or(EmbeddedError::NoServer)?;
         let mut tried = 1;
         loop {
             let embedded = Embedded::spawn(&server, free_port()?)?;
@@ -114,12 +121,27 @@ impl Embedded {
         }
     }
 
+    /// Starts one if `config` asks for it, and puts its URL there.
+    ///
+    /// # Errors
+    /// As [`Embedded::start`].
+    pub fn if_named(config: &mut RedisConfig) -> Result<Option<Embedded>, EmbeddedError> {
+        if config.url != WORD {
+            return Ok(None);
+        }
+        let embedded = Embedded::start()?;
+        config.url = embedded.url();
+        Ok(Some(embedded))
+    }
+
     /// Where it is: `redis://127.0.0.1:PORT`.
+    #[must_use]
     pub fn url(&self) -> String {
         format!("redis://127.0.0.1:{}", self.port)
     }
 
     /// Its port on the loopback interface.
+    #[must_use]
     pub fn port(&self) -> u16 {
         self.port
     }
@@ -131,10 +153,7 @@ impl Embedded {
         let folder = tempfile::Builder::new()
             .prefix("host-redis-")
             .tempdir()
-            .map_err(|source| EmbeddedError::System {
-                doing: "making a temporary folder",
-                source,
-            })?;
+            .map_err(|source| EmbeddedError::System { doing: "making a temporary folder", source })?;
         let watcher = Command::new("sh")
             .args(["-c", WATCHER, "host-redis-watcher"])
             .arg(folder.path())
@@ -151,15 +170,8 @@ impl Embedded {
             // Ctrl-C in a terminal goes to the whole foreground group. Redis has to outlive the host's drain.
             .process_group(0)
             .spawn()
-            .map_err(|source| EmbeddedError::System {
-                doing: "running sh",
-                source,
-            })?;
-        Ok(Embedded {
-            watcher,
-            port,
-            folder,
-        })
+            .map_err(|source| EmbeddedError::System { doing: "running sh", source })?;
+        Ok(Embedded { watcher, port, folder })
     }
 
     fn wait_until_ready(&self, server: &Path) -> Result<(), EmbeddedError> {
@@ -171,21 +183,12 @@ impl Embedded {
             };
             let log = || log_end(&log_file(self.folder.path()));
             // Written by the watcher; an empty file is one that it has only just opened.
-            let status =
-                std::fs::read_to_string(self.folder.path().join("ended")).unwrap_or_default();
+            let status = std::fs::read_to_string(self.folder.path().join("ended")).unwrap_or_default();
             if !status.is_empty() {
-                return Err(EmbeddedError::Ended {
-                    server: server.into(),
-                    status: status.trim().into(),
-                    log: log(),
-                });
+                return Err(EmbeddedError::Ended { server: server.into(), status: status.trim().into(), log: log() });
             }
             if Instant::now() > deadline {
-                return Err(EmbeddedError::Silent {
-                    server: server.into(),
-                    last,
-                    log: log(),
-                });
+                return Err(EmbeddedError::Silent { server: server.into(), last, log: log() });
             }
             sleep(START_POLL);
         }
@@ -194,20 +197,13 @@ impl Embedded {
     /// Whether a server answers on the port, and whether it is this one: another process's Redis may have taken
     /// the port first, and it would not do to write into that.
     fn answers(&self) -> redis::RedisResult<()> {
-        let mut connection =
-            redis::Client::open(self.url())?.get_connection_with_timeout(START_TIME_MAX)?;
+        let mut connection = redis::Client::open(self.url())?.get_connection_with_timeout(START_TIME_MAX)?;
         connection.set_read_timeout(Some(START_TIME_MAX))?;
-        let (_, folder): (String, String) = redis::cmd("CONFIG")
-            .arg("GET")
-            .arg("dir")
-            .query(&mut connection)?;
+        let (_, folder): (String, String) = redis::cmd("CONFIG").arg("GET").arg("dir").query(&mut connection)?;
         if same_folder(Path::new(&folder), self.folder.path()) {
             Ok(())
         } else {
-            Err(redis::RedisError::from((
-                redis::ErrorKind::Io,
-                "another Redis has taken the port",
-            )))
+            Err(redis::RedisError::from((redis::ErrorKind::Io, "another Redis has taken the port")))
         }
     }
 }
@@ -224,12 +220,7 @@ impl Drop for Embedded {
 /// The first server found in the folders of `path`.
 fn find_server(path: Option<&OsStr>) -> Option<PathBuf> {
     let folders: Vec<PathBuf> = std::env::split_paths(path?).collect();
-    SERVERS.iter().find_map(|name| {
-        folders
-            .iter()
-            .map(|folder| folder.join(name))
-            .find(|file| file.is_file())
-    })
+    SERVERS.iter().find_map(|name| folders.iter().map(|folder| folder.join(name)).find(|file| file.is_file()))
 }
 
 /// A port that was free a moment ago.
@@ -237,10 +228,7 @@ fn free_port() -> Result<u16, EmbeddedError> {
     TcpListener::bind(("127.0.0.1", 0))
         .and_then(|listener| listener.local_addr())
         .map(|address| address.port())
-        .map_err(|source| EmbeddedError::System {
-            doing: "looking for a free port on 127.0.0.1",
-            source,
-        })
+        .map_err(|source| EmbeddedError::System { doing: "looking for a free port on 127.0.0.1", source })
 }
 
 fn log_file(folder: &Path) -> PathBuf {
@@ -250,11 +238,7 @@ fn log_file(folder: &Path) -> PathBuf {
 /// The last lines of a server's log, in one line.
 fn log_end(file: &Path) -> String {
     let log = std::fs::read_to_string(file).unwrap_or_default();
-    let lines: Vec<&str> = log
-        .lines()
-        .map(str::trim)
-        .filter(|line| !line.is_empty())
-        .collect();
+    let lines: Vec<&str> = log.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
     if lines.is_empty() {
         return "(nothing logged)".into();
     }
@@ -286,16 +270,10 @@ mod tests {
     #[test]
     fn it_answers_on_loopback_only_and_keeps_nothing_on_disk() {
         let embedded = Embedded::start().unwrap();
-        let mut connection = redis::Client::open(embedded.url())
-            .unwrap()
-            .get_connection()
-            .unwrap();
+        let mut connection = redis::Client::open(embedded.url()).unwrap().get_connection().unwrap();
         let mut setting = |name: &str| -> String {
-            let (_, value): (String, String) = redis::cmd("CONFIG")
-                .arg("GET")
-                .arg(name)
-                .query(&mut connection)
-                .unwrap();
+            let (_, value): (String, String) =
+                redis::cmd("CONFIG").arg("GET").arg(name).query(&mut connection).unwrap();
             value
         };
         assert_eq!(setting("bind"), "127.0.0.1");
@@ -315,13 +293,8 @@ mod tests {
 
     #[test]
     fn several_run_side_by_side() {
-        let threads: Vec<_> = (0..8)
-            .map(|_| std::thread::spawn(|| Embedded::start().unwrap()))
-            .collect();
-        let mut ports: Vec<u16> = threads
-            .into_iter()
-            .map(|thread| thread.join().unwrap().port())
-            .collect();
+        let threads: Vec<_> = (0..8).map(|_| std::thread::spawn(|| Embedded::start().unwrap())).collect();
+        let mut ports: Vec<u16> = threads.into_iter().map(|thread| thread.join().unwrap().port()).collect();
         ports.sort_unstable();
         ports.dedup();
         assert_eq!(ports.len(), 8);

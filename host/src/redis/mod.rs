@@ -1,3 +1,18 @@
-//! Everything that speaks Redis.
+//! Everything that is said to Redis; no other module speaks to it.
+//! It knows commands, keys and replies, and nothing of plugins or of why something is written.
 
+pub mod backoff;
+pub mod checks;
+pub mod connection;
+pub mod deliveries;
 pub mod embedded;
+pub mod entries;
+pub mod inbox;
+pub mod keys;
+pub mod publisher;
+pub mod registry;
+pub mod script;
+pub mod stats;
+pub mod subscription;
+
+pub use ::redis::RedisError;

@@ -48,7 +48,10 @@ pub struct Publisher {
 
 impl std::fmt::Debug for Publisher {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Publisher").field("channel", &self.channel).field("received", &self.received).finish_non_exhaustive()
+        f.debug_struct("Publisher")
+            .field("channel", &self.channel)
+            .field("received", &self.received)
+            .finish_non_exhaustive()
     }
 }
 

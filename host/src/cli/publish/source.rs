@@ -25,7 +25,7 @@ const REPEATABLE_IDS: usize = 10_000;
 
 /// A message source.
 #[derive(Debug)]
-pub enum Source {
+pub(in crate::cli) enum Source {
     /// Makes messages up.
     Generated(Box<Generator>),
     /// Lines of a file, read by a thread of its own.
@@ -101,7 +101,8 @@ fn read_lines(input: impl Read, name: &str, sender: &mpsc::Sender<Result<Vec<Vec
 fn read_group(reader: &mut BufReader<impl Read>, number: &mut u64) -> Result<Vec<Vec<u8>>> {
     let mut group = Vec::new();
     let mut bytes = 0;
-    while group.len() < GROUP_LINES_MAX && bytes < BATCH_BYTES_MAX && (group.is_empty() || !reader.buffer().is_empty()) {
+    while group.len() < GROUP_LINES_MAX && bytes < BATCH_BYTES_MAX && (group.is_empty() || !reader.buffer().is_empty())
+    {
         *number += 1;
         let mut line = Vec::new();
         let limit = u64::try_from(LINE_BYTES_MAX)? + 1;
@@ -124,7 +125,7 @@ fn read_group(reader: &mut BufReader<impl Read>, number: &mut u64) -> Result<Vec
 
 /// Makes messages up: an id, and padding if a length is wanted.
 #[derive(Debug)]
-pub struct Generator {
+pub(in crate::cli) struct Generator {
     random: SmallRng,
     payload_bytes: Option<usize>,
     duplicates_percent: u64,

@@ -1,0 +1,23 @@
+//! `host config`: prints the configuration in effect.
+
+use super::{Failure, Flags, load, print};
+
+/// Arguments of `host config`.
+#[derive(Debug, clap::Args)]
+#[command(long_about = "\
+Print the configuration in effect as a commented file.
+
+The output is TOML that --config reads. A password in the URL of Redis is masked; a host refuses to run with a masked \
+password, so set HOST_REDIS where the file is used, or write the password into the file.")]
+pub(super) struct ConfigArgs {
+    /// Say beside each value where it came from: default, file with line, environment variable or flag
+    #[arg(long)]
+    sources: bool,
+    #[command(flatten)]
+    flags: Flags,
+}
+
+pub(super) fn execute(before: Flags, args: ConfigArgs) -> Result<(), Failure> {
+    let loaded = load(&before.overlaid_with(args.flags))?;
+    print(loaded.to_toml(args.sources).as_bytes())
+}

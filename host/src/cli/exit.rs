@@ -1,0 +1,85 @@
+//! Exit codes, and the failures that lead to them.
+
+use std::io;
+use std::process::ExitCode;
+
+use crate::config::ConfigError;
+use crate::host::RunError;
+use crate::redis::embedded::EmbeddedError;
+
+/// Why the process ends, as its exit code tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Exit {
+    /// A clean stop.
+    Clean = 0,
+    /// Anything that has no code of its own.
+    Other = 1,
+    /// Wrong usage or configuration.
+    Usage = 2,
+    /// Redis: unreachable, refused login, missing rights, too old, key of a wrong type.
+    Redis = 3,
+    /// The plugin: missing, not a component, wrong world, does not start.
+    Plugin = 4,
+    /// A second Ctrl-C or SIGTERM ended the process at once.
+    Interrupted = 130,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        ExitCode::from(exit as u8)
+    }
+}
+
+/// A command that failed: its exit code, and the error for standard error.
+#[derive(Debug)]
+pub struct Failure {
+    /// The process's exit code.
+    pub exit: Exit,
+    /// What went wrong, with its causes.
+    pub error: anyhow::Error,
+}
+
+impl From<RunError> for Failure {
+    fn from(error: RunError) -> Self {
+        let exit = match &error {
+            RunError::NoPlugin | RunError::Connector(_) => Exit::Usage,
+            RunError::Redis(_) => Exit::Redis,
+            RunError::Plugin(_) | RunError::Consumers(_) => Exit::Plugin,
+            RunError::Threads(_) => Exit::Other,
+        };
+        Failure { exit, error: error.into() }
+    }
+}
+
+impl From<EmbeddedError> for Failure {
+    fn from(error: EmbeddedError) -> Self {
+        Failure { exit: Exit::Redis, error: error.into() }
+    }
+}
+
+impl From<ConfigError> for Failure {
+    fn from(error: ConfigError) -> Self {
+        Failure { exit: Exit::Usage, error: error.into() }
+    }
+}
+
+impl From<anyhow::Error> for Failure {
+    fn from(error: anyhow::Error) -> Self {
+        Failure { exit: Exit::Other, error }
+    }
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Failure { exit: Exit::Other, error: error.into() }
+    }
+}
+
+impl Failure {
+    /// Whether nobody reads our output any more (`host config | head`), which is no failure.
+    pub fn is_broken_pipe(&self) -> bool {
+        let io = self.error.downcast_ref::<io::Error>();
+        io.is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+    }
+}

@@ -1,0 +1,115 @@
+//! The settings of `config` as flags: one for each, with its documentation as help.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use clap::builder::PossibleValuesParser;
+use clap::{Arg, ArgMatches, Args, Command, FromArgMatches, ValueHint};
+
+use crate::config::{Given, Kind, SETTINGS, Setting};
+
+/// `--config` and a flag for every setting.
+#[derive(Clone, Debug, Default)]
+pub struct Flags {
+    given: Given,
+}
+
+impl Flags {
+    /// These and `over`, which wins where both have a value.
+    pub fn overlaid_with(mut self, over: Flags) -> Given {
+        self.given.flags.extend(over.given.flags);
+        Given { file: over.given.file.or(self.given.file), flags: self.given.flags }
+    }
+
+    /// Name of one flag that was given, for an error that refuses it.
+    pub fn first(&self) -> Option<&'static str> {
+        let file = self.given.file.as_ref().map(|_| "config");
+        file.or_else(|| self.given.flags.keys().next().copied())
+    }
+}
+
+impl Args for Flags {
+    fn augment_args(command: Command) -> Command {
+        let file = Arg::new("config")
+            .long("config")
+            .value_name("FILE")
+            .value_parser(clap::value_parser!(PathBuf))
+            .value_hint(ValueHint::FilePath)
+            .help_heading(SETTINGS[0].heading)
+            .help("Configuration file (TOML), as printed by `host config`")
+            .long_help(
+                "Configuration file (TOML), as printed by `host config`\n\n\
+                 Flags and environment variables are stronger than the file. \
+                 Unknown keys and wrong values are refused.\n\n[env: HOST_CONFIG]",
+            );
+        command.arg(file).args(SETTINGS.iter().map(arg))
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Self::augment_args(command)
+    }
+}
+
+impl FromArgMatches for Flags {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let value = |setting: &Setting| Some((setting.flag(), matches.get_one::<String>(setting.flag())?.clone()));
+        let flags: BTreeMap<_, _> = SETTINGS.iter().filter_map(value).collect();
+        Ok(Flags { given: Given { file: matches.get_one::<PathBuf>("config").cloned(), flags } })
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
+fn arg(setting: &Setting) -> Arg {
+    let arg = Arg::new(setting.flag())
+        .long(setting.flag())
+        .help_heading(setting.heading)
+        .hide_short_help(!setting.is_common())
+        .help(short_help(setting))
+        .long_help(long_help(setting))
+        // A value such as -1 is a wrong value, not an unknown flag.
+        .allow_hyphen_values(setting.kind == Kind::Number);
+    match setting.kind {
+        Kind::Text if setting.is_secret() => arg.value_name("URL"),
+        Kind::Text => arg.value_name("TEXT"),
+        Kind::Number => arg.value_name("N"),
+        Kind::Duration => arg.value_name("DURATION"),
+        Kind::Size => arg.value_name("SIZE"),
+        Kind::File => arg.value_name("FILE").value_hint(ValueHint::FilePath),
+        Kind::Choice(words) => arg.value_name("WORD").value_parser(PossibleValuesParser::new(words)),
+    }
+}
+
+fn short_help(setting: &Setting) -> String {
+    let summary = setting.doc().next().unwrap_or_default().trim_end_matches('.');
+    match setting.default() {
+        Some(default) => format!("{summary} [default: {default}]"),
+        None => summary.to_owned(),
+    }
+}
+
+fn long_help(setting: &Setting) -> String {
+    let mut help = String::new();
+    for line in setting.doc() {
+        match line {
+            // An empty line of documentation ends a paragraph; the lines within one are wrapped anew.
+            "" => help.push_str("\n\n"),
+            line if help.is_empty() || help.ends_with('\n') => help.push_str(line),
+            line => {
+                help.push(' ');
+                help.push_str(line);
+            }
+        }
+    }
+    help.push_str("\n\n");
+    if let Some(default) = setting.default() {
+        help.push_str(&format!("[default: {default}] "));
+    }
+    if let Some((min, max)) = setting.bounds() {
+        help.push_str(&format!("[from {min} to {max}] "));
+    }
+    help + &format!("[env: {}] [file: {}]", setting.variables().join(", "), setting.path())
+}

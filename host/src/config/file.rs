@@ -1,0 +1,185 @@
+//! Reads a configuration file: which settings it sets, at which place, and what in it cannot be understood.
+//! It does not judge values; it hands their text on.
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::value::Kind;
+use super::{SETTINGS, Setting};
+
+/// Line and column, counted from 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Place {
+    pub(super) line: usize,
+    pub(super) column: usize,
+}
+
+/// Index in `SETTINGS`, text form of the value, and where it stands.
+type Entry = (usize, String, Place);
+type Problem = (Place, String);
+
+/// Reads the text of a file. Both lists are in the order of the file.
+pub(super) fn parse(text: &str) -> (Vec<Entry>, Vec<Problem>) {
+    let mut reader = Reader { text, entries: Vec::new(), problems: Vec::new() };
+    match DeTable::parse(text) {
+        Ok(table) => reader.table("", table.get_ref()),
+        Err(error) => {
+            let at = error.span().map_or(0, |span| span.start);
+            let message = error.message().trim_end().replace('\n', "; ");
+            reader.problem(at, format!("this is not TOML: {message}"));
+        }
+    }
+    reader.entries.sort_by_key(|(_, _, place)| *place);
+    reader.problems.sort();
+    (reader.entries, reader.problems)
+}
+
+struct Reader<'a> {
+    text: &'a str,
+    entries: Vec<Entry>,
+    problems: Vec<Problem>,
+}
+
+impl Reader<'_> {
+    fn table(&mut self, section: &str, table: &DeTable<'_>) {
+        for (key, value) in table {
+            let at = key.span().start;
+            let key = key.get_ref().as_ref();
+            let index = SETTINGS.iter().position(|setting| setting.section == section && setting.key == key);
+            match (index, value.get_ref()) {
+                (Some(index), _) => self.value(index, value),
+                (None, DeValue::Table(inner)) if section.is_empty() && is_section(key) => self.table(key, inner),
+                (None, DeValue::Table(_)) if section.is_empty() => {
+                    let hint = nearest(key, sections().map(|name| (name, name.to_owned())), "[", "]");
+                    self.problem(at, format!("unknown section `[{key}]`{hint}"));
+                }
+                (None, _) if section.is_empty() && is_section(key) => {
+                    self.problem(at, format!("`{key}` is a section: write its settings below a line `[{key}]`"));
+                }
+                (None, _) => {
+                    let path = if section.is_empty() { key.to_owned() } else { format!("{section}.{key}") };
+                    self.problem(at, format!("unknown key `{path}`{}", nearest_setting(section, key)));
+                }
+            }
+        }
+    }
+
+    fn value(&mut self, index: usize, value: &Spanned<DeValue<'_>>) {
+        let setting = &SETTINGS[index];
+        let at = value.span().start;
+        match (setting.kind, value.get_ref()) {
+            (Kind::Number | Kind::Size, DeValue::Integer(number)) if number.radix() == 10 => {
+                self.entries.push((index, number.as_str().to_owned(), self.place(at)));
+            }
+            (Kind::Number, _) => self.wrong_type(setting, value, "a whole number without quotes such as 10"),
+            (_, DeValue::String(text)) => self.entries.push((index, text.to_string(), self.place(at))),
+            (Kind::Size, _) => self.wrong_type(setting, value, "a number of bytes or text such as \"64KiB\""),
+            (Kind::Duration, _) => {
+                self.wrong_type(setting, value, "text with a unit of time such as \"250ms\", \"3s\" or \"5m\"");
+            }
+            (Kind::Text | Kind::File | Kind::Choice(_), _) => self.wrong_type(setting, value, "text in quotes"),
+        }
+    }
+
+    fn wrong_type(&mut self, setting: &Setting, value: &Spanned<DeValue<'_>>, valid: &str) {
+        let kind = value.get_ref().type_str();
+        self.problem(value.span().start, format!("{} is of type {kind}; it must be {valid}", setting.path()));
+    }
+
+    fn problem(&mut self, at: usize, problem: String) {
+        self.problems.push((self.place(at), problem));
+    }
+
+    fn place(&self, at: usize) -> Place {
+        let before = self.text.get(..at).unwrap_or(self.text);
+        let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
+        Place { line: before.matches('\n').count() + 1, column: before[line_start..].chars().count() + 1 }
+    }
+}
+
+fn sections() -> impl Iterator<Item = &'static str> {
+    SETTINGS.iter().map(|setting| setting.section).filter(|section| !section.is_empty())
+}
+
+fn is_section(name: &str) -> bool {
+    sections().any(|section| section == name)
+}
+
+/// The key that was probably meant: a similar one in the same section, else a similar key or flag anywhere.
+fn nearest_setting(section: &str, key: &str) -> String {
+    let key = &key.replace('-', "_");
+    let here = SETTINGS.iter().filter(|setting| setting.section == section);
+    let hint = nearest(key, here.map(|setting| (setting.key, setting.path())), "", "");
+    if !hint.is_empty() {
+        return hint;
+    }
+    let anywhere = SETTINGS.iter().flat_map(|setting| {
+        let flag = setting.flag().replace('-', "_");
+        [(setting.key.to_owned(), setting.path()), (flag, setting.path())]
+    });
+    match nearest(key, anywhere, "", "") {
+        hint if hint.is_empty() => "; `host config` prints all keys".to_owned(),
+        hint => hint,
+    }
+}
+
+/// "; did you mean …?" for the candidate whose name is most like `word`, nothing if none is like it.
+fn nearest<N: AsRef<str>>(
+    word: &str,
+    candidates: impl Iterator<Item = (N, String)>,
+    open: &str,
+    close: &str,
+) -> String {
+    let distances = candidates.map(|(name, path)| (strsim::damerau_levenshtein(word, name.as_ref()), path));
+    match distances.min_by_key(|(distance, _)| *distance) {
+        Some((distance, path)) if distance <= (word.chars().count() / 3).max(1) => {
+            format!("; did you mean `{open}{path}{close}`?")
+        }
+        _ => String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn problem(text: &str) -> (usize, usize, String) {
+        let (_, problems) = parse(text);
+        assert_eq!(problems.len(), 1, "{problems:?}");
+        (problems[0].0.line, problems[0].0.column, problems[0].1.clone())
+    }
+
+    #[test]
+    fn a_key_that_is_almost_right_is_named() {
+        let (line, column, text) = problem("# comment\nconsumer = 1\n");
+        assert_eq!((line, column), (2, 1));
+        assert_eq!(text, "unknown key `consumer`; did you mean `consumers`?");
+        assert!(problem("[redis]\n ur1 = 'x'").2.ends_with("did you mean `redis.url`?"));
+        assert!(problem("[registri]\n").2.ends_with("did you mean `[registry]`?"));
+    }
+
+    #[test]
+    fn a_key_in_the_wrong_place_or_named_like_its_flag_is_found() {
+        assert!(problem("max-message-bytes = 1").2.ends_with("did you mean `message.bytes_max`?"));
+        assert!(problem("report-interval = '3s'").2.ends_with("did you mean `report_interval`?"));
+        assert!(problem("[redis]\nconsumers = 1").2.ends_with("did you mean `consumers`?"));
+        assert!(problem("colour = 'blue'").2.ends_with("`host config` prints all keys"));
+    }
+
+    #[test]
+    fn values_of_another_type_are_refused_where_they_stand() {
+        assert_eq!(problem("consumers = \"10\"").1, 13);
+        assert!(problem("report_interval = 3").2.contains("\"3s\""));
+        assert!(problem("redis = 'redis://h'").2.contains("[redis]"));
+        assert!(problem("log_format = true").2.contains("text in quotes"));
+        assert!(problem("consumers = 0x10").2.contains("whole number"));
+    }
+
+    #[test]
+    fn sizes_are_numbers_or_text() {
+        let (entries, problems) = parse("[message]\nbytes_max = 1_000\n[intake]\nbuffer_bytes_max = '1MiB'");
+        assert_eq!(problems, []);
+        let texts: Vec<_> = entries.iter().map(|(_, text, place)| (text.as_str(), place.line)).collect();
+        assert_eq!(texts, [("1000", 2), ("1MiB", 4)]);
+    }
+}

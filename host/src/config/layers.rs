@@ -1,0 +1,270 @@
+//! Puts flags, environment, file and defaults on top of each other, and keeps where each value came from.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use super::{Config, SETTINGS, Setting, file, redis_url, rules};
+
+/// Environment variable that names the file when `--config` does not.
+const FILE_VARIABLE: &str = "HOST_CONFIG";
+
+/// What was given on the command line.
+#[derive(Clone, Debug, Default)]
+pub struct Given {
+    /// `--config`.
+    pub file: Option<PathBuf>,
+    /// Values by the name of their flag, without its dashes.
+    pub flags: BTreeMap<&'static str, String>,
+}
+
+/// Where a value came from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// Nothing was said.
+    Default,
+    /// The file, with line and column of the value.
+    File(PathBuf, usize, usize),
+    /// This environment variable.
+    Variable(String),
+    /// This flag, without its dashes.
+    Flag(&'static str),
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Source::Default => f.write_str("default"),
+            Source::File(path, line, column) => write!(f, "{}:{line}:{column}", path.display()),
+            Source::Variable(name) => f.write_str(name),
+            Source::Flag(name) => write!(f, "--{name}"),
+        }
+    }
+}
+
+/// A configuration that cannot be used, with everything that is wrong with it.
+#[derive(Debug, thiserror::Error)]
+#[error("the configuration is not valid:\n  {}", problems.join("\n  "))]
+pub struct ConfigError {
+    /// One sentence each, with source, value and what is valid.
+    pub problems: Vec<String>,
+}
+
+/// A valid configuration and where its values came from.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// The values.
+    pub config: Config,
+    /// In the order of `SETTINGS`.
+    pub(super) sources: Vec<Source>,
+}
+
+/// Loads the configuration. `variable` looks an environment variable up.
+///
+/// # Errors
+///
+/// If the file cannot be read, or if any of the sources holds an unknown key or a wrong value, even when a
+/// stronger source hides it.
+pub fn load(given: &Given, variable: impl Fn(&str) -> Option<OsString>) -> Result<Loaded, ConfigError> {
+    let mut layers = Layers {
+        loaded: Loaded { config: Config::default(), sources: vec![Source::Default; SETTINGS.len()] },
+        problems: Vec::new(),
+    };
+    // An empty variable counts as none: that is how shells and service files take one back.
+    let variable = |name: &str| variable(name).filter(|value| !value.is_empty());
+    let named = given.file.clone().map(|path| (path, "--config"));
+    let path = named.or_else(|| variable(FILE_VARIABLE).map(|path| (path.into(), FILE_VARIABLE)));
+    if let Some((path, named_by)) = path {
+        layers.add_file(&path, named_by);
+    }
+    for (index, setting) in SETTINGS.iter().enumerate() {
+        for name in setting.variables().iter().rev() {
+            match variable(name).map(OsString::into_string) {
+                None => {}
+                Some(Ok(text)) => layers.set(index, &text, Source::Variable(name.clone())),
+                Some(Err(_)) => layers.problems.push(format!("{name}: the value is not UTF-8")),
+            }
+        }
+        if let Some(text) = given.flags.get(setting.flag()) {
+            layers.set(index, text, Source::Flag(setting.flag()));
+        }
+    }
+    layers.loaded.name_what_was_not_named();
+    // Conditions between values mean nothing while a value is missing.
+    if layers.problems.is_empty() {
+        layers.problems = rules::problems(&layers.loaded);
+    }
+    match layers.problems {
+        problems if problems.is_empty() => Ok(layers.loaded),
+        problems => Err(ConfigError { problems }),
+    }
+}
+
+struct Layers {
+    loaded: Loaded,
+    problems: Vec<String>,
+}
+
+impl Layers {
+    fn add_file(&mut self, path: &Path, named_by: &str) {
+        let text = match std::fs::read_to_string(path) {
+            Ok(text) => text,
+            Err(error) => {
+                let path = path.display();
+                return self.problems.push(format!(
+                    "{named_by}: cannot read the configuration file {path}: {error}; name a readable file or none"
+                ));
+            }
+        };
+        let (entries, problems) = file::parse(&text);
+        for (index, text, place) in entries {
+            self.set(index, &text, Source::File(path.to_owned(), place.line, place.column));
+        }
+        let path = path.display();
+        self.problems.extend(
+            problems.into_iter().map(|(place, problem)| format!("{path}:{}:{}: {problem}", place.line, place.column)),
+        );
+    }
+
+    fn set(&mut self, index: usize, text: &str, source: Source) {
+        let setting = &SETTINGS[index];
+        match (setting.set)(&mut self.loaded.config, text) {
+            Ok(()) => self.loaded.sources[index] = source,
+            Err(problem) => {
+                let value = redis_url::shown(text);
+                self.problems.push(format!("{source}: `{value}` is not valid for {}: {problem}", setting.path()));
+            }
+        }
+    }
+}
+
+impl Loaded {
+    /// The configuration for a host that is to run.
+    ///
+    /// # Errors
+    ///
+    /// If something is missing that only a running host needs.
+    pub fn into_runnable(self) -> Result<Config, ConfigError> {
+        match rules::missing(&self) {
+            problems if problems.is_empty() => Ok(self.config),
+            problems => Err(ConfigError { problems }),
+        }
+    }
+
+    /// What is valid and yet probably not meant; one sentence each.
+    pub fn warnings(&self) -> Vec<String> {
+        rules::warnings(self)
+    }
+
+    /// A value as errors and `host config` show it: without a password.
+    pub(super) fn shown(&self, setting: &Setting) -> Option<String> {
+        let text = (setting.get)(&self.config)?;
+        Some(if setting.is_secret() { redis_url::shown(&text) } else { text })
+    }
+
+    /// Where the value of the setting with this path came from.
+    pub(super) fn source(&self, path: &str) -> &Source {
+        let index = SETTINGS.iter().position(|setting| setting.path() == path);
+        index.map_or(&Source::Default, |index| &self.sources[index])
+    }
+
+    /// Two groups with different output streams must not share an inbox because only the stream was named.
+    fn name_what_was_not_named(&mut self) {
+        let defaults = Config::default().keys;
+        let leaders = [
+            (defaults.output, self.config.keys.output.clone()),
+            (defaults.consumer_ids, self.config.keys.consumer_ids.clone()),
+        ];
+        for (setting, source) in SETTINGS.iter().zip(&self.sources) {
+            let Some(default) = setting.default().filter(|_| setting.section == "keys") else {
+                continue;
+            };
+            let leader = leaders.iter().find(|(name, _)| default.starts_with(&format!("{{{name}}}")));
+            if let (Some((old, new)), Source::Default) = (leader, source) {
+                let name = default.replacen(&format!("{{{old}}}"), &with_hash_tag(new), 1);
+                (setting.set)(&mut self.config, &name).expect("a name that is not empty is valid");
+            }
+        }
+    }
+}
+
+/// What a key begins with so that Redis Cluster keeps it in the slot of the key `name`.
+fn with_hash_tag(name: &str) -> String {
+    let tag = name.split_once('{').and_then(|(_, rest)| rest.split_once('}')).map(|(tag, _)| tag);
+    match tag {
+        Some(tag) if !tag.is_empty() => name.to_owned(),
+        _ => format!("{{{name}}}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn loaded(flags: &[(&'static str, &str)], variables: &[(&str, &str)]) -> Result<Loaded, ConfigError> {
+        let flags = flags.iter().map(|(flag, value)| (*flag, (*value).to_owned())).collect();
+        let find = |name: &str| variables.iter().find(|(n, _)| *n == name).map(|(_, value)| (*value).into());
+        load(&Given { file: None, flags }, find)
+    }
+
+    #[test]
+    fn every_default_and_every_bound_can_be_read() {
+        let mut config = Config::default();
+        for setting in SETTINGS {
+            if let Some(default) = setting.default() {
+                assert_eq!((setting.set)(&mut config, default), Ok(()), "{}", setting.path());
+            }
+            if let Some((min, max)) = setting.bounds() {
+                assert_eq!((setting.set)(&mut config, min), Ok(()), "{}", setting.path());
+                assert_eq!((setting.set)(&mut config, max), Ok(()), "{}", setting.path());
+            }
+        }
+        loaded(&[], &[]).expect("the defaults satisfy every rule");
+    }
+
+    #[test]
+    fn every_name_belongs_to_one_setting() {
+        let mut names = std::collections::BTreeSet::new();
+        for setting in SETTINGS {
+            for name in setting.variables().into_iter().chain([setting.path(), format!("--{}", setting.flag())]) {
+                assert!(names.insert(name.clone()), "{name}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_established_variable_yields_to_our_own() {
+        let both = [("REDIS_URL", "redis://a"), ("HOST_REDIS", "redis://b")];
+        assert_eq!(loaded(&[], &both[..1]).expect("valid").config.redis.url, "redis://a");
+        assert_eq!(loaded(&[], &both).expect("valid").config.redis.url, "redis://b");
+        assert_eq!(loaded(&[("redis", "redis://c")], &both).expect("valid").config.redis.url, "redis://c");
+        let empty = [("REDIS_URL", "redis://a"), ("HOST_REDIS", "")];
+        assert_eq!(loaded(&[], &empty).expect("valid").config.redis.url, "redis://a");
+    }
+
+    #[test]
+    fn keys_follow_the_output_stream_unless_they_are_named() {
+        let keys = loaded(&[("output-key", "orders"), ("dead-key", "graveyard")], &[]).expect("valid").config.keys;
+        assert_eq!((keys.inbox.as_str(), keys.dead.as_str()), ("{orders}:inbox", "graveyard"));
+        assert_eq!(
+            (keys.claim_prefix.as_str(), keys.heartbeat.as_str()),
+            ("{orders}:claim:", "{consumer:ids}:heartbeat")
+        );
+        let keys = loaded(&[("output-key", "{app}:orders")], &[]).expect("valid").config.keys;
+        assert_eq!(keys.inbox, "{app}:orders:inbox");
+    }
+
+    #[test]
+    fn everything_that_is_wrong_is_said_at_once() {
+        let error = loaded(&[("consumers", "0")], &[("HOST_DRAIN_TIMEOUT", "soon")]).expect_err("both are wrong");
+        assert_eq!(error.problems.len(), 2);
+        assert_eq!(error.problems[0], "--consumers: `0` is not valid for consumers: it must be from 1 to 10000");
+    }
+
+    #[test]
+    fn a_debug_print_holds_no_password() {
+        let loaded = loaded(&[("redis", "redis://:secret@h")], &[]).expect("valid");
+        assert!(!format!("{loaded:?}").contains("secret"));
+    }
+}

@@ -1,0 +1,101 @@
+//! Prints the configuration in effect as a file that can be used again.
+
+use std::fmt::Write as _;
+
+use super::redis_url;
+use super::value::Kind;
+use super::{Loaded, SETTINGS, Setting};
+
+impl Loaded {
+    /// The configuration as commented TOML, without passwords. With `sources`, each comment names where its value
+    /// came from.
+    pub fn to_toml(&self, sources: bool) -> String {
+        let mut text = String::from(
+            "# Configuration of `host`. Flags beat environment variables beat this file beat defaults.\n\
+             # A setting that is commented out has no value. Relative paths start at the working directory.\n",
+        );
+        let mut section = None;
+        for (setting, source) in SETTINGS.iter().zip(&self.sources) {
+            if section != Some(setting.section) {
+                section = Some(setting.section);
+                push_section(&mut text, setting);
+            }
+            push_comment(&mut text, setting);
+            if sources {
+                push_line(&mut text, &format!("# from: {source}"));
+            }
+            self.push_value(&mut text, setting);
+        }
+        text
+    }
+
+    fn push_value(&self, text: &mut String, setting: &Setting) {
+        let Some(value) = self.shown(setting) else {
+            return push_line(text, &format!("#{} = \"\"", setting.key));
+        };
+        if setting.is_secret() && redis_url::is_masked(&value) {
+            push_line(text, "# The password is masked. `host` refuses to log in with ***: set HOST_REDIS to the whole");
+            push_line(text, "# URL, or write the password here and let nobody else read this file.");
+        }
+        match setting.kind {
+            Kind::Number => push_line(text, &format!("{} = {value}", setting.key)),
+            _ => push_line(text, &format!("{} = {}", setting.key, quoted(&value))),
+        }
+    }
+}
+
+fn push_line(text: &mut String, line: &str) {
+    text.push_str(line);
+    text.push('\n');
+}
+
+fn push_section(text: &mut String, setting: &Setting) {
+    push_line(text, &format!("\n# ---- {} ----", setting.heading));
+    if !setting.section.is_empty() {
+        push_line(text, &format!("[{}]", setting.section));
+    }
+}
+
+fn push_comment(text: &mut String, setting: &Setting) {
+    text.push('\n');
+    for line in setting.doc() {
+        push_line(text, format!("# {line}").trim_end());
+    }
+    let mut facts = vec![format!("--{}", setting.flag()), setting.variables().join(" or ")];
+    facts.extend(match (setting.kind, setting.bounds()) {
+        (Kind::Choice(words), _) => Some(words.join(" or ")),
+        (_, Some((min, max))) => Some(format!("from {min} to {max}")),
+        _ => None,
+    });
+    facts.push(setting.default().map_or("no default".to_owned(), |default| format!("default {default}")));
+    push_line(text, &format!("# ({})", facts.join("; ")));
+}
+
+/// A TOML basic string.
+fn quoted(text: &str) -> String {
+    let mut quoted = String::from("\"");
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => quoted.extend(['\\', c]),
+            c if c.is_control() => {
+                // Writing to a string cannot fail.
+                let _ = write!(quoted, "\\u{:04X}", u32::from(c));
+            }
+            c => quoted.push(c),
+        }
+    }
+    quoted + "\""
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn any_text_survives_quoting() {
+        for text in ["plain", "q\"uo\\te", "new\nline\ttab\u{7f}\u{85}", "ключ {tag}:*", ""] {
+            let table: toml::Table = format!("key = {}", quoted(text)).parse().expect("valid TOML");
+            assert_eq!(table["key"].as_str(), Some(text));
+        }
+    }
+}

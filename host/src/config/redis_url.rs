@@ -1,0 +1,111 @@
+//! What a Redis URL may be, and how it is shown without its password. It opens no connection.
+
+use redis::IntoConnectionInfo;
+
+/// What stands where a password was.
+const MASK: &str = "***";
+
+/// The word that asks for a private Redis.
+const EMBEDDED: &str = "embedded";
+
+/// Says what is wrong with a URL, in a sentence that begins with "it".
+pub(super) fn check(url: &str) -> Result<(), String> {
+    const VALID: &str = "redis://HOST:PORT/DB, rediss://HOST:PORT/DB (TLS), unix:///PATH or the word embedded; \
+                         a login goes before HOST as user, colon, password, @";
+    if url == EMBEDDED {
+        return Ok(());
+    }
+    let scheme = url.split_once("://").map(|(scheme, _)| scheme);
+    if !matches!(scheme, Some("redis" | "rediss" | "unix")) {
+        return Err(format!("it must be {VALID}"));
+    }
+    url.into_connection_info().map(drop).map_err(|error| {
+        let cause = error.detail().map_or_else(|| error.to_string(), str::to_owned);
+        format!("it is no Redis URL ({cause}); it must be {VALID}, with /, ?, #, @ and : percent-encoded")
+    })
+}
+
+/// Whether the URL is one that was masked, and so lacks its password.
+pub(super) fn is_masked(url: &str) -> bool {
+    url.contains(&format!(":{MASK}@")) || url.contains(&format!("pass={MASK}"))
+}
+
+/// Whether the connection is encrypted.
+pub(super) fn is_tls(url: &str) -> bool {
+    url.starts_with("rediss://")
+}
+
+/// The value of the setting, without its password even if it is no URL at all.
+pub(super) fn shown(url: &str) -> String {
+    mask_login(url)
+}
+
+/// `text` with `***` for the password of everything in it that looks like a URL. Errors and logs that may name a
+/// URL pass through it.
+pub fn masked(text: &str) -> String {
+    let ends_word = |c: char| c.is_whitespace() || "\"'`<>".contains(c);
+    text.split_inclusive(ends_word).map(mask_login).collect()
+}
+
+/// Masks one word. A misspelt URL, or a password with an unencoded `@` or `/`, does not work but must not show either.
+fn mask_login(word: &str) -> String {
+    let mut shown = word.to_owned();
+    let login = word.find("://").map_or(0, |scheme| scheme + 3);
+    if let Some(at) = word.rfind('@')
+        && let Some(colon) = word.get(login..at).and_then(|login| login.find(':'))
+    {
+        shown.replace_range(login + colon + 1..at, MASK);
+    }
+    for name in ["?pass=", "&pass="] {
+        if let Some(start) = shown.find(name) {
+            let value = start + name.len();
+            let end =
+                shown[value..].find(['&', '#', '\'', '"', '`', '\n']).map_or(shown.len(), |length| value + length);
+            shown.replace_range(value..end, MASK);
+        }
+    }
+    shown
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_password_is_masked_wherever_it_stands() {
+        for (url, shown) in [
+            ("redis://127.0.0.1:6379", "redis://127.0.0.1:6379"),
+            ("redis://u:secret@h:1/2", "redis://u:***@h:1/2"),
+            ("rediss://:secret@h", "rediss://:***@h"),
+            ("redis://:se/cr@et@h", "redis://:***@h"),
+            ("redis://u@h", "redis://u@h"),
+            ("unix:///r.sock?db=1&user=u&pass=secret", "unix:///r.sock?db=1&user=u&pass=***"),
+            ("unix:///r.sock?pass=se@cret&db=1", "unix:///r.sock?pass=***&db=1"),
+            ("to `redis://:secret@h` and redis://:secret@i: no", "to `redis://:***@h` and redis://:***@i: no"),
+        ] {
+            assert_eq!(masked(url), shown);
+            assert_eq!(is_masked(&masked(url)), shown.contains(MASK));
+        }
+        assert_eq!(masked("redis//:secret@h"), "redis//:***@h");
+        assert_eq!(shown("redis://:sec 'ret@h"), "redis://:***@h");
+    }
+
+    #[test]
+    fn urls_that_redis_would_not_take_are_refused() {
+        for url in ["embedded", "redis://h", "rediss://u:p@h:1/2", "unix:///r.sock?db=1&pass=p", "redis://[::1]:6379"] {
+            assert_eq!(check(url), Ok(()), "{url}");
+        }
+        for url in [
+            "127.0.0.1:6379",
+            "http://h",
+            "redis://",
+            "redis://h:port",
+            "redis://h/db",
+            "unix://",
+            "Embedded",
+            "redis:h",
+        ] {
+            assert!(check(url).is_err(), "{url}");
+        }
+    }
+}

@@ -1,0 +1,171 @@
+//! Conditions that a single value cannot show: forms of text, and conditions between settings.
+//! Each has its reason beside it.
+
+use std::time::Duration;
+
+use super::redis_url;
+use super::{Loaded, SETTINGS};
+
+/// A killed host leaves `consumer:ids` one interval after its last heartbeat expired; 10 s are promised,
+/// and one of them is for a busy Redis and a slow script.
+const BEAT_TOTAL_MAX: Duration = Duration::from_secs(9);
+
+/// What is wrong with values that are valid each for itself.
+pub(super) fn problems(loaded: &Loaded) -> Vec<String> {
+    let config = &loaded.config;
+    let (intake, registry, redis) = (&config.intake, &config.registry, &config.redis);
+    let mut check = Check { loaded, problems: Vec::new() };
+
+    if let Err(problem) = redis_url::check(&redis.url) {
+        check.require(false, &["redis.url"], &problem);
+    }
+    check.require(
+        redis.cert_file.is_some() == redis.key_file.is_some(),
+        &["redis.cert_file", "redis.key_file"],
+        "a client certificate needs both files",
+    );
+    for (file, path) in [(&redis.ca_file, "redis.ca_file"), (&redis.cert_file, "redis.cert_file")] {
+        check.require(
+            file.is_none() || redis_url::is_tls(&redis.url),
+            &[path, "redis.url"],
+            "certificates are used with rediss:// only; change the URL or leave the file out",
+        );
+    }
+    if let Some(problem) = log_level_problem(&config.log_level) {
+        check.require(false, &["log_level"], &problem);
+    }
+    check.keys_differ();
+
+    // One lost heartbeat must not make a living host a dead one.
+    check.require(
+        registry.beat_ttl > 2 * registry.beat_interval,
+        &["registry.beat_ttl", "registry.beat_interval"],
+        "the validity must be more than twice the interval",
+    );
+    check.require(
+        registry.beat_ttl + registry.beat_interval <= BEAT_TOTAL_MAX,
+        &["registry.beat_ttl", "registry.beat_interval"],
+        "together they must be at most 9s, so that the list of consumers is true 10s after a host was killed",
+    );
+    // A standby learns of the death up to a lease after it, and its own view may be as old again.
+    check.require(
+        intake.standby_age_max > 2 * intake.lease_ttl,
+        &["intake.standby_age_max", "intake.lease_ttl"],
+        "a standby must keep messages for more than twice the lease, or else a takeover leaves a gap",
+    );
+    // A subscription that died silently is noticed after the silence, and its lease runs on after that.
+    check.require(
+        intake.standby_age_max > intake.silence_max + intake.lease_ttl,
+        &["intake.standby_age_max", "intake.silence_max", "intake.lease_ttl"],
+        "a standby must keep messages for longer than silence and lease together, or else a takeover leaves a gap",
+    );
+    check.require(
+        intake.silence_max >= 2 * intake.ping_interval,
+        &["intake.silence_max", "intake.ping_interval"],
+        "the silence must be at least twice the ping interval, or else a healthy subscription counts as dead",
+    );
+    check.require(
+        config.message.bytes_max <= intake.buffer_bytes_max,
+        &["message.bytes_max", "intake.buffer_bytes_max"],
+        "the buffer must hold the longest message",
+    );
+    check.problems
+}
+
+/// What a running host needs and other commands do without.
+pub(super) fn missing(loaded: &Loaded) -> Vec<String> {
+    let mut problems = Vec::new();
+    if loaded.config.plugin.is_none() {
+        problems.push(
+            "no plugin is named: give the file of a Wasm component with --plugin FILE, with HOST_PLUGIN, or as \
+             `plugin = \"FILE\"` in the configuration file"
+                .to_owned(),
+        );
+    }
+    if redis_url::is_masked(&loaded.config.redis.url) {
+        problems.push(format!(
+            "{}: the password in redis.url is masked (***), as `host config` prints it: put the URL with its \
+             password into HOST_REDIS, or write the password into the file",
+            loaded.source("redis.url")
+        ));
+    }
+    problems
+}
+
+/// What is valid and yet probably not meant.
+pub(super) fn warnings(loaded: &Loaded) -> Vec<String> {
+    let config = &loaded.config;
+    let mut warnings = Vec::new();
+    if config.dedup_window <= config.intake.standby_age_max + config.intake.lease_ttl {
+        warnings.push(format!(
+            "dedup_window ({}) is not longer than intake.standby_age_max and intake.lease_ttl together: when a \
+             standby takes the intake over, messages may be processed twice; raise --dedup-window",
+            humantime::format_duration(config.dedup_window)
+        ));
+    }
+    warnings
+}
+
+/// A misspelt level would be taken for the name of a module and switch everything else off.
+fn log_level_problem(level: &str) -> Option<String> {
+    const LEVELS: [&str; 6] = ["error", "warn", "info", "debug", "trace", "off"];
+    let levels = level.split(',').map(|directive| directive.rsplit('=').next().unwrap_or(directive).trim());
+    let wrong = levels.into_iter().find(|level| !LEVELS.contains(&level.to_lowercase().as_str()));
+    let directives = "or directives such as warn,host::intake=debug";
+    match (wrong, tracing_subscriber::EnvFilter::try_new(level)) {
+        (Some(wrong), _) => Some(format!("`{wrong}` must be one of {} {directives}", LEVELS.join(", "))),
+        (None, Err(error)) => Some(format!("{error}; it must be one of {} {directives}", LEVELS.join(", "))),
+        (None, Ok(_)) => None,
+    }
+}
+
+struct Check<'a> {
+    loaded: &'a Loaded,
+    problems: Vec<String>,
+}
+
+impl Check<'_> {
+    /// Notes a problem with these settings, each with its value and source, unless `holds`.
+    fn require(&mut self, holds: bool, paths: &[&str], problem: &str) {
+        if holds {
+            return;
+        }
+        let named = paths.iter().map(|path| {
+            let setting = SETTINGS.iter().find(|setting| setting.path() == *path);
+            let value = setting.and_then(|setting| self.loaded.shown(setting));
+            let value = value.map_or("not set".to_owned(), |value| format!("`{value}`"));
+            format!("{path} is {value} ({})", self.loaded.source(path))
+        });
+        let named = named.collect::<Vec<_>>().join(", ");
+        self.problems.push(format!("{named}: {problem}"));
+    }
+
+    /// Two kinds of data under one key would destroy each other.
+    fn keys_differ(&mut self) {
+        let keys: Vec<_> = SETTINGS
+            .iter()
+            .filter(|setting| setting.section == "keys" && !["channel", "group"].contains(&setting.key))
+            .map(|setting| (setting.path(), (setting.get)(&self.loaded.config)))
+            .collect();
+        for (index, (path, name)) in keys.iter().enumerate() {
+            if let Some((other, _)) = keys[..index].iter().find(|(_, other)| other == name) {
+                self.require(false, &[other, path], "two keys must not have the same name");
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_misspelt_log_level_is_refused() {
+        for level in ["info", "WARN", "off", "warn,host::intake=debug", "host=trace"] {
+            assert_eq!(log_level_problem(level), None, "{level}");
+        }
+        for level in ["inof", "", "warn,host::intake", "host=loud", "1 2"] {
+            assert!(log_level_problem(level).is_some(), "{level}");
+        }
+    }
+}

@@ -1,0 +1,204 @@
+//! Fetches deliveries for the consumers of this host, never more than they have room for, and takes over what
+//! dead hosts have left. It knows nothing of what the consumers do with them.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tracing::{info, warn};
+
+use crate::monitor::counters::Counters;
+use crate::redis::RedisError;
+use crate::redis::connection::{Connection, Link};
+use crate::redis::deliveries::{self, Delivery};
+use crate::redis::keys::Keys;
+use crate::redis::registry::hosts_alive;
+use crate::registry::Identity;
+
+/// Deliveries fetched at once, at most.
+const FETCH_MAX: usize = 64;
+
+/// Deliveries that wait in the host beyond one for each consumer, so that a consumer finds the next one when it has
+/// finished: one for each, but no more than this, because what waits here no other host can take.
+const AHEAD_MAX: u32 = 32;
+
+/// A delivery in this host, from its fetch until it is settled.
+#[derive(Debug)]
+pub struct Work {
+    /// The delivery.
+    pub delivery: Delivery,
+    in_work: InWork,
+    _room: OwnedSemaphorePermit,
+}
+
+impl Drop for Work {
+    fn drop(&mut self) {
+        self.in_work.entries().remove(&self.delivery.entry_id);
+    }
+}
+
+/// Ids of the inbox entries that this host works on.
+#[derive(Clone, Debug, Default)]
+struct InWork(Arc<Mutex<HashSet<String>>>);
+
+impl InWork {
+    fn entries(&self) -> MutexGuard<'_, HashSet<String>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Deliveries waiting for one of the host's consumers, whichever is free first.
+#[derive(Clone, Debug)]
+pub struct Queue(async_channel::Receiver<Work>);
+
+impl Queue {
+    /// The next delivery; `None` when the host stops.
+    pub async fn next(&self) -> Option<Work> {
+        self.0.recv().await.ok()
+    }
+
+    /// Closes the queue. What waits in it goes back: whoever takes the host's place will find it.
+    pub fn close(&self) {
+        self.0.close();
+        let mut waiting = 0;
+        while self.0.try_recv().is_ok() {
+            waiting += 1;
+        }
+        if waiting > 0 {
+            info!(deliveries = waiting, "handed back deliveries that no consumer had begun");
+        }
+    }
+}
+
+/// Fetches for the consumers of one host.
+#[derive(Debug)]
+pub struct Fetcher {
+    link: Link,
+    keys: Keys,
+    identity: Identity,
+    counters: Arc<Counters>,
+    takeover_interval: Duration,
+    room: Arc<Semaphore>,
+    in_work: InWork,
+    queue: async_channel::Sender<Work>,
+}
+
+impl Fetcher {
+    /// A fetcher on a connection that nobody else uses, because fetching blocks it; and the queue that it fills.
+    #[must_use]
+    pub fn new(
+        link: Link,
+        keys: Keys,
+        identity: Identity,
+        counters: Arc<Counters>,
+        takeover_interval: Duration,
+        consumers: u32,
+    ) -> (Fetcher, Queue) {
+        let (queue, receiver) = async_channel::unbounded(); // bounded by `room`
+        let room = Arc::new(Semaphore::new((consumers + consumers.min(AHEAD_MAX)) as usize));
+        let in_work = InWork::default();
+        (Fetcher { link, keys, identity, counters, takeover_interval, room, in_work, queue }, Queue(receiver))
+    }
+
+    /// Fetches for ever.
+    pub async fn run(&self) {
+        let mut looked_for_dead = None;
+        loop {
+            let Some(room) = self.wait_for_room().await else {
+                return;
+            };
+            let looked: Option<Instant> = looked_for_dead;
+            let permits = room.num_permits();
+            let deliveries = if looked.is_none_or(|looked| looked.elapsed() >= self.takeover_interval) {
+                looked_for_dead = Some(Instant::now());
+                self.link
+                    .repeat("look for deliveries of dead hosts", move |mut connection| async move {
+                        self.left_behind(&mut connection, permits).await
+                    })
+                    .await
+            } else {
+                self.link
+                    .repeat("fetch from the inbox", move |mut connection| async move {
+                        self.fetch(&mut connection, permits).await
+                    })
+                    .await
+            };
+            self.enqueue(deliveries, room);
+        }
+    }
+
+    /// Room for at least one delivery; `None` when the host stops.
+    async fn wait_for_room(&self) -> Option<OwnedSemaphorePermit> {
+        let mut room = self.room.clone().acquire_owned().await.ok()?;
+        let more = self.room.available_permits().min(FETCH_MAX - 1);
+        if let Ok(more) = self.room.clone().try_acquire_many_owned(u32::try_from(more).unwrap_or(0)) {
+            room.merge(more);
+        }
+        Some(room)
+    }
+
+    fn enqueue(&self, deliveries: Vec<Delivery>, mut room: OwnedSemaphorePermit) {
+        for delivery in deliveries {
+            // Taken over from this host's own former self, and still in work here.
+            if !self.in_work.entries().insert(delivery.entry_id.clone()) {
+                continue;
+            }
+            let Some(one) = room.split(1) else { return };
+            let work = Work { delivery, in_work: self.in_work.clone(), _room: one };
+            // Fails when the host stops; then the delivery goes back like all that wait.
+            let _ = self.queue.try_send(work);
+        }
+    }
+
+    async fn fetch(&self, connection: &mut Connection, room: usize) -> Result<Vec<Delivery>, RedisError> {
+        let host_id = self.identity.host_id();
+        let fetched = deliveries::fetch(connection, &self.keys, &host_id, room, self.takeover_interval).await;
+        match fetched {
+            Err(error) if error.code() == Some("NOGROUP") => {
+                warn!(inbox = self.keys.inbox, "the inbox was deleted; making a new one");
+                deliveries::ensure_group(connection, &self.keys).await?;
+                Ok(Vec::new())
+            }
+            fetched => fetched,
+        }
+    }
+
+    /// Deliveries of hosts that are dead, and deliveries handed to this host whose hand-over got lost on the way.
+    async fn left_behind(&self, connection: &mut Connection, room: usize) -> Result<Vec<Delivery>, RedisError> {
+        let own = self.identity.host_id();
+        // Owners before hosts: a host registers before it fetches, so whoever is an owner was registered by then.
+        let owners = match deliveries::owners(connection, &self.keys).await {
+            Err(error) if matches!(error.code(), Some("NOGROUP" | "ERR")) => return Ok(Vec::new()),
+            owners => owners?,
+        };
+        let alive = hosts_alive(connection, &self.keys).await?;
+        for owner in owners {
+            if owner.name == *own {
+                if owner.pending > self.in_work.entries().len() {
+                    let lost = deliveries::fetched_before(connection, &self.keys, &own).await?;
+                    let mut lost = self.not_in_work(lost);
+                    lost.truncate(room);
+                    if !lost.is_empty() {
+                        info!(deliveries = lost.len(), "found deliveries that got lost between Redis and this host");
+                        return Ok(lost);
+                    }
+                }
+            } else if !alive.contains(&owner.name) {
+                let taken = deliveries::take_over(connection, &self.keys, &owner.name, &own, room).await?;
+                if !taken.is_empty() {
+                    info!(deliveries = taken.len(), from = owner.name, "took deliveries of a dead host over");
+                    self.counters.taken_over.add(taken.len());
+                    return Ok(taken);
+                }
+            }
+        }
+        Ok(Vec::new())
+    }
+
+    fn not_in_work(&self, mut found: Vec<Delivery>) -> Vec<Delivery> {
+        let in_work = self.in_work.entries();
+        found.retain(|delivery| !in_work.contains(&delivery.entry_id));
+        found
+    }
+}

@@ -1,0 +1,218 @@
+//! A running host: what is started in which order, and stopped in which.
+//! It wires the parts together and does none of their work.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::runtime::{Builder, Runtime};
+use tokio::task::JoinSet;
+use tracing::{info, warn};
+
+use crate::config::Config;
+use crate::consumer::fetch::{Fetcher, Queue};
+use crate::consumer::{self, Consumer};
+use crate::intake::Intake;
+use crate::intake::pace::Pace;
+use crate::monitor::counters::Counters;
+use crate::monitor::report::Reporter;
+use crate::plugin::{Engine, Failure, LoadError, Plugin};
+use crate::redis::checks::{self, CheckError};
+use crate::redis::connection::{Connector, ConnectorError, Link};
+use crate::redis::deliveries::ensure_group;
+use crate::redis::keys::Keys;
+use crate::registry::{Identity, Registry};
+
+/// How long a stop may take beyond its drain: appending what was received, leaving the registry.
+const FAREWELL_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Why a host did not run, or not to its end.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// No plugin was named.
+    #[error("no plugin is given; name a Wasm component with --plugin FILE or plugin = \"FILE\" in the configuration")]
+    NoPlugin,
+    /// The connection to Redis cannot be described.
+    #[error(transparent)]
+    Connector(#[from] ConnectorError),
+    /// Redis cannot be used.
+    #[error(transparent)]
+    Redis(#[from] CheckError),
+    /// The plugin cannot be used.
+    #[error(transparent)]
+    Plugin(#[from] LoadError),
+    /// A consumer's instance of the plugin cannot be made.
+    #[error("cannot start the consumers: {0}")]
+    Consumers(#[from] Failure),
+    /// The system gives no threads.
+    #[error("cannot start the host's threads: {0}")]
+    Threads(#[from] std::io::Error),
+}
+
+/// What a host did.
+#[derive(Clone, Copy, Debug)]
+pub struct Summary {
+    /// Messages settled.
+    pub processed: u64,
+    /// Messages whose id had been claimed before.
+    pub duplicates: u64,
+    /// Dead letters written.
+    pub dead_letters: u64,
+    /// Messages that found the intake's buffer full.
+    pub shed: u64,
+}
+
+/// Runs a host until `shutdown` resolves, then stops it in order.
+///
+/// To be called on a runtime with one thread: the consumers get threads of their own, so that fetching and
+/// beating never wait for a plugin.
+///
+/// # Errors
+/// When it cannot start. Once it runs it goes on whatever happens to Redis.
+pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<Summary, RunError> {
+    let path = config.plugin.clone().ok_or(RunError::NoPlugin)?;
+    let connector = Connector::new(&config.redis)?;
+    let keys: Keys = Arc::new(config.keys.clone());
+    let checked = checks::check(&connector, &keys).await?;
+    let engine = Engine::new(&config.plugin_limits, config.consumers)?;
+    let plugin = engine.load(&path).await?;
+    info!(redis = connector.address(), server = checked.server, plugin = %path.display(), digest = plugin.digest(), "starting");
+    advise(&config, &checked);
+    let running = Running::start(config, connector, keys, plugin).await?;
+    running.until(shutdown).await;
+    Ok(running.stop().await)
+}
+
+/// What an operator should know before anything is lost.
+fn advise(config: &Config, checked: &checks::Checked) {
+    if config.output.length_max == 0 {
+        info!(
+            "no result is ever trimmed from {}; whoever reads it should trim it, or bound it with --max-output-length N",
+            config.keys.output
+        );
+    }
+    if let Some(policy) = &checked.evicting_policy {
+        warn!(
+            policy,
+            "Redis may evict claims under this maxmemory-policy, and then a message can be processed twice; use noeviction"
+        );
+    }
+}
+
+/// All parts of a running host.
+struct Running {
+    config: Config,
+    counters: Arc<Counters>,
+    registry: Arc<Registry>,
+    queue: Queue,
+    intake: Intake,
+    /// Heartbeat, fetching and reports: everything on the caller's thread.
+    tasks: JoinSet<()>,
+    consumers: JoinSet<()>,
+    workers: Runtime,
+}
+
+impl Running {
+    async fn start(config: Config, connector: Connector, keys: Keys, plugin: Plugin) -> Result<Running, RunError> {
+        let started = Instant::now();
+        let counters = Arc::new(Counters::default());
+        let pace = Arc::new(Pace::default());
+        let identity = Identity::fresh();
+        let link = |name| Link::new(name, connector.clone(), counters.clone());
+        let control = link("control");
+        let names = &keys;
+        control
+            .repeat("create the inbox", move |mut connection| async move { ensure_group(&mut connection, names).await })
+            .await;
+
+        let workers = Builder::new_multi_thread().thread_name("consumer").enable_all().build()?;
+        let takeover_interval = config.registry.takeover_interval;
+        let (fetcher, queue) = Fetcher::new(
+            link("fetch"),
+            keys.clone(),
+            identity.clone(),
+            counters.clone(),
+            takeover_interval,
+            config.consumers,
+        );
+        let shared = Arc::new(consumer::Shared {
+            keys: keys.clone(),
+            output: config.output.clone(),
+            dedup_window: config.dedup_window,
+            identity: identity.clone(),
+            plugin,
+            pace: pace.clone(),
+            counters: counters.clone(),
+        });
+        let links: Vec<Arc<Link>> = (0..workers.metrics().num_workers()).map(|_| Arc::new(link("consumers"))).collect();
+        let mut ready = Vec::new();
+        for number in 1..=config.consumers {
+            let link = links[number as usize % links.len()].clone();
+            ready.push(Consumer::start(number, shared.clone(), link).await?);
+        }
+        let registry = Registry::join(
+            control,
+            keys.clone(),
+            config.registry.clone(),
+            config.consumers,
+            identity.clone(),
+            pace.clone(),
+        );
+        let registry = Arc::new(registry.await);
+        let mut consumers = JoinSet::new();
+        for consumer in ready {
+            consumers.spawn_on(consumer.run(queue.clone()), workers.handle());
+        }
+        let mut intake = Intake::start(&config, &connector, &keys, &identity, &pace, &counters)?;
+
+        let mut tasks = JoinSet::new();
+        let beating = registry.clone();
+        tasks.spawn(async move { beating.run().await });
+        tasks.spawn(async move { fetcher.run().await });
+        intake.ready().await;
+        let (every, format) = (config.report_interval, config.log_format);
+        let reporter =
+            Reporter { connector, keys, identity: identity.clone(), counters: counters.clone(), every, format };
+        tasks.spawn(async move { reporter.run().await });
+        info!(host = %identity.host_id(), consumers = config.consumers, after_ms = started.elapsed().as_millis(), "ready");
+        Ok(Running { config, counters, registry, queue, intake, tasks, consumers, workers })
+    }
+
+    async fn until(&self, shutdown: impl Future<Output = ()>) {
+        shutdown.await;
+        info!("stopping");
+    }
+
+    /// Stops fetching, finishes what is in work, hands the intake over, takes the ids off the list.
+    async fn stop(mut self) -> Summary {
+        self.queue.close();
+        let drained = tokio::time::timeout(self.config.drain_timeout, async {
+            while self.consumers.join_next().await.is_some() {}
+        });
+        if drained.await.is_err() {
+            let consumers = self.consumers.len();
+            warn!(
+                consumers,
+                "not finished within the drain timeout of {:?}; their deliveries are handed back",
+                self.config.drain_timeout
+            );
+            self.consumers.abort_all();
+        }
+        if tokio::time::timeout(FAREWELL_TIMEOUT, self.intake.stop()).await.is_err() {
+            warn!("could not append everything that was received: Redis does not take it");
+        }
+        // The heartbeat must not join again what leaves here.
+        self.tasks.shutdown().await;
+        self.registry.leave(FAREWELL_TIMEOUT).await;
+        self.workers.shutdown_background();
+        let counters = &self.counters;
+        let summary = Summary {
+            processed: counters.processed.get(),
+            duplicates: counters.duplicates.get(),
+            dead_letters: counters.dead_letters.get(),
+            shed: counters.shed.get(),
+        };
+        let Summary { processed, duplicates, dead_letters, shed } = summary;
+        info!(processed, duplicates, dead_letters, shed, "stopped");
+        summary
+    }
+}

@@ -1,0 +1,118 @@
+//! Receives from Pub/Sub and appends to the inbox. One host of the group is active, the others stand by with
+//! what they received during the last seconds. It knows nothing of consumers beyond their pace.
+//!
+//! It has a thread of its own: whatever the plugins do, the subscription is drained.
+
+mod append;
+mod buffer;
+pub mod pace;
+mod receive;
+mod round;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+
+use tokio::sync::{Notify, watch};
+
+use crate::config::Config;
+use crate::monitor::counters::Counters;
+use crate::redis::connection::Connector;
+use crate::redis::keys::Keys;
+use crate::registry::Identity;
+use append::Append;
+use buffer::Buffer;
+use pace::Pace;
+use receive::Receiver;
+
+/// What the receiving and the appending side share.
+struct Shared {
+    buffer: Mutex<Buffer>,
+    /// Something was added to the buffer.
+    arrived: Notify,
+    /// Whether there is a subscription.
+    subscribed: watch::Sender<bool>,
+    counters: Arc<Counters>,
+}
+
+impl Shared {
+    fn buffer(&self) -> MutexGuard<'_, Buffer> {
+        // Nothing panics while it holds the lock; and if it did, the messages are as good as before.
+        self.buffer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A running intake.
+#[derive(Debug)]
+pub struct Intake {
+    thread: Option<JoinHandle<()>>,
+    stop: watch::Sender<bool>,
+    subscribed: watch::Receiver<bool>,
+    done: watch::Receiver<bool>,
+}
+
+impl Intake {
+    /// Starts the intake's thread.
+    ///
+    /// # Errors
+    /// When the system gives no thread.
+    pub fn start(
+        config: &Config,
+        connector: &Connector,
+        keys: &Keys,
+        identity: &Identity,
+        pace: &Arc<Pace>,
+        counters: &Arc<Counters>,
+    ) -> std::io::Result<Intake> {
+        let (subscribed, subscribed_seen) = watch::channel(false);
+        let (stop, stop_seen) = watch::channel(false);
+        let (finished, done) = watch::channel(false);
+        let shared = Arc::new(Shared {
+            buffer: Mutex::new(Buffer::new(config.intake.buffer_bytes_max)),
+            arrived: Notify::new(),
+            subscribed,
+            counters: counters.clone(),
+        });
+        let receiver = Receiver {
+            connector: connector.clone(),
+            channel: keys.channel.clone(),
+            config: config.intake.clone(),
+            shared: shared.clone(),
+        };
+        let append = Append {
+            connector: connector.clone(),
+            keys: keys.clone(),
+            intake: config.intake.clone(),
+            delivery: config.delivery.clone(),
+            message: config.message.clone(),
+            output: config.output.clone(),
+            identity: identity.clone(),
+            pace: pace.clone(),
+            shared,
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let thread = std::thread::Builder::new().name("intake".into()).spawn(move || {
+            runtime.block_on(async {
+                tokio::select! {
+                    () = receiver.run() => {}
+                    () = append.run(stop_seen) => {}
+                }
+            });
+            finished.send_replace(true);
+        })?;
+        Ok(Intake { thread: Some(thread), stop, subscribed: subscribed_seen, done })
+    }
+
+    /// Returns once the subscription is confirmed for the first time.
+    pub async fn ready(&mut self) {
+        let _ = self.subscribed.wait_for(|subscribed| *subscribed).await;
+    }
+
+    /// Appends what is left, lets the lease go and ends the subscription.
+    pub async fn stop(mut self) {
+        self.stop.send_replace(true);
+        let _ = self.done.wait_for(|done| *done).await;
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}

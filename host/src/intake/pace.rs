@@ -1,0 +1,104 @@
+//! How many messages go into one delivery. It decides from numbers it is given and touches nothing.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use crate::config::DeliveryConfig;
+
+/// Until the plugin's speed is known, a delivery has at most so many messages: should the plugin be slow,
+/// the first deliveries do not hold messages up for seconds.
+const UNKNOWN_SPEED_MESSAGES_MAX: u64 = 16;
+
+/// A delivery of less work than this costs more to hand over than to do.
+const WORTHWHILE_NS: u64 = 20_000;
+
+/// What is known about the group's speed, shared by the parts that learn it and the one that uses it.
+#[derive(Debug, Default)]
+pub struct Pace {
+    /// Consumers alive over all hosts.
+    consumers: AtomicU64,
+    /// Time that the plugin takes for a message, a moving average in nanoseconds; 0 while unknown.
+    message_ns: AtomicU64,
+}
+
+impl Pace {
+    /// Tells how many consumers are alive over all hosts.
+    pub fn set_consumers(&self, consumers: u64) {
+        self.consumers.store(consumers, Ordering::Relaxed);
+    }
+
+    /// Tells how long the plugin took for so many messages.
+    pub fn observe(&self, messages: usize, took: Duration) {
+        let Some(mean) = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX).checked_div(messages as u64) else {
+            return;
+        };
+        let old = self.message_ns.load(Ordering::Relaxed);
+        let new = if old == 0 { mean } else { old - old / 8 + mean / 8 };
+        // Two consumers may overwrite each other; an average can bear it.
+        self.message_ns.store(new.max(1), Ordering::Relaxed);
+    }
+
+    /// Messages for the next delivery when so many wait: an equal share for every consumer, but neither so
+    /// little that handing over costs more than the work nor more than `time_target` of work.
+    #[must_use]
+    pub fn delivery_messages(&self, waiting: usize, config: &DeliveryConfig) -> usize {
+        let consumers = self.consumers.load(Ordering::Relaxed).max(1);
+        let share = (waiting as u64).div_ceil(consumers);
+        let (least, most) = match self.message_ns.load(Ordering::Relaxed) {
+            0 => (1, UNKNOWN_SPEED_MESSAGES_MAX),
+            message_ns => {
+                let target_ns = u64::try_from(config.time_target.as_nanos()).unwrap_or(u64::MAX);
+                (WORTHWHILE_NS / message_ns, target_ns / message_ns)
+            }
+        };
+        let most = most.clamp(1, u64::from(config.messages_max));
+        usize::try_from(share.max(least).clamp(1, most)).unwrap_or(usize::MAX)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CONFIG: DeliveryConfig =
+        DeliveryConfig { messages_max: 128, bytes_max: 1 << 20, time_target: Duration::from_millis(50) };
+
+    fn pace(consumers: u64, message: Duration) -> Pace {
+        let pace = Pace::default();
+        pace.set_consumers(consumers);
+        pace.observe(1, message);
+        pace
+    }
+
+    #[test]
+    fn consumers_share_a_small_burst_and_a_flood_fills_deliveries() {
+        let pace = pace(10, Duration::from_micros(5));
+        assert_eq!(pace.delivery_messages(1, &CONFIG), 4);
+        assert_eq!(pace.delivery_messages(100, &CONFIG), 10);
+        assert_eq!(pace.delivery_messages(1_000, &CONFIG), 100);
+        assert_eq!(pace.delivery_messages(100_000, &CONFIG), 128);
+    }
+
+    #[test]
+    fn a_slow_plugin_gets_no_more_than_its_time() {
+        assert_eq!(pace(10, Duration::from_millis(10)).delivery_messages(100_000, &CONFIG), 5);
+        assert_eq!(pace(10, Duration::from_secs(1)).delivery_messages(100_000, &CONFIG), 1);
+    }
+
+    #[test]
+    fn an_unknown_plugin_begins_with_small_deliveries() {
+        let pace = Pace::default();
+        assert_eq!(pace.delivery_messages(100_000, &CONFIG), 16);
+        pace.observe(0, Duration::from_secs(1));
+        assert_eq!(pace.delivery_messages(3, &CONFIG), 3);
+    }
+
+    #[test]
+    fn the_average_follows_the_plugin() {
+        let pace = pace(1, Duration::from_millis(10));
+        for _ in 0..50 {
+            pace.observe(128, Duration::from_micros(128));
+        }
+        assert_eq!(pace.delivery_messages(100_000, &CONFIG), 128);
+    }
+}

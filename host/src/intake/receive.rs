@@ -1,0 +1,142 @@
+//! The subscription: always there, always drained, and known to be alive.
+//! It fills the buffer and knows nothing of what becomes of it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use tokio::task::JoinSet;
+use tokio::time::{MissedTickBehavior, interval};
+use tracing::{info, warn};
+
+use super::Shared;
+use crate::config::IntakeConfig;
+use crate::monitor::throttle::Throttle;
+use crate::redis::backoff::Backoff;
+use crate::redis::connection::Connector;
+use crate::redis::subscription::{Chunk, Pinger, Subscription, subscribe};
+
+/// Keeps the subscription for ever.
+pub(super) struct Receiver {
+    pub(super) connector: Connector,
+    pub(super) channel: String,
+    pub(super) config: IntakeConfig,
+    pub(super) shared: Arc<Shared>,
+}
+
+impl Receiver {
+    /// Subscribes, receives, and subscribes again whenever the connection has ended. Never returns.
+    pub(super) async fn run(&self) {
+        let mut backoff = Backoff::default();
+        // When the last subscription was last known to be alive.
+        let mut lost: Option<Instant> = None;
+        loop {
+            match subscribe(&self.connector, &self.channel).await {
+                Ok(subscription) => {
+                    backoff.reset();
+                    self.subscribed(lost);
+                    let (last_heard, why) = self.receive(subscription).await;
+                    self.shared.subscribed.send_replace(false);
+                    warn!(channel = self.channel, "the subscription ended: {why}; subscribing again");
+                    lost = Some(last_heard);
+                }
+                Err(error) => {
+                    if backoff.attempts() > 0 {
+                        let (channel, address) = (&self.channel, self.connector.address());
+                        warn!(
+                            channel,
+                            address,
+                            attempts = backoff.attempts(),
+                            "could not subscribe, trying again: {error}"
+                        );
+                    }
+                    backoff.wait().await;
+                }
+            }
+        }
+    }
+
+    fn subscribed(&self, lost: Option<Instant>) {
+        if let Some(lost) = lost {
+            let gap = lost.elapsed();
+            let counters = &self.shared.counters;
+            counters.reconnects.add(1);
+            counters.gaps.add(1);
+            counters.gap_ms.add(usize::try_from(gap.as_millis()).unwrap_or(usize::MAX));
+            warn!(
+                channel = self.channel,
+                gap_ms = gap.as_millis(),
+                "subscribed again; what was published meanwhile is lost unless another host was subscribed"
+            );
+        } else {
+            info!(channel = self.channel, address = self.connector.address(), "subscribed");
+        }
+        self.shared.subscribed.send_replace(true);
+    }
+
+    /// Receives until the subscription has ended, and returns when it was last known to be alive, and why it ended.
+    async fn receive(&self, mut subscription: Subscription) -> (Instant, &'static str) {
+        let pongs = Arc::new(AtomicU64::new(0));
+        let mut pinging = JoinSet::new(); // aborted when dropped
+        pinging.spawn(ping_for_ever(subscription.pinger(), self.config.ping_interval, pongs.clone()));
+
+        let mut last_heard = Instant::now();
+        let (mut last_pongs, mut silent_ticks) = (0, 0);
+        let silent_ticks_max = self.config.silence_max.div_duration_f64(self.config.ping_interval).ceil();
+        // After a pause of the whole process the ticks that were missed do not count as silence.
+        let mut ticks = interval(self.config.ping_interval);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut sheds = Throttle::default();
+        loop {
+            tokio::select! {
+                biased;
+                chunk = subscription.next() => {
+                    let Some(chunk) = chunk else { return (last_heard, "the connection was closed") };
+                    last_heard = Instant::now();
+                    silent_ticks = 0;
+                    self.keep(&chunk, last_heard, &mut sheds);
+                }
+                _ = ticks.tick() => {
+                    let pongs = pongs.load(Ordering::Relaxed);
+                    if pongs != last_pongs {
+                        last_heard = Instant::now();
+                        (last_pongs, silent_ticks) = (pongs, 0);
+                        continue;
+                    }
+                    silent_ticks += 1;
+                    if f64::from(silent_ticks) > silent_ticks_max {
+                        return (last_heard, "the server answers no ping");
+                    }
+                }
+            }
+        }
+    }
+
+    fn keep(&self, chunk: &Chunk, now: Instant, sheds: &mut Throttle) {
+        let shed = self.shared.buffer().push(chunk.payloads(), now);
+        let counters = &self.shared.counters;
+        counters.received.add(chunk.len());
+        if shed > 0 {
+            counters.shed.add(shed);
+            if let Some(unlogged) = sheds.permit() {
+                let (buffer_bytes_max, shed_so_far) = (self.config.buffer_bytes_max, counters.shed.get());
+                warn!(
+                    shed,
+                    unlogged,
+                    shed_so_far,
+                    buffer_bytes_max,
+                    "the intake's buffer is full and messages are shed: Redis takes them more slowly than they arrive"
+                );
+            }
+        }
+        self.shared.arrived.notify_one();
+    }
+}
+
+/// Asks for a sign of life, again an interval after each answer, until the connection has ended.
+async fn ping_for_ever(mut pinger: Pinger, every: Duration, pongs: Arc<AtomicU64>) {
+    while pinger.ping().await.is_ok() {
+        pongs.fetch_add(1, Ordering::Relaxed);
+        tokio::time::sleep(every).await;
+    }
+}

@@ -1,0 +1,132 @@
+//! One round of appending: waiting messages cut into deliveries, and what is no message into dead letters.
+//! It decides and encodes; it sends nothing.
+
+use tracing::warn;
+
+use super::buffer::Buffer;
+use super::pace::Pace;
+use crate::config::{DeliveryConfig, MessageLimits};
+use crate::dead_letter::DeadLetter;
+use crate::message;
+use crate::monitor::throttle::Throttle;
+use crate::redis::entries::Entries;
+
+/// Bytes and messages of a round, at most: what Redis swallows in a few milliseconds, so that a round in flight
+/// delays neither the lease's renewal nor the other commands.
+const ROUND_BYTES_MAX: usize = 2 << 20;
+const ROUND_MESSAGES_MAX: usize = 8_192;
+
+/// What goes to Redis in one transaction. Reused from round to round.
+#[derive(Debug, Default)]
+pub struct Round {
+    /// Entries for the inbox.
+    pub deliveries: Entries,
+    /// Entries for the dead letters.
+    pub dead_letters: Entries,
+    /// Messages of the buffer that the round covers.
+    pub messages: usize,
+    refusals: Throttle,
+}
+
+impl Round {
+    /// Covers the oldest waiting messages, as many as fit.
+    pub fn fill(
+        &mut self,
+        buffer: &Buffer,
+        pace: &Pace,
+        delivery: &DeliveryConfig,
+        limits: &MessageLimits,
+        host_id: &str,
+    ) {
+        self.deliveries.clear();
+        self.dead_letters.clear();
+        self.messages = 0;
+        let messages_max = pace.delivery_messages(buffer.len(), delivery);
+        let (mut round_bytes, mut messages, mut bytes) = (0, 0, 0);
+        for payload in buffer.iter() {
+            if self.messages == ROUND_MESSAGES_MAX || round_bytes > ROUND_BYTES_MAX {
+                break;
+            }
+            self.messages += 1;
+            round_bytes += payload.len();
+            match message::read_id(payload, limits) {
+                Ok(id) => {
+                    if messages == messages_max || (messages > 0 && bytes + payload.len() > delivery.bytes_max) {
+                        self.deliveries.finish();
+                        (messages, bytes) = (0, 0);
+                    }
+                    self.deliveries.field(&id, payload);
+                    messages += 1;
+                    bytes += payload.len();
+                }
+                Err(refusal) => self.refuse(payload, &refusal, host_id),
+            }
+        }
+        if messages > 0 {
+            self.deliveries.finish();
+        }
+    }
+
+    fn refuse(&mut self, payload: &[u8], refusal: &message::Refusal, host_id: &str) {
+        if let Some(unlogged) = self.refusals.permit() {
+            warn!(reason = %refusal.reason, bytes = payload.len(), unlogged, "{refusal}; it is kept as a dead letter");
+        }
+        DeadLetter {
+            message_id: None,
+            payload,
+            reason: refusal.reason,
+            error: &refusal.sentence,
+            attempts: 0,
+            host_id,
+            consumer_id: None,
+            plugin_digest: None,
+        }
+        .write_to(&mut self.dead_letters);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use super::*;
+
+    const LIMITS: MessageLimits = MessageLimits { bytes_max: 1000, depth_max: 8 };
+
+    fn rounds(payloads: &[&str], delivery: &DeliveryConfig) -> (Vec<usize>, usize) {
+        let mut buffer = Buffer::new(1 << 20);
+        buffer.push(payloads.iter().map(|payload| payload.as_bytes()), Instant::now());
+        let pace = Pace::default();
+        pace.set_consumers(2);
+        let mut round = Round::default();
+        round.fill(&buffer, &pace, delivery, &LIMITS, "host");
+        assert_eq!(round.messages, payloads.len());
+        let sizes = round.deliveries.iter_sizes().map(|values| values / 2).collect();
+        (sizes, round.dead_letters.len())
+    }
+
+    #[test]
+    fn messages_are_shared_out_and_the_rest_become_dead_letters() {
+        let delivery = DeliveryConfig { messages_max: 128, bytes_max: 1 << 20, time_target: Duration::from_millis(50) };
+        let (sizes, dead) = rounds(
+            &[
+                r#"{"message_id":1}"#,
+                "rubbish",
+                r#"{"message_id":2}"#,
+                r#"{"message_id":3}"#,
+                "{}",
+                r#"{"message_id":4}"#,
+            ],
+            &delivery,
+        );
+        assert_eq!((sizes, dead), (vec![3, 1], 2));
+    }
+
+    #[test]
+    fn a_delivery_is_bounded_in_bytes_but_never_empty() {
+        let delivery = DeliveryConfig { messages_max: 128, bytes_max: 40, time_target: Duration::from_millis(50) };
+        let large = format!(r#"{{"message_id":1,"x":"{}"}}"#, "y".repeat(100));
+        let (sizes, dead) = rounds(&[&large, r#"{"message_id":2}"#, r#"{"message_id":3}"#, &large], &delivery);
+        assert_eq!((sizes, dead), (vec![1, 2, 1], 0));
+    }
+}

@@ -1,0 +1,285 @@
+//! What was published: whether it is a message, and its id.
+//! It knows JSON and nothing of where the bytes came from or go to.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde_json::value::RawValue;
+
+use crate::config::MessageLimits;
+
+/// Longest message id, in bytes of its text.
+pub const ID_BYTES_MAX: usize = 512;
+
+/// Why a message was given up on. The names are part of the contract with whoever reads dead letters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Reason {
+    /// Longer than the limit.
+    TooBig,
+    /// Not UTF-8.
+    NotUtf8,
+    /// Not JSON.
+    NotJson,
+    /// JSON, but not an object.
+    NotAnObject,
+    /// More objects and arrays inside each other than the limit.
+    TooDeep,
+    /// No property `message_id`.
+    NoId,
+    /// An id that is empty, or neither a string nor a number, or given twice.
+    BadId,
+    /// An id of more than [`ID_BYTES_MAX`] bytes.
+    IdTooLong,
+    /// The plugin returned an error.
+    PluginFailed,
+    /// The plugin trapped.
+    PluginTrapped,
+    /// The plugin took longer than its limit.
+    PluginTimedOut,
+    /// The plugin asked for more memory than its limit.
+    PluginMemory,
+    /// The plugin rejected the message.
+    PluginRejected,
+    /// The plugin asked for another attempt and none is left.
+    PluginRetried,
+    /// The plugin's result is not a JSON object, or too large.
+    BadResult,
+}
+
+impl Reason {
+    /// The name that stands in a dead letter.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Reason::TooBig => "too-big",
+            Reason::NotUtf8 => "not-utf8",
+            Reason::NotJson => "not-json",
+            Reason::NotAnObject => "not-an-object",
+            Reason::TooDeep => "too-deep",
+            Reason::NoId => "no-id",
+            Reason::BadId => "bad-id",
+            Reason::IdTooLong => "id-too-long",
+            Reason::PluginFailed => "plugin-failed",
+            Reason::PluginTrapped => "plugin-trapped",
+            Reason::PluginTimedOut => "plugin-timed-out",
+            Reason::PluginMemory => "plugin-memory",
+            Reason::PluginRejected => "plugin-rejected",
+            Reason::PluginRetried => "plugin-retried",
+            Reason::BadResult => "bad-result",
+        }
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A payload that is no message.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{sentence}")]
+pub struct Refusal {
+    /// Its place in the fixed set.
+    pub reason: Reason,
+    /// What is wrong and what would be right, for people.
+    pub sentence: String,
+}
+
+fn refuse(reason: Reason, sentence: impl Into<String>) -> Refusal {
+    Refusal { reason, sentence: sentence.into() }
+}
+
+/// Finds the id of a message, and with it whether the payload is one.
+///
+/// # Errors
+/// A [`Refusal`] when the payload is not a JSON object with a usable `message_id`.
+pub fn read_id<'a>(payload: &'a [u8], limits: &MessageLimits) -> Result<Cow<'a, str>, Refusal> {
+    if payload.len() > limits.bytes_max {
+        let sentence = format!("the message has {} bytes; the limit is {}", payload.len(), limits.bytes_max);
+        return Err(refuse(Reason::TooBig, sentence));
+    }
+    let text = std::str::from_utf8(payload).map_err(|error| {
+        let at = error.valid_up_to();
+        refuse(Reason::NotUtf8, format!("the message is not UTF-8: byte {at} begins no character"))
+    })?;
+    if depth_exceeds(payload, limits.depth_max) {
+        let sentence = format!("the message has more than {} objects and arrays inside each other", limits.depth_max);
+        return Err(refuse(Reason::TooDeep, sentence));
+    }
+    let Envelope { id, ids } = serde_json::from_str(text).map_err(|error| match error.classify() {
+        serde_json::error::Category::Data => {
+            refuse(Reason::NotAnObject, "the message is JSON but not an object; publish {\"message_id\": …, …}")
+        }
+        _ => refuse(Reason::NotJson, format!("the message is not JSON: {error}")),
+    })?;
+    let Some(id) = id else {
+        return Err(refuse(Reason::NoId, "the message has no property message_id"));
+    };
+    if ids > 1 {
+        return Err(refuse(Reason::BadId, "the message has the property message_id more than once"));
+    }
+    id_text(id.get())
+}
+
+/// The text of an id from its JSON: a string's characters, or a number as it was written.
+fn id_text(json: &str) -> Result<Cow<'_, str>, Refusal> {
+    let id = match json.as_bytes().first() {
+        Some(b'"') => {
+            let inner = &json[1..json.len() - 1];
+            if inner.contains('\\') {
+                let text: String = serde_json::from_str(json)
+                    .map_err(|error| refuse(Reason::BadId, format!("message_id is not a valid string: {error}")))?;
+                Cow::Owned(text)
+            } else {
+                Cow::Borrowed(inner)
+            }
+        }
+        Some(b'-' | b'0'..=b'9') => Cow::Borrowed(json),
+        _ => {
+            return Err(refuse(Reason::BadId, "message_id must be a string or a number"));
+        }
+    };
+    if id.is_empty() {
+        return Err(refuse(Reason::BadId, "message_id is empty"));
+    }
+    if id.len() > ID_BYTES_MAX {
+        let sentence = format!("message_id has {} bytes; the limit is {ID_BYTES_MAX}", id.len());
+        return Err(refuse(Reason::IdTooLong, sentence));
+    }
+    Ok(id)
+}
+
+/// Whether more than `depth_max` objects and arrays lie inside each other. Right for valid JSON; a text
+/// that is not JSON is found out by the parser, which skips values without recursion.
+fn depth_exceeds(json: &[u8], depth_max: u32) -> bool {
+    let opening = |byte: &u8| matches!(byte, b'{' | b'[');
+    if json.len() <= depth_max as usize || json.iter().filter(|byte| opening(byte)).count() <= depth_max as usize {
+        return false;
+    }
+    let (mut depth, mut in_string, mut escaped) = (0_u32, false, false);
+    for byte in json {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if in_string => escaped = true,
+            b'"' => in_string = !in_string,
+            b'{' | b'[' if !in_string => {
+                depth += 1;
+                if depth > depth_max {
+                    return true;
+                }
+            }
+            b'}' | b']' if !in_string => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    false
+}
+
+/// The one property of a message that the host looks at; everything else is checked for syntax and skipped.
+struct Envelope<'a> {
+    id: Option<&'a RawValue>,
+    ids: u32,
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Envelope<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Properties;
+
+        impl<'de> Visitor<'de> for Properties {
+            type Value = Envelope<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut envelope = Envelope { id: None, ids: 0 };
+                while let Some(IsId(is_id)) = map.next_key()? {
+                    if is_id {
+                        envelope.id = Some(map.next_value()?);
+                        envelope.ids += 1;
+                    } else {
+                        map.next_value::<IgnoredAny>()?;
+                    }
+                }
+                Ok(envelope)
+            }
+        }
+
+        deserializer.deserialize_map(Properties)
+    }
+}
+
+/// A property's name, reduced to the only thing that matters about it.
+struct IsId(bool);
+
+impl<'de> Deserialize<'de> for IsId {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Name;
+
+        impl Visitor<'_> for Name {
+            type Value = IsId;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a property name")
+            }
+
+            fn visit_str<E: serde::de::Error>(self, name: &str) -> Result<IsId, E> {
+                Ok(IsId(name == "message_id"))
+            }
+        }
+
+        deserializer.deserialize_str(Name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: MessageLimits = MessageLimits { bytes_max: 4096, depth_max: 8 };
+
+    fn id(json: &str) -> Result<String, Reason> {
+        read_id(json.as_bytes(), &LIMITS).map(Cow::into_owned).map_err(|refusal| refusal.reason)
+    }
+
+    #[test]
+    fn strings_and_numbers_are_ids() {
+        assert_eq!(id(r#"{"message_id":"a:b{c}d"}"#), Ok("a:b{c}d".into()));
+        assert_eq!(id(r#"{"x":[1,{"message_id":"inner"}],"message_id":"a\"\u00e9"}"#), Ok("a\"é".into()));
+        assert_eq!(id(r#" { "message_id" : 7 } "#), Ok("7".into()));
+        assert_eq!(id(r#"{"message_id":-1.50e3}"#), Ok("-1.50e3".into()));
+        assert_eq!(id(r#"{"message\u005fid":"escaped name"}"#), Ok("escaped name".into()));
+        assert_eq!(id(&format!(r#"{{"message_id":"{}"}}"#, "x".repeat(512))), Ok("x".repeat(512)));
+    }
+
+    #[test]
+    fn everything_else_is_refused_with_its_reason() {
+        assert_eq!(id(""), Err(Reason::NotJson));
+        assert_eq!(id("{"), Err(Reason::NotJson));
+        assert_eq!(id(r#"{"message_id":"1"} x"#), Err(Reason::NotJson));
+        assert_eq!(id(r#"{"message_id":"1","x":01}"#), Err(Reason::NotJson));
+        for json in ["[]", "1", "null", "\"message_id\"", "true"] {
+            assert_eq!(id(json), Err(Reason::NotAnObject), "{json}");
+        }
+        assert_eq!(id("{}"), Err(Reason::NoId));
+        for json in ["\"\"", "null", "true", "{}", "[\"1\"]", r#""\ud800""#] {
+            assert_eq!(id(&format!("{{\"message_id\":{json}}}")), Err(Reason::BadId), "{json}");
+        }
+        assert_eq!(id(r#"{"message_id":"1","message_id":"2"}"#), Err(Reason::BadId));
+        assert_eq!(id(&format!(r#"{{"message_id":"{}"}}"#, "x".repeat(513))), Err(Reason::IdTooLong));
+        assert_eq!(id(&format!(r#"{{"message_id":"{}"}}"#, "x".repeat(5000))), Err(Reason::TooBig));
+        assert_eq!(read_id(b"{\"message_id\":\"\xff\"}", &LIMITS).unwrap_err().reason, Reason::NotUtf8);
+    }
+
+    #[test]
+    fn depth_counts_objects_and_arrays_but_not_brackets_in_strings() {
+        let nested = |depth: usize| format!(r#"{{"message_id":"1","x":{}{}}}"#, "[".repeat(depth), "]".repeat(depth));
+        assert_eq!(id(&nested(7)), Ok("1".into()));
+        assert_eq!(id(&nested(8)), Err(Reason::TooDeep));
+        assert_eq!(id(r#"{"message_id":"1","x":"[[[[[[[[[[\"[[[["}"#), Ok("1".into()));
+        assert_eq!(id(r#"{"message_id":"1","x":[[],[],[],[],[],[],[],[],[]]}"#), Ok("1".into()));
+    }
+}

@@ -1,0 +1,174 @@
+//! The wasmtime engine: all of its tuning, and the thread that makes its clock tick.
+//! It knows no plugin and no message.
+
+use std::fmt;
+use std::sync::{Arc, mpsc};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use wasmtime::component::Component;
+use wasmtime::{Config, InstanceAllocationStrategy, OptLevel, PoolingAllocationConfig};
+
+use super::{LoadError, limits};
+use crate::config::PluginLimits;
+
+/// Time between two ticks of the epoch. A busy guest holds a worker thread for at most two of them.
+const TICK: Duration = Duration::from_millis(10);
+
+/// Stacks beyond one for each instance, while old and new instances live side by side.
+const SPARE_STACKS_MAX: u32 = 1_000;
+
+/// The wasmtime engine, one per process. Cheap to clone.
+#[derive(Clone)]
+pub struct Engine {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    /// Takes instances from slots that were reserved at the start. `None` where the system does not
+    /// give that much address space.
+    pooled: Option<wasmtime::Engine>,
+    /// Maps memory for each instance anew: slower to start, but without a bound on shape and number.
+    on_demand: wasmtime::Engine,
+    limits: PluginLimits,
+    _ticker: Ticker,
+}
+
+impl Engine {
+    /// An engine for `instances` instances at a time.
+    pub fn new(limits: &PluginLimits, instances: u32) -> Result<Engine, LoadError> {
+        let on_demand =
+            wasmtime::Engine::new(&configure(None)).map_err(|error| LoadError::Engine(format!("{error:#}")))?;
+        let pooled = wasmtime::Engine::new(&configure(Some(pool(limits, instances))))
+            .inspect_err(|error| {
+                tracing::warn!(
+                    "cannot reserve memory for {instances} plugin instances, so each will map its own, which makes \
+                     starting one slower: {error:#}"
+                );
+            })
+            .ok();
+        let ticking = pooled.iter().chain([&on_demand]).cloned().collect();
+        let ticker =
+            Ticker::start(ticking).map_err(|error| LoadError::Engine(format!("cannot start its clock: {error}")))?;
+        let limits = limits.clone();
+        Ok(Engine { inner: Arc::new(Inner { pooled, on_demand, limits, _ticker: ticker }) })
+    }
+
+    pub(super) fn limits(&self) -> &PluginLimits {
+        &self.inner.limits
+    }
+
+    /// Compiles a component: for the pool, or, when it does not fit a slot (a second memory, say), for
+    /// instances on demand. Takes up to seconds of processor time.
+    pub(super) fn compile(&self, bytes: &[u8]) -> wasmtime::Result<Component> {
+        if let Some(pooled) = &self.inner.pooled {
+            match Component::from_binary(pooled, bytes) {
+                Ok(component) => return Ok(component),
+                // Also the way of a broken component, whose error then comes from the second attempt.
+                Err(error) => tracing::debug!("the plugin does not fit a pool slot: {error:#}"),
+            }
+        }
+        Component::from_binary(&self.inner.on_demand, bytes)
+    }
+}
+
+impl fmt::Debug for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Engine").field("pooled", &self.inner.pooled.is_some()).finish_non_exhaustive()
+    }
+}
+
+/// All tuning of wasmtime, with the reason at every knob.
+fn configure(pool: Option<PoolingAllocationConfig>) -> Config {
+    let mut config = Config::new();
+
+    // Calls run one at a time in a store. The machinery for concurrent ones, on by default in some
+    // builds, doubles the cost of a call (2.1 µs instead of 1.1).
+    config.concurrency_support(false);
+
+    // Guests look at a counter at every loop and function entry, so that a busy one gives way to
+    // other tasks and can be ended. About a tenth of the price of fuel, which counts instructions.
+    config.epoch_interruption(true);
+
+    // Proposals that no language's components need today and that would add to what has to be
+    // trusted: garbage collection with all that rests on it, and threads.
+    config.wasm_gc(false);
+    config.wasm_function_references(false);
+    config.wasm_exceptions(false);
+    config.gc_support(false);
+    config.wasm_threads(false);
+
+    // A plugin is compiled once and called millions of times.
+    config.cranelift_opt_level(OptLevel::Speed);
+
+    // A fresh instance maps its initial memory instead of copying it: that of a Python plugin is
+    // tens of megabytes long. On by default; stands here because starting an instance rests on it.
+    config.memory_init_cow(true);
+
+    if let Some(pool) = pool {
+        config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
+    }
+    config
+}
+
+/// Slots for twice the instances, because old and new generations of a plugin live side by side
+/// while consumers switch, and a few for probes.
+fn pool(limits: &PluginLimits, instances: u32) -> PoolingAllocationConfig {
+    let slots = instances.saturating_mul(2).saturating_add(8);
+    let mut pool = PoolingAllocationConfig::new();
+    pool.total_component_instances(slots);
+
+    // Counters only, they reserve nothing. A Rust component has 3 or 4 core instances, one from a
+    // linked Python interpreter some tens.
+    pool.max_core_instances_per_component(limits::INSTANCES_MAX);
+    pool.total_core_instances(slots.saturating_mul(limits::INSTANCES_MAX));
+
+    // One memory of 4 GiB of address space each, most of it never backed by anything: 10,000
+    // instances reserve 80 of the 128 TiB that x86-64 has. Components with more memories are
+    // compiled for the on-demand engine. A slot lets a memory grow to the whole limit.
+    pool.max_memories_per_component(1);
+    pool.total_memories(slots);
+    pool.max_memory_size(limits.memory_bytes_max.min(4 << 30));
+
+    // Reserves 160 KB of address space for each table. Two or three are usual.
+    pool.max_tables_per_component(limits::POOLED_TABLES_MAX);
+    pool.max_tables_per_module(limits::POOLED_TABLES_MAX);
+    pool.total_tables(slots.saturating_mul(limits::POOLED_TABLES_MAX));
+    pool.table_elements(limits::POOLED_TABLE_ELEMENTS_MAX);
+
+    // A store keeps its stack between calls. Every stack and its guard page are two memory mappings
+    // from the start, used or not, and an instance in use has three; Linux allows 65,530 in a process
+    // (vm.max_map_count). Stacks for twice 10,000 instances would not leave enough.
+    pool.total_stacks(slots.min(instances.saturating_add(SPARE_STACKS_MAX)));
+    pool
+}
+
+/// Advances the epoch of some engines until it is dropped.
+struct Ticker {
+    /// Dropping it wakes and ends the thread.
+    stop: Option<mpsc::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Ticker {
+    fn start(engines: Vec<wasmtime::Engine>) -> std::io::Result<Ticker> {
+        let (stop, stopped) = mpsc::channel::<()>();
+        // A thread, not a task: it has to tick above all when guests keep every worker busy.
+        let thread = std::thread::Builder::new().name("plugin-ticker".into()).spawn(move || {
+            while stopped.recv_timeout(TICK) == Err(mpsc::RecvTimeoutError::Timeout) {
+                engines.iter().for_each(wasmtime::Engine::increment_epoch);
+            }
+        })?;
+        Ok(Ticker { stop: Some(stop), thread: Some(thread) })
+    }
+}
+
+impl Drop for Ticker {
+    fn drop(&mut self) {
+        self.stop.take();
+        if let Some(thread) = self.thread.take() {
+            // It can only end in a panic, which the thread has reported already.
+            let _ = thread.join();
+        }
+    }
+}

@@ -1,0 +1,224 @@
+//! A consumer's own instance: one call at a time, under a time limit, and a fresh store after
+//! whatever was not an answer. It knows no other consumer.
+
+use std::fmt;
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use tokio::time::{Sleep, sleep};
+use wasmtime::component::ResourceTable;
+use wasmtime::{Store, Trap, UpdateDeadline};
+use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
+
+use super::bindings::exports::host::plugin::processor;
+use super::limits::{self, StoreLimits};
+use super::loader::Plugin;
+use super::logging::{Output, printable};
+use super::{Failure, Outcome, bindings};
+
+/// Longest text of a failure that comes from a guest, in bytes.
+const REASON_BYTES_MAX: usize = 2 << 10;
+/// Ticks of the epoch that a guest runs before it gives way to other tasks. The first is never a
+/// whole one.
+const TICKS: u64 = 1;
+
+/// A consumer's own instance. After a trap or a limit it replaces itself with a fresh one.
+pub struct Instance {
+    plugin: Plugin,
+    consumer_id: Arc<str>,
+    /// `None` after a call that did not come back with an answer, until the next call.
+    live: Option<Live>,
+}
+
+/// A store with the guest in it.
+struct Live {
+    store: Store<State>,
+    guest: bindings::Plugin,
+    /// Set when the guest gave way to other tasks, so that the time until it goes on is not its own.
+    gave_way: Arc<AtomicBool>,
+}
+
+/// What belongs to a store.
+pub(super) struct State {
+    wasi: WasiCtx,
+    handles: ResourceTable,
+    limits: StoreLimits,
+    pub(super) consumer_id: Arc<str>,
+    stderr: Output,
+}
+
+impl WasiView for State {
+    fn ctx(&mut self) -> WasiCtxView<'_> {
+        WasiCtxView { ctx: &mut self.wasi, table: &mut self.handles }
+    }
+}
+
+impl Instance {
+    pub(super) async fn start(plugin: Plugin, consumer_id: Arc<str>) -> Result<Instance, Failure> {
+        let live = Live::start(&plugin, &consumer_id).await?;
+        Ok(Instance { plugin, consumer_id, live: Some(live) })
+    }
+
+    /// Runs the plugin's `process` on one message, under the limits.
+    ///
+    /// A call that is dropped half-way costs the instance, as a trap does.
+    pub async fn process(&mut self, id: &str, body: &str, attempt: u32) -> Result<Outcome, Failure> {
+        // Taken out for the time of the call: only an answer puts it back.
+        let mut live = match self.live.take() {
+            Some(live) => live,
+            None => Live::start(&self.plugin, &self.consumer_id).await?,
+        };
+        let answer = live.call(&self.plugin, processor::Message { id, body, attempt }).await?;
+        self.live = Some(live);
+        match answer {
+            Ok(outcome) => checked(outcome, self.plugin.limits().result_bytes_max),
+            Err(reason) => Err(Failure::Failed(printable(&reason, REASON_BYTES_MAX).into_owned())),
+        }
+    }
+}
+
+impl fmt::Debug for Instance {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Instance")
+            .field("consumer_id", &self.consumer_id)
+            .field("plugin", &self.plugin)
+            .field("live", &self.live.is_some())
+            .finish()
+    }
+}
+
+impl Live {
+    async fn start(plugin: &Plugin, consumer_id: &Arc<str>) -> Result<Live, Failure> {
+        let limits = plugin.limits();
+        let ready = plugin.ready();
+        let mut store = Store::new(ready.engine(), State::new(limits.memory_bytes_max, consumer_id));
+        store.limiter(|state| &mut state.limits);
+        store.set_hostcall_fuel(limits::hand_over_bytes_max(limits.result_bytes_max));
+        let gave_way = Arc::new(AtomicBool::new(false));
+        let giving_way = Arc::clone(&gave_way);
+        store.epoch_deadline_callback(move |_| {
+            giving_way.store(true, Ordering::Relaxed);
+            // Wasmtime's own way to yield wakes the task at once, and tokio would then run it next.
+            Ok(UpdateDeadline::YieldCustom(TICKS, Box::pin(tokio::task::yield_now())))
+        });
+        store.set_epoch_deadline(TICKS);
+        let started = within(limits.time_max, &gave_way, ready.instantiate_async(&mut store)).await;
+        match started {
+            Some(Ok(guest)) => Ok(Live { store, guest, gave_way }),
+            Some(Err(error)) => Err(Failure::Start(why(&error, &store, limits.memory_bytes_max).to_string())),
+            None => Err(Failure::Start(Failure::TimedOut(limits.time_max).to_string())),
+        }
+    }
+
+    /// One call. An error means that the store must not be called again.
+    async fn call(
+        &mut self,
+        plugin: &Plugin,
+        message: processor::Message<'_>,
+    ) -> Result<Result<processor::Outcome, String>, Failure> {
+        let limits = plugin.limits();
+        let state = self.store.data_mut();
+        state.limits.reset_refusal();
+        state.stderr.forget();
+        self.store.set_epoch_deadline(TICKS);
+        let call = self.guest.host_plugin_processor().call_process(&mut self.store, message);
+        match within(limits.time_max, &self.gave_way, call).await {
+            Some(Ok(answer)) => Ok(answer),
+            Some(Err(error)) => {
+                tracing::debug!(consumer = &*self.store.data().consumer_id, "a call of the plugin ended: {error:?}");
+                Err(match why(&error, &self.store, limits.memory_bytes_max) {
+                    Failure::ResultTooLong { .. } => {
+                        Failure::ResultTooLong { bytes_max: limits::hand_over_bytes_max(limits.result_bytes_max) }
+                    }
+                    failure => failure,
+                })
+            }
+            None => Err(Failure::TimedOut(limits.time_max)),
+        }
+    }
+}
+
+impl State {
+    fn new(memory_bytes_max: usize, consumer_id: &Arc<str>) -> State {
+        let stderr = Output::new(Arc::clone(consumer_id), "stderr");
+        // No files, environment, arguments or addresses: a builder begins with none.
+        let wasi = WasiCtx::builder()
+            .stdout(Output::new(Arc::clone(consumer_id), "stdout"))
+            .stderr(stderr.clone())
+            .allow_tcp(false)
+            .allow_udp(false)
+            .build();
+        let mut handles = ResourceTable::new();
+        handles.set_max_capacity(limits::HANDLES_MAX);
+        let limits = StoreLimits::new(memory_bytes_max);
+        State { wasi, handles, limits, consumer_id: Arc::clone(consumer_id), stderr }
+    }
+}
+
+/// Runs `call` to its end, or gives up and returns `None` when it has taken longer than `limit`.
+///
+/// A guest's own time is what it computes and what it waits. While it has given way to other tasks
+/// its clock stands still: ten thousand consumers on two cores may keep it from going on for seconds,
+/// and that is not its fault. The first turn, at most a tick long, is free, and so almost every call
+/// ends without a timer.
+async fn within<T>(limit: Duration, gave_way: &AtomicBool, call: impl Future<Output = T>) -> Option<T> {
+    let mut call = pin!(call);
+    let mut timer: Option<(Pin<Box<Sleep>>, Instant)> = None;
+    poll_fn(move |context| {
+        if let Some((timer, turn_ended)) = &mut timer
+            && gave_way.swap(false, Ordering::Relaxed)
+        {
+            let deadline = timer.deadline() + turn_ended.elapsed();
+            timer.as_mut().reset(deadline);
+        }
+        if let Poll::Ready(value) = call.as_mut().poll(context) {
+            return Poll::Ready(Some(value));
+        }
+        let (timer, turn_ended) = timer.get_or_insert_with(|| (Box::pin(sleep(limit)), Instant::now()));
+        *turn_ended = Instant::now();
+        timer.as_mut().poll(context).map(|()| None)
+    })
+    .await
+}
+
+/// Names the reason for which a store is lost.
+fn why(error: &wasmtime::Error, store: &Store<State>, memory_bytes_max: usize) -> Failure {
+    let state = store.data();
+    if state.limits.memory_refused() {
+        return Failure::OutOfMemory(memory_bytes_max);
+    }
+    let reason = match error.downcast_ref::<Trap>() {
+        Some(trap) => trap.to_string(),
+        None => error.root_cause().to_string(),
+    };
+    // The type is wasmtime's secret; a test holds this text to what the version in use says.
+    if reason.contains("fuel allocated for hostcalls has been exhausted") {
+        return Failure::ResultTooLong { bytes_max: 0 };
+    }
+    let last_words = state.stderr.last_words();
+    let separator = if last_words.is_empty() { "" } else { "; its last words: " };
+    Failure::Trapped(printable(&format!("{reason}{separator}{last_words}"), REASON_BYTES_MAX).into_owned())
+}
+
+/// The guest's outcome as the host's, unless a result is too long.
+fn checked(outcome: processor::Outcome, bytes_max: usize) -> Result<Outcome, Failure> {
+    let too_long = match &outcome {
+        processor::Outcome::Emit(result) => result.len() > bytes_max,
+        processor::Outcome::EmitAll(results) => results.iter().any(|result| result.len() > bytes_max),
+        _ => false,
+    };
+    if too_long {
+        return Err(Failure::ResultTooLong { bytes_max });
+    }
+    Ok(match outcome {
+        processor::Outcome::Emit(result) => Outcome::Emit(result),
+        processor::Outcome::EmitAll(results) => Outcome::EmitAll(results),
+        processor::Outcome::Drop => Outcome::Drop,
+        processor::Outcome::Retry(delay_ms) => Outcome::Retry(delay_ms),
+        processor::Outcome::Reject(reason) => Outcome::Reject(printable(&reason, REASON_BYTES_MAX).into_owned()),
+    })
+}

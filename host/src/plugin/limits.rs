@@ -1,0 +1,100 @@
+//! What one instance may use: memory and tables, counted over its whole store.
+//! Time is limited in `instance`, where the calls are made.
+
+use wasmtime::ResourceLimiter;
+
+/// Core instances in a store. A component linked from a Python interpreter has some tens.
+pub(super) const INSTANCES_MAX: u32 = 128;
+/// Tables of a component that gets its instances from the pool.
+pub(super) const POOLED_TABLES_MAX: u32 = 4;
+/// Elements of a table in the pool, 8 bytes each; large interpreters have 10,000 to 15,000.
+pub(super) const POOLED_TABLE_ELEMENTS_MAX: usize = 20_000;
+/// Handles (streams, pollables and the like) that an instance may hold at a time.
+pub(super) const HANDLES_MAX: usize = 1_000;
+/// How much longer than one result all results of a message may be together.
+const RESULTS_FACTOR: usize = 4;
+
+/// Memories in a store; all of them share the memory limit.
+const MEMORIES_MAX: usize = 16;
+/// Tables in a store.
+const TABLES_MAX: usize = 128;
+/// Elements of all tables in a store, 8 bytes each.
+const TABLE_ELEMENTS_MAX: usize = 500_000;
+
+/// Bytes that a guest may hand over in one call or return from it.
+pub(super) fn hand_over_bytes_max(result_bytes_max: usize) -> usize {
+    result_bytes_max.saturating_mul(RESULTS_FACTOR)
+}
+
+/// The limiter of one store.
+#[derive(Debug)]
+pub(super) struct StoreLimits {
+    memory_bytes_max: usize,
+    /// All memories together.
+    memory_bytes: usize,
+    /// All tables together.
+    table_elements: usize,
+    /// By how much the growth that was granted last makes a memory larger, in case it then fails.
+    granted_bytes: usize,
+    /// Set when a growth was refused since the last `reset_refusal`.
+    memory_refused: bool,
+}
+
+impl StoreLimits {
+    pub(super) fn new(memory_bytes_max: usize) -> StoreLimits {
+        StoreLimits { memory_bytes_max, memory_bytes: 0, table_elements: 0, granted_bytes: 0, memory_refused: false }
+    }
+
+    /// Forgets a refusal that the guest survived in an earlier call.
+    pub(super) fn reset_refusal(&mut self) {
+        self.memory_refused = false;
+    }
+
+    /// Whether the guest was refused memory in this call.
+    pub(super) fn memory_refused(&self) -> bool {
+        self.memory_refused
+    }
+}
+
+impl ResourceLimiter for StoreLimits {
+    fn memory_growing(&mut self, current: usize, desired: usize, _maximum: Option<usize>) -> wasmtime::Result<bool> {
+        let growth = desired.saturating_sub(current);
+        let total = self.memory_bytes.saturating_add(growth);
+        if total > self.memory_bytes_max {
+            // Refused, not trapped: the guest may well do without, as an interpreter that then
+            // collects its garbage.
+            self.memory_refused = true;
+            return Ok(false);
+        }
+        self.memory_bytes = total;
+        self.granted_bytes = growth;
+        Ok(true)
+    }
+
+    fn memory_grow_failed(&mut self, _error: wasmtime::Error) -> wasmtime::Result<()> {
+        self.memory_bytes = self.memory_bytes.saturating_sub(std::mem::take(&mut self.granted_bytes));
+        self.memory_refused = true;
+        Ok(())
+    }
+
+    fn table_growing(&mut self, current: usize, desired: usize, _maximum: Option<usize>) -> wasmtime::Result<bool> {
+        let total = self.table_elements.saturating_add(desired.saturating_sub(current));
+        if total > TABLE_ELEMENTS_MAX {
+            return Ok(false);
+        }
+        self.table_elements = total;
+        Ok(true)
+    }
+
+    fn instances(&self) -> usize {
+        INSTANCES_MAX as usize
+    }
+
+    fn tables(&self) -> usize {
+        TABLES_MAX
+    }
+
+    fn memories(&self) -> usize {
+        MEMORIES_MAX
+    }
+}

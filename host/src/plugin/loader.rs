@@ -1,0 +1,180 @@
+//! From a file to a plugin that is known to work: read, digest, compile, contract check, probe.
+//! It knows nothing of when and why a plugin is loaded.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use sha2::{Digest, Sha256};
+use wasmtime::component::{Component, HasSelf, Linker};
+
+use super::bindings::PluginPre;
+use super::engine::Engine;
+use super::instance::{Instance, State};
+use super::{Failure, LoadError};
+use crate::config::PluginLimits;
+
+/// What a plugin exports.
+const EXPORT: &str = "host:plugin/processor@0.1.0";
+
+/// What a plugin may import: beginnings of names.
+const IMPORTS: [&str; 7] = [
+    "wasi:cli/",
+    "wasi:clocks/",
+    "wasi:filesystem/",
+    "wasi:io/",
+    "wasi:logging/logging@0.1.0-draft",
+    "wasi:random/",
+    "wasi:sockets/",
+];
+
+/// A binary begins with the magic bytes, then a version and a layer, 16 bits each.
+const MAGIC: &[u8] = b"\0asm";
+const LAYER_CORE_MODULE: &[u8] = &[0, 0];
+
+/// One compiled and checked version of a plugin. Cheap to clone.
+#[derive(Clone)]
+pub struct Plugin {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    /// Imports resolved, exports found and type-checked: all that can be done once for all instances.
+    ready: PluginPre<State>,
+    digest: String,
+    /// Keeps the clock ticking that limits the instances' time.
+    engine: Engine,
+}
+
+impl Engine {
+    /// Reads, compiles, checks and probes the component at `path`.
+    ///
+    /// The work is done on a thread for blocking work; a large component takes seconds.
+    pub async fn load(&self, path: &Path) -> Result<Plugin, LoadError> {
+        let engine = self.clone();
+        let owned_path = path.to_owned();
+        let compiled = tokio::task::spawn_blocking(move || compile(&engine, &owned_path)).await;
+        let plugin = compiled.unwrap_or_else(|error| {
+            Err(LoadError::Invalid { path: path.to_owned(), reason: format!("the compiler broke down: {error}") })
+        })?;
+        // A version is good only once an instance of it has come up under the limits.
+        plugin
+            .instantiate("probe".into())
+            .await
+            .map_err(|reason| LoadError::DoesNotStart { path: path.to_owned(), reason })?;
+        Ok(plugin)
+    }
+}
+
+impl Plugin {
+    /// SHA-256 of the plugin's bytes, 64 hexadecimal digits.
+    pub fn digest(&self) -> &str {
+        &self.inner.digest
+    }
+
+    /// The first 12 digits of the digest, enough to tell versions apart in a log line.
+    pub fn short_digest(&self) -> &str {
+        &self.inner.digest[..12]
+    }
+
+    /// An instance for the consumer with this id; the id is named in the plugin's log lines.
+    pub async fn instantiate(&self, consumer_id: Arc<str>) -> Result<Instance, Failure> {
+        Instance::start(self.clone(), consumer_id).await
+    }
+
+    pub(super) fn limits(&self) -> &PluginLimits {
+        self.inner.engine.limits()
+    }
+
+    pub(super) fn ready(&self) -> &PluginPre<State> {
+        &self.inner.ready
+    }
+}
+
+impl fmt::Debug for Plugin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Plugin").field("digest", &self.short_digest()).finish_non_exhaustive()
+    }
+}
+
+/// Everything short of the probe. Blocks.
+fn compile(engine: &Engine, path: &Path) -> Result<Plugin, LoadError> {
+    let path = path.to_owned();
+    let bytes = match std::fs::read(&path) {
+        Ok(bytes) => bytes,
+        Err(source) => return Err(LoadError::Unreadable { path, source }),
+    };
+    if !bytes.starts_with(MAGIC) || bytes.len() < 8 {
+        return Err(LoadError::NotWasm { path });
+    }
+    if &bytes[6..8] == LAYER_CORE_MODULE {
+        return Err(LoadError::CoreModule { path });
+    }
+    let component = match engine.compile(&bytes) {
+        Ok(component) => component,
+        Err(error) => return Err(LoadError::Invalid { path, reason: one_line(&error) }),
+    };
+    let ready = check_contract(&component, path)?;
+    let digest = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+    Ok(Plugin { inner: Arc::new(Inner { ready, digest, engine: engine.clone() }) })
+}
+
+/// Resolves the imports and finds the exports of a component, or says what does not fit.
+fn check_contract(component: &Component, path: PathBuf) -> Result<PluginPre<State>, LoadError> {
+    let engine = component.engine();
+    let shape = component.component_type();
+
+    // The export first: whoever gives a wrong file gets told so, and not about the file's imports.
+    let exports: Vec<String> = shape.exports(engine).map(|(name, _)| name.to_owned()).collect();
+    if !exports.iter().any(|name| name == EXPORT) {
+        return Err(LoadError::WrongWorld { path, expected: EXPORT, exports, reason: None });
+    }
+    let unknown: Vec<String> = shape
+        .imports(engine)
+        .map(|(name, _)| name)
+        .filter(|name| !IMPORTS.iter().any(|known| name.starts_with(known)))
+        .map(str::to_owned)
+        .collect();
+    if !unknown.is_empty() {
+        return Err(LoadError::UnknownImports { path, imports: unknown });
+    }
+
+    let mut linker = Linker::new(engine);
+    link(&mut linker).map_err(|error| LoadError::Engine(one_line(&error)))?;
+    let linked = match linker.instantiate_pre(component) {
+        Ok(linked) => linked,
+        Err(error) => return Err(LoadError::WrongImports { path, reason: one_line(&error) }),
+    };
+    PluginPre::new(linked).map_err(|error| LoadError::WrongWorld {
+        path,
+        expected: EXPORT,
+        exports,
+        reason: Some(one_line(&error)),
+    })
+}
+
+/// What a plugin finds when it starts: all of WASI 0.2 (over a context with nothing in it), and logging.
+fn link(linker: &mut Linker<State>) -> wasmtime::Result<()> {
+    wasmtime_wasi::p2::add_to_linker_async(linker)?;
+    super::bindings::Plugin::add_to_linker::<_, HasSelf<State>>(linker, |state| state)
+}
+
+/// An error with its causes. Wasmtime's have line breaks.
+fn one_line(error: &wasmtime::Error) -> String {
+    format!("{error:#}").split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// Names as an enumeration, the first few of them.
+pub(super) fn list(names: &[String]) -> String {
+    const NAMES_MAX: usize = 8;
+    let mut shown = names.iter().take(NAMES_MAX).map(String::as_str).collect::<Vec<_>>().join(", ");
+    if names.len() > NAMES_MAX {
+        shown += &format!(" and {} more", names.len() - NAMES_MAX);
+    }
+    if shown.is_empty() { "nothing".into() } else { shown }
+}
+
+/// An optional reason as the tail of a sentence.
+pub(super) fn because(reason: &Option<String>) -> String {
+    reason.as_ref().map_or_else(String::new, |reason| format!(" ({reason})"))
+}

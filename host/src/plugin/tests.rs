@@ -1,0 +1,244 @@
+//! The module with real guests. `just plugins` and `just test` build them first.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::{Engine, Failure, Instance, LoadError, Outcome, Plugin, logging};
+use crate::config::{Config, PluginLimits};
+
+fn guest(name: &str) -> PathBuf {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    match name {
+        "enrich" => root.join("plugins/dist/enrich.wasm"),
+        _ => root.join("tests/plugins/target/wasm32-wasip2/release").join(name).with_extension("wasm"),
+    }
+}
+
+fn limits() -> PluginLimits {
+    Config::default().plugin_limits
+}
+
+async fn load(name: &str, limits: &PluginLimits) -> Result<Plugin, LoadError> {
+    Engine::new(limits, 4).unwrap().load(&guest(name)).await
+}
+
+async fn instance(name: &str, limits: &PluginLimits) -> Instance {
+    load(name, limits).await.unwrap().instantiate("host-1:0".into()).await.unwrap()
+}
+
+async fn order(instance: &mut Instance, order: Value) -> Result<Outcome, Failure> {
+    instance.process("1", &order.to_string(), 1).await
+}
+
+/// Calls that this instance has served since it was made.
+async fn calls(instance: &mut Instance) -> u64 {
+    let Ok(Outcome::Emit(result)) = order(instance, json!({"do": "state"})).await else { panic!("no result") };
+    serde_json::from_str::<Value>(&result).unwrap()["calls"].as_u64().unwrap()
+}
+
+async fn load_error(bytes: &[u8]) -> String {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("plugin.wasm");
+    std::fs::write(&path, bytes).unwrap();
+    Engine::new(&limits(), 1).unwrap().load(&path).await.unwrap_err().to_string()
+}
+
+#[tokio::test]
+async fn enrich_adds_a_property_and_changes_nothing_else() {
+    let mut instance = instance("enrich", &limits()).await;
+    let body = r#"{"z":1.0,"message_id":"1","big":123456789012345678901234567890,"e":1E+5,"nested": {"b":[1, 2], "a":null},"u":"\u00e9"}"#;
+    let Ok(Outcome::Emit(result)) = instance.process("1", body, 1).await else { panic!("no result") };
+    let added = result.strip_prefix(&body[..body.len() - 1]).expect("everything as it was, in order");
+    let value = added.strip_prefix(r#","random_property":""#).and_then(|rest| rest.strip_suffix("\"}")).unwrap();
+    assert!(value.len() == 16 && value.bytes().all(|byte| byte.is_ascii_hexdigit()), "{value}");
+
+    let Ok(Outcome::Emit(other)) = instance.process("1", body, 1).await else { panic!("no result") };
+    assert_ne!(result, other, "random");
+
+    let body = r#"{"random_property":{"old":true},"message_id":"2"}"#;
+    let Ok(Outcome::Emit(result)) = instance.process("2", body, 1).await else { panic!("no result") };
+    assert!(result.starts_with(r#"{"random_property":""#) && result.ends_with(r#"","message_id":"2"}"#), "{result}");
+}
+
+#[tokio::test]
+async fn every_outcome_arrives() {
+    let mut puppet = instance("puppet", &limits()).await;
+    let body = r#"{"message_id": "1",  "n": 1.0}"#;
+    assert_eq!(puppet.process("1", body, 1).await, Ok(Outcome::Emit(body.into())));
+    let raw = json!({"do": "raw", "result": "no { json"});
+    assert_eq!(order(&mut puppet, raw).await, Ok(Outcome::Emit("no { json".into())));
+    let many = json!({"do": "emit-all", "results": ["{}", "[]"]});
+    assert_eq!(order(&mut puppet, many).await, Ok(Outcome::EmitAll(vec!["{}".into(), "[]".into()])));
+    assert_eq!(order(&mut puppet, json!({"do": "drop"})).await, Ok(Outcome::Drop));
+    assert_eq!(order(&mut puppet, json!({"do": "retry"})).await, Ok(Outcome::Retry(None)));
+    let later = json!({"do": "retry", "delay_ms": 250});
+    assert_eq!(order(&mut puppet, later).await, Ok(Outcome::Retry(Some(250))));
+    let reject = json!({"do": "reject", "reason": "bad"});
+    assert_eq!(order(&mut puppet, reject).await, Ok(Outcome::Reject("bad".into())));
+    let third = puppet.process("1", r#"{"do":"attempt"}"#, 3).await;
+    assert_eq!(third, Ok(Outcome::Emit(r#"{"attempt":3}"#.into())));
+    let wait = json!({"do": "wait", "ms": 5});
+    assert_eq!(order(&mut puppet, wait.clone()).await, Ok(Outcome::Emit(wait.to_string())));
+}
+
+#[tokio::test]
+async fn a_returned_failure_keeps_the_instance() {
+    let mut puppet = instance("puppet", &limits()).await;
+    assert_eq!(calls(&mut puppet).await, 1);
+    let failure = order(&mut puppet, json!({"do": "fail", "reason": "no\nway"})).await.unwrap_err();
+    assert_eq!(failure, Failure::Failed("no\\nway".into()));
+    assert_eq!(calls(&mut puppet).await, 3);
+}
+
+#[tokio::test]
+async fn a_trap_is_followed_by_a_fresh_instance() {
+    let mut puppet = instance("puppet", &limits()).await;
+    assert_eq!(calls(&mut puppet).await, 1);
+    let trap = order(&mut puppet, json!({"do": "trap"})).await.unwrap_err().to_string();
+    assert!(trap.starts_with("the plugin trapped:") && trap.contains("unreachable"), "{trap}");
+    assert_eq!(calls(&mut puppet).await, 1);
+}
+
+#[tokio::test]
+async fn a_panic_is_named() {
+    let mut puppet = instance("puppet", &limits()).await;
+    order(&mut puppet, json!({"do": "print", "text": "of an earlier call"})).await.unwrap();
+    let panic = order(&mut puppet, json!({"do": "panic", "reason": "the reason"})).await.unwrap_err().to_string();
+    assert!(panic.contains("unreachable") && panic.contains("the reason"), "{panic}");
+    assert!(!panic.contains("earlier") && !panic.contains("RUST_BACKTRACE"), "{panic}");
+}
+
+#[tokio::test]
+async fn a_call_that_is_dropped_costs_the_instance() {
+    let mut puppet = instance("puppet", &limits()).await;
+    assert_eq!(calls(&mut puppet).await, 1);
+    let left = tokio::time::timeout(Duration::from_millis(20), order(&mut puppet, json!({"do": "sleep"}))).await;
+    assert!(left.is_err());
+    assert_eq!(calls(&mut puppet).await, 1);
+}
+
+#[tokio::test]
+async fn a_busy_guest_is_ended_and_lets_other_tasks_run() {
+    let short = PluginLimits { time_max: Duration::from_millis(200), ..limits() };
+    let mut puppet = instance("puppet", &short).await;
+    let turns = Arc::new(AtomicU64::new(0));
+    let counting = Arc::clone(&turns);
+    // On the only thread of this test.
+    let other = tokio::spawn(async move {
+        loop {
+            counting.fetch_add(1, Ordering::Relaxed);
+            tokio::task::yield_now().await;
+        }
+    });
+    let failure = order(&mut puppet, json!({"do": "loop"})).await.unwrap_err();
+    other.abort();
+    assert_eq!(failure, Failure::TimedOut(short.time_max));
+    assert!(turns.load(Ordering::Relaxed) > 2, "the other task had no turn");
+    assert_eq!(calls(&mut puppet).await, 1);
+}
+
+#[tokio::test]
+async fn waiting_for_a_thread_is_not_the_guests_time() {
+    // Alone each of them needs a good third of its limit; together twenty need several times as much.
+    let short = PluginLimits { time_max: Duration::from_millis(150), ..limits() };
+    let plugin = load_for(20, &short).await;
+    let mut tasks = tokio::task::JoinSet::new();
+    for number in 0..20 {
+        let plugin = plugin.clone();
+        tasks.spawn(async move {
+            let mut puppet = plugin.instantiate(format!("host-1:{number}").into()).await?;
+            // Work, not time: a guest that waits for a thread does not see the clock stand still.
+            order(&mut puppet, json!({"do": "count", "millions": 20})).await
+        });
+    }
+    while let Some(done) = tasks.join_next().await {
+        assert!(matches!(done.unwrap(), Ok(Outcome::Emit(_))));
+    }
+}
+
+async fn load_for(instances: u32, limits: &PluginLimits) -> Plugin {
+    Engine::new(limits, instances).unwrap().load(&guest("puppet")).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_sleeping_guest_is_ended() {
+    let short = PluginLimits { time_max: Duration::from_millis(50), ..limits() };
+    let mut puppet = instance("puppet", &short).await;
+    let failure = order(&mut puppet, json!({"do": "sleep"})).await.unwrap_err();
+    assert_eq!(failure, Failure::TimedOut(short.time_max));
+    assert_eq!(failure.to_string(), "the plugin took longer than 50ms; raise its time limit or make it faster");
+    assert_eq!(calls(&mut puppet).await, 1);
+}
+
+#[tokio::test]
+async fn a_guest_that_eats_memory_is_ended() {
+    let small = PluginLimits { memory_bytes_max: 8 << 20, ..limits() };
+    let mut puppet = instance("puppet", &small).await;
+    let failure = order(&mut puppet, json!({"do": "eat-memory"})).await.unwrap_err();
+    assert_eq!(failure, Failure::OutOfMemory(8 << 20));
+    assert_eq!(calls(&mut puppet).await, 1);
+}
+
+#[tokio::test]
+async fn a_plugin_that_does_not_fit_its_memory_does_not_start() {
+    let tiny = PluginLimits { memory_bytes_max: 64 << 10, ..limits() };
+    let error = load("puppet", &tiny).await.unwrap_err();
+    assert!(matches!(error, LoadError::DoesNotStart { .. }), "{error}");
+    assert!(error.to_string().contains("more than 65536 bytes of memory"), "{error}");
+}
+
+#[tokio::test]
+async fn results_have_a_longest_length() {
+    let short = PluginLimits { result_bytes_max: 1_000, ..limits() };
+    let mut puppet = instance("puppet", &short).await;
+    // A little too long is found by the host, and the instance goes on.
+    let failure = order(&mut puppet, json!({"do": "grow", "bytes": 1_000})).await.unwrap_err();
+    assert_eq!(failure, Failure::ResultTooLong { bytes_max: 1_000 });
+    assert_eq!(calls(&mut puppet).await, 2);
+    // Far too long is never copied out of the guest.
+    let failure = order(&mut puppet, json!({"do": "grow", "bytes": 1_000_000})).await.unwrap_err();
+    assert_eq!(failure, Failure::ResultTooLong { bytes_max: 4_000 });
+    assert_eq!(calls(&mut puppet).await, 1);
+}
+
+#[tokio::test]
+async fn a_digest_is_that_of_the_file() {
+    use sha2::Digest;
+    let plugin = load("puppet", &limits()).await.unwrap();
+    let digest = sha2::Sha256::digest(std::fs::read(guest("puppet")).unwrap());
+    let digest: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+    assert_eq!(plugin.digest(), digest);
+    assert_eq!(plugin.short_digest(), &digest[..12]);
+}
+
+#[tokio::test]
+async fn load_errors_say_what_to_do() {
+    let missing = Engine::new(&limits(), 1).unwrap().load(Path::new("no-such.wasm")).await.unwrap_err().to_string();
+    assert!(missing.starts_with("cannot read the plugin no-such.wasm: No such file"), "{missing}");
+
+    let text = load_error(b"{}").await;
+    assert!(text.contains("it is not WebAssembly"), "{text}");
+
+    let module = load_error(b"\0asm\x01\0\0\0").await;
+    assert!(module.contains("is a core module") && module.contains("wasm32-wasip2"), "{module}");
+
+    let damaged = load_error(b"\0asm\x0d\0\x01\0damaged").await;
+    assert!(damaged.starts_with("cannot compile the plugin"), "{damaged}");
+
+    let wrong = load("wrong-world", &limits()).await.unwrap_err().to_string();
+    assert!(wrong.contains("does not export host:plugin/processor@0.1.0, but wasi:cli/run@0.2."), "{wrong}");
+
+    let unknown = load("unknown_import", &limits()).await.unwrap_err().to_string();
+    assert!(unknown.contains("it imports example:thing/api, which this host does not provide"), "{unknown}");
+}
+
+#[test]
+fn a_guests_text_fits_one_line() {
+    assert_eq!(logging::printable("plain é", 100), "plain é");
+    assert_eq!(logging::printable("two\nlines\u{1b}[31m", 100), "two\\nlines\\u{1b}[31m");
+    assert_eq!(logging::printable("éé", 3), "é … (4 bytes)");
+}

@@ -1,0 +1,238 @@
+//! Connections to Redis: how they are made, kept and made again.
+//! It knows addresses, credentials and time limits, and none of the commands that go over them.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// A connection for commands; clones share it.
+pub use redis::aio::MultiplexedConnection as Connection;
+use redis::aio::PubSub;
+use redis::{
+    AsyncConnectionConfig, Client, ClientTlsConfig, ConnectionAddr, IntoConnectionInfo as _, RedisError,
+    TlsCertificates,
+};
+use tokio::sync::Mutex;
+use tracing::warn;
+
+use super::backoff::Backoff;
+use crate::config::RedisConfig;
+use crate::monitor::counters::Counters;
+
+/// Longest wait for a TCP connection, TLS and login together.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Longest wait for a reply. A stalled server and a half-open connection look the same from here;
+/// every command that the host sends may be sent again.
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
+
+const WARN_INTERVAL_MS: u64 = 1_000;
+
+/// A connection that cannot be described.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectorError {
+    /// A certificate or key file cannot be read.
+    #[error("cannot read the {what} {path}: {error}")]
+    File {
+        /// Which of the files.
+        what: &'static str,
+        /// Its path.
+        path: String,
+        /// What the system said.
+        error: std::io::Error,
+    },
+    /// The URL cannot be used.
+    #[error(
+        "cannot use the Redis URL: {0}; it looks like redis://user:password@host:6379/0, rediss://… or unix:///path"
+    )]
+    Url(RedisError),
+    /// Certificates for a connection without TLS.
+    #[error("a certificate file is given but the Redis URL is not rediss://")]
+    CertificateWithoutTls,
+    /// One half of a client certificate.
+    #[error("a client certificate needs both the certificate file and the key file")]
+    HalfCertificate,
+}
+
+/// Makes connections to the one Redis server of a host. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Connector {
+    client: Client,
+    address: Arc<str>,
+}
+
+impl Connector {
+    /// A connector for the configured server. Opens nothing.
+    ///
+    /// # Errors
+    /// When the URL or a certificate file cannot be used.
+    pub fn new(config: &RedisConfig) -> Result<Connector, ConnectorError> {
+        // Fails only when another part of the process has chosen before us, which is as good.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let info = config.url.as_str().into_connection_info().map_err(ConnectorError::Url)?;
+        // Deliveries and claims are many small writes; Nagle's algorithm would hold them back.
+        let info = {
+            let tcp = info.tcp_settings().clone().set_nodelay(true);
+            info.set_tcp_settings(tcp)
+        };
+        // Without the library's own CLIENT SETINFO, the least set of rights is smaller.
+        let info = {
+            let settings = info.redis_settings().clone().set_skip_set_lib_name();
+            info.set_redis_settings(settings)
+        };
+        let address: Arc<str> = info.addr().to_string().into();
+        let tls = matches!(info.addr(), ConnectionAddr::TcpTls { .. });
+        let certificates = certificates(config)?;
+        let client = match certificates {
+            Some(_) if !tls => return Err(ConnectorError::CertificateWithoutTls),
+            Some(certificates) => Client::build_with_tls(info, certificates).map_err(ConnectorError::Url)?,
+            None => Client::open(info).map_err(ConnectorError::Url)?,
+        };
+        Ok(Connector { client, address })
+    }
+
+    /// Host and port, or path, without credentials.
+    #[must_use]
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// A connection for commands that are answered at once.
+    ///
+    /// # Errors
+    /// Whatever the network or the server says.
+    pub async fn connect(&self) -> Result<Connection, RedisError> {
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(CONNECT_TIMEOUT))
+            .set_response_timeout(Some(RESPONSE_TIMEOUT));
+        self.client.get_multiplexed_async_connection_with_config(&config).await
+    }
+
+    /// A connection that only receives what is published.
+    ///
+    /// # Errors
+    /// Whatever the network or the server says; a timeout when neither says anything.
+    pub async fn connect_pubsub(&self) -> Result<PubSub, RedisError> {
+        tokio::time::timeout(CONNECT_TIMEOUT, self.client.get_async_pubsub()).await.unwrap_or_else(|_| {
+            Err(std::io::Error::new(std::io::ErrorKind::TimedOut, "no connection within 5 s").into())
+        })
+    }
+}
+
+fn certificates(config: &RedisConfig) -> Result<Option<TlsCertificates>, ConnectorError> {
+    let read = |what, path: &Option<std::path::PathBuf>| match path {
+        None => Ok(None),
+        Some(path) => std::fs::read(path).map(Some).map_err(|error| ConnectorError::File {
+            what,
+            path: path.display().to_string(),
+            error,
+        }),
+    };
+    let root_cert = read("CA file", &config.ca_file)?;
+    let client_tls = match (read("certificate file", &config.cert_file)?, read("key file", &config.key_file)?) {
+        (None, None) => None,
+        (Some(client_cert), Some(client_key)) => Some(ClientTlsConfig { client_cert, client_key }),
+        _ => return Err(ConnectorError::HalfCertificate),
+    };
+    let any = root_cert.is_some() || client_tls.is_some();
+    Ok(any.then_some(TlsCertificates { client_tls, root_cert }))
+}
+
+/// A connection that is made when it is needed and made again when it broke, shared by many tasks.
+#[derive(Debug)]
+pub struct Link {
+    name: &'static str,
+    connector: Connector,
+    counters: Arc<Counters>,
+    current: Mutex<Option<Connection>>,
+    /// Times that the connection was made; 1 is the first.
+    made: AtomicU64,
+    since: Instant,
+    /// When the last warning was written, in milliseconds after `since`.
+    warned_ms: AtomicU64,
+}
+
+impl Link {
+    /// A link for what `name` says; nothing is opened yet.
+    #[must_use]
+    pub fn new(name: &'static str, connector: Connector, counters: Arc<Counters>) -> Link {
+        Link {
+            name,
+            connector,
+            counters,
+            current: Mutex::new(None),
+            made: AtomicU64::new(0),
+            since: Instant::now(),
+            warned_ms: AtomicU64::new(0),
+        }
+    }
+
+    /// The connection, made if there is none.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub async fn connection(&self) -> Result<(Connection, u64), RedisError> {
+        let mut current = self.current.lock().await;
+        if let Some(connection) = current.as_ref() {
+            return Ok((connection.clone(), self.made.load(Ordering::Relaxed)));
+        }
+        let connection = self.connector.connect().await?;
+        *current = Some(connection.clone());
+        let before = self.made.fetch_add(1, Ordering::Relaxed);
+        self.counters.reconnects.add(usize::from(before > 0));
+        Ok((connection, before + 1))
+    }
+
+    /// Forgets the connection with this number, unless it has been replaced already.
+    pub async fn broken(&self, number: u64) {
+        let mut current = self.current.lock().await;
+        if self.made.load(Ordering::Relaxed) == number {
+            *current = None;
+        }
+    }
+
+    /// Does something that may be done twice, on a connection that is made again as often as needed, until it
+    /// succeeds. It never gives up: what waits here is safe in Redis, and a stop drops the future.
+    pub async fn repeat<T, F>(&self, what: &'static str, action: impl Fn(Connection) -> F) -> T
+    where
+        F: Future<Output = Result<T, RedisError>>,
+    {
+        let mut backoff = Backoff::default();
+        loop {
+            let error = match self.connection().await {
+                Ok((connection, number)) => match action(connection).await {
+                    Ok(value) => return value,
+                    Err(error) => {
+                        if breaks_connection(&error) {
+                            self.broken(number).await;
+                        }
+                        error
+                    }
+                },
+                Err(error) => error,
+            };
+            let wait = backoff.next_wait();
+            // The first failure is often one broken connection and over at once.
+            if backoff.attempts() > 1 && self.may_warn() {
+                let (link, attempts) = (self.name, backoff.attempts());
+                warn!(link, attempts, "could not {what}, trying again: {error}");
+            }
+            tokio::time::sleep(wait).await;
+        }
+    }
+
+    /// Once a second at most, however many tasks share the link.
+    fn may_warn(&self) -> bool {
+        let now_ms = u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let last_ms = self.warned_ms.load(Ordering::Relaxed);
+        now_ms.saturating_sub(last_ms) >= WARN_INTERVAL_MS
+            && self.warned_ms.compare_exchange(last_ms, now_ms, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+    }
+}
+
+/// Whether an error means that the connection is of no use any more. Read-only: after a failover the
+/// old address may lead to a replica, and a new connection finds the primary.
+#[must_use]
+pub fn breaks_connection(error: &RedisError) -> bool {
+    error.is_io_error() || error.is_unrecoverable_error() || error.is_timeout() || error.code() == Some("READONLY")
+}

@@ -1,0 +1,152 @@
+//! The intake's writing side: the lease, and appends that only the lease's holder can make.
+//!
+//! `WATCH` on the lease and `MULTI` around every write make the lease a fence: if it was lost meanwhile, however
+//! long ago and however late the bytes arrive, Redis discards the whole transaction. Renewal goes along
+//! with the writes.
+
+use std::time::Duration;
+
+use redis::{Cmd, Pipeline, RedisError, Value, from_redis_value};
+
+use super::connection::Connection;
+use super::entries::Entries;
+use super::keys::Keys;
+use crate::config::OutputConfig;
+
+/// Who may append now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lease {
+    /// This connection holds the lease.
+    Held,
+    /// Another host holds it for so long, unless it renews.
+    Elsewhere(Duration),
+}
+
+/// The lease of the active intake, held over one connection of its own.
+#[derive(Debug)]
+pub struct Appender {
+    connection: Connection,
+    keys: Keys,
+    output: OutputConfig,
+    host_id: String,
+    ttl_ms: String,
+    /// Whether the lease was ours when the watch on it began.
+    held: bool,
+}
+
+impl Appender {
+    /// An appender on a connection that nobody else uses, because `WATCH` belongs to the connection.
+    #[must_use]
+    pub fn new(
+        connection: Connection,
+        keys: Keys,
+        output: OutputConfig,
+        host_id: String,
+        lease_ttl: Duration,
+    ) -> Appender {
+        Appender { connection, keys, output, host_id, ttl_ms: lease_ttl.as_millis().to_string(), held: false }
+    }
+
+    /// Takes the lease if nobody has it.
+    ///
+    /// # Errors
+    /// Whatever the network or the server says.
+    pub async fn acquire(&mut self) -> Result<Lease, RedisError> {
+        let mut pipeline = Pipeline::with_capacity(4);
+        let lease = &self.keys.intake;
+        pipeline.cmd("SET").arg(lease).arg(&self.host_id).arg("NX").arg("PX").arg(&self.ttl_ms);
+        self.watch(&mut pipeline);
+        pipeline.cmd("PTTL").arg(lease);
+        let replies = self.send(&pipeline).await?;
+        self.held = self.is_own(&replies[2]);
+        if self.held {
+            return Ok(Lease::Held);
+        }
+        let ttl_ms: i64 = from_redis_value(replies[3].clone())?;
+        Ok(Lease::Elsewhere(Duration::from_millis(u64::try_from(ttl_ms).unwrap_or(0))))
+    }
+
+    /// Appends deliveries to the inbox and dead letters to theirs, and renews the lease, all or nothing.
+    /// `false`: the lease was lost, and nothing was written.
+    ///
+    /// # Errors
+    /// Whatever the network or the server says; then it may have been written or not.
+    pub async fn append(&mut self, deliveries: &Entries, dead_letters: &Entries) -> Result<bool, RedisError> {
+        if !self.held {
+            return Ok(false);
+        }
+        let mut pipeline = Pipeline::with_capacity(deliveries.len() + dead_letters.len() + 5);
+        pipeline.cmd("MULTI");
+        for values in deliveries.iter() {
+            xadd(&mut pipeline, &self.keys.inbox, 0, values);
+        }
+        for values in dead_letters.iter() {
+            xadd(&mut pipeline, &self.keys.dead, self.output.dead_length_max, values);
+        }
+        pipeline.cmd("PEXPIRE").arg(&self.keys.intake).arg(&self.ttl_ms);
+        pipeline.cmd("EXEC");
+        let exec = pipeline.len() - 1;
+        self.watch(&mut pipeline);
+        // An error leaves the watch in doubt; the caller starts again with a new connection.
+        self.held = false;
+        let mut replies = self.send(&pipeline).await?;
+        self.held = self.is_own(&replies[exec + 2]);
+        match std::mem::take(&mut replies[exec]) {
+            Value::Nil => Ok(false),
+            Value::Array(results) => {
+                for result in results {
+                    result.extract_error()?;
+                }
+                Ok(true)
+            }
+            other => Err(unexpected("EXEC", &other)),
+        }
+    }
+
+    /// Lets the lease go, if it is still ours.
+    ///
+    /// # Errors
+    /// Whatever the network or the server says.
+    pub async fn release(&mut self) -> Result<(), RedisError> {
+        if !std::mem::take(&mut self.held) {
+            return Ok(());
+        }
+        let mut pipeline = Pipeline::with_capacity(3);
+        pipeline.cmd("MULTI");
+        pipeline.cmd("DEL").arg(&self.keys.intake);
+        pipeline.cmd("EXEC");
+        self.send(&pipeline).await.map(drop)
+    }
+
+    fn watch(&self, pipeline: &mut Pipeline) {
+        pipeline.cmd("WATCH").arg(&self.keys.intake);
+        pipeline.cmd("GET").arg(&self.keys.intake);
+    }
+
+    fn is_own(&self, lease: &Value) -> bool {
+        matches!(lease, Value::BulkString(holder) if holder == self.host_id.as_bytes())
+    }
+
+    /// Replies in order; the first error among them is the error.
+    async fn send(&mut self, pipeline: &Pipeline) -> Result<Vec<Value>, RedisError> {
+        let replies = self.connection.send_packed_commands(pipeline, 0, pipeline.len()).await?;
+        replies.into_iter().map(Value::extract_error).collect()
+    }
+}
+
+fn xadd<'a>(pipeline: &mut Pipeline, stream: &str, length_max: u64, values: impl Iterator<Item = &'a [u8]>) {
+    let mut command = Cmd::new();
+    command.arg("XADD").arg(stream);
+    if length_max > 0 {
+        command.arg("MAXLEN").arg("~").arg(length_max);
+    }
+    command.arg("*");
+    for value in values {
+        command.arg(value);
+    }
+    pipeline.add_command(command);
+}
+
+fn unexpected(command: &'static str, reply: &Value) -> RedisError {
+    (redis::ErrorKind::UnexpectedReturnType, command, format!("unexpected reply {reply:?}")).into()
+}

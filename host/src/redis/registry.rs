@@ -1,0 +1,76 @@
+//! Heartbeats in Redis: the list of consumers alive and the set of hosts alive.
+
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use redis::{RedisError, from_redis_value};
+
+use super::connection::Connection;
+use super::keys::Keys;
+use super::script::Source;
+
+static BEAT: LazyLock<Source> = LazyLock::new(|| Source::new(include_str!("scripts/beat.lua")));
+
+/// What a heartbeat does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Beat {
+    /// Register under an id that was never used.
+    Join,
+    /// Stay registered.
+    Stay,
+    /// Take the id and its consumers off.
+    Leave,
+}
+
+/// What Redis knew at a heartbeat.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BeatReply {
+    /// The host is registered, or has left.
+    Alive {
+        /// Hosts alive.
+        hosts: u64,
+        /// Consumers alive, over all hosts.
+        consumers: u64,
+    },
+    /// The host was taken for dead; its id must not be used again.
+    TakenForDead,
+}
+
+/// Sends one heartbeat.
+///
+/// # Errors
+/// Whatever the network or the server says.
+pub async fn beat(
+    connection: &mut Connection,
+    keys: &Keys,
+    host_id: &str,
+    consumers: u32,
+    ttl: Duration,
+    beat: Beat,
+) -> Result<BeatReply, RedisError> {
+    let mut command = BEAT.command(&[&keys.consumer_ids, &keys.heartbeat]);
+    let consumers = if beat == Beat::Leave { 0 } else { consumers };
+    let mode = if beat == Beat::Stay { "beat" } else { "join" };
+    command.arg(host_id).arg(consumers).arg(ttl.as_millis().to_string()).arg(mode);
+    let reply: Vec<u64> = from_redis_value(BEAT.run(connection, &command).await?)?;
+    Ok(match reply.as_slice() {
+        [1, hosts, consumers] => BeatReply::Alive { hosts: *hosts, consumers: *consumers },
+        _ => BeatReply::TakenForDead,
+    })
+}
+
+/// Ids of the hosts whose heartbeat is valid, by the server's clock.
+///
+/// # Errors
+/// Whatever the network or the server says.
+pub async fn hosts_alive(connection: &mut Connection, keys: &Keys) -> Result<Vec<String>, RedisError> {
+    let (seconds, micros): (u64, u64) = redis::cmd("TIME").query_async(connection).await?;
+    let now_ms = seconds * 1000 + micros / 1000;
+    redis::cmd("ZRANGE")
+        .arg(&keys.heartbeat)
+        .arg(format!("({now_ms}"))
+        .arg("+inf")
+        .arg("BYSCORE")
+        .query_async(connection)
+        .await
+}

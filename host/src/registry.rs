@@ -1,0 +1,119 @@
+//! Who is alive: this host's id, its heartbeat, and with them `consumer:ids`.
+//! Beating never waits for a plugin; it knows nothing of messages.
+
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use rand::RngExt as _;
+use tokio::time::{MissedTickBehavior, interval};
+use tracing::{info, warn};
+
+use crate::config::RegistryConfig;
+use crate::intake::pace::Pace;
+use crate::redis::connection::Link;
+use crate::redis::keys::Keys;
+use crate::redis::registry::{Beat, BeatReply, beat};
+
+/// The id under which this host is known now. Shared by everything that signs with it.
+#[derive(Clone, Debug)]
+pub struct Identity(Arc<RwLock<Arc<str>>>);
+
+impl Identity {
+    /// An id that was never used.
+    #[must_use]
+    pub fn fresh() -> Identity {
+        Identity(Arc::new(RwLock::new(new_host_id())))
+    }
+
+    /// Host name, process id and a random part.
+    #[must_use]
+    pub fn host_id(&self) -> Arc<str> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn renew(&self) -> Arc<str> {
+        let id = new_host_id();
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = id.clone();
+        id
+    }
+}
+
+fn new_host_id() -> Arc<str> {
+    let name = gethostname::gethostname().to_string_lossy().into_owned();
+    let random: u32 = rand::rng().random();
+    format!("{name}-{}-{random:08x}", std::process::id()).into()
+}
+
+/// The id of a host's consumer; consumers are numbered from 1.
+#[must_use]
+pub fn consumer_id(host_id: &str, number: u32) -> Arc<str> {
+    format!("{host_id}/{number}").into()
+}
+
+/// This host's entry in the registry.
+#[derive(Debug)]
+pub struct Registry {
+    link: Link,
+    keys: Keys,
+    config: RegistryConfig,
+    consumers: u32,
+    identity: Identity,
+    pace: Arc<Pace>,
+}
+
+impl Registry {
+    /// Registers the host with its consumers and takes whatever is stale off the list.
+    pub async fn join(
+        link: Link,
+        keys: Keys,
+        config: RegistryConfig,
+        consumers: u32,
+        identity: Identity,
+        pace: Arc<Pace>,
+    ) -> Registry {
+        let registry = Registry { link, keys, config, consumers, identity, pace };
+        registry.send(Beat::Join).await;
+        registry
+    }
+
+    /// Beats for ever. A host that was taken for dead comes back under a new id.
+    pub async fn run(&self) {
+        let mut ticks = interval(self.config.beat_interval);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        ticks.tick().await; // the first is immediate, and the host has just joined
+        loop {
+            ticks.tick().await;
+            if self.send(Beat::Stay).await == BeatReply::TakenForDead {
+                let old = self.identity.host_id();
+                let new = self.identity.renew();
+                warn!(%old, %new, "this host was taken for dead, because it was silent for too long; it goes on under a new id");
+                self.send(Beat::Join).await;
+            }
+        }
+    }
+
+    /// Takes the host and its consumers off the list, at once, or gives up after `within`.
+    pub async fn leave(&self, within: Duration) {
+        match tokio::time::timeout(within, self.send(Beat::Leave)).await {
+            Ok(_) => info!("left the registry"),
+            Err(_) => {
+                warn!("could not leave the registry; the other hosts will notice within {:?}", self.config.beat_ttl)
+            }
+        }
+    }
+
+    async fn send(&self, kind: Beat) -> BeatReply {
+        let host_id = self.identity.host_id();
+        let host_id = &*host_id;
+        let reply = self
+            .link
+            .repeat("send the heartbeat", move |mut connection| async move {
+                beat(&mut connection, &self.keys, host_id, self.consumers, self.config.beat_ttl, kind).await
+            })
+            .await;
+        if let BeatReply::Alive { consumers, .. } = reply {
+            self.pace.set_consumers(consumers);
+        }
+        reply
+    }
+}

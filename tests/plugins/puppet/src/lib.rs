@@ -1,0 +1,173 @@
+//! A plugin that does what the message says, so that a test can make it behave in every way there is.
+//!
+//! The message is an object with a property `do` (without one: `echo`). What it may say, with the
+//! other properties that it reads:
+//!
+//! | `do` | reads | what happens |
+//! | --- | --- | --- |
+//! | `echo` | | the result is the message unchanged |
+//! | `raw` | `result` | the result is the string `result`, whatever it is |
+//! | `emit-all` | `results` | the results are these strings |
+//! | `drop` | | no result |
+//! | `retry` | `delay_ms` (optional) | try again later |
+//! | `reject` | `reason` | given up |
+//! | `fail` | `reason` | returns an error |
+//! | `succeed-at` | `attempt` | asks for a retry in `delay_ms` until this attempt, then echoes |
+//! | `attempt` | | the result has the number of the attempt in `attempt` |
+//! | `state` | | the result has the number of calls of this instance in `calls` |
+//! | `forge` | | the result carries a false `message_id` and `consumer_id` |
+//! | `log` | `level`, `context`, `text` | writes a log line, then echoes |
+//! | `print` | `text` | writes to stdout and stderr, then echoes |
+//! | `wait` | `ms` | sleeps, then echoes |
+//! | `sleep` | | sleeps for an hour |
+//! | `burn` | `ms` | computes for that long, then echoes |
+//! | `count` | `millions` | computes so many steps, however long it takes, then echoes |
+//! | `loop` | | computes for ever |
+//! | `grow` | `bytes` | the result is a string property `filler` that long |
+//! | `eat-memory` | | allocates until it is stopped |
+//! | `trap` | | executes `unreachable` |
+//! | `panic` | `reason` | panics |
+
+use std::hint::black_box;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use serde_json::{Map, Value, json};
+
+wit_bindgen::generate!({ path: "../../../wit", world: "plugin", generate_all });
+
+use exports::host::plugin::processor::{Guest, Message, Outcome};
+use wasi::logging::logging::{Level, log};
+
+/// Calls of this instance.
+static CALLS: AtomicU32 = AtomicU32::new(0);
+
+struct Puppet;
+
+export!(Puppet);
+
+impl Guest for Puppet {
+    fn process(message: Message) -> Result<Outcome, String> {
+        let calls = CALLS.fetch_add(1, Ordering::Relaxed) + 1;
+        let order: Map<String, Value> =
+            serde_json::from_str(&message.body).map_err(|error| error.to_string())?;
+        match text(&order, "do", "echo") {
+            "echo" => {}
+            "raw" => return Ok(Outcome::Emit(text(&order, "result", "").to_owned())),
+            "emit-all" => return Ok(Outcome::EmitAll(results(&order))),
+            "drop" => return Ok(Outcome::Drop),
+            "retry" => return Ok(Outcome::Retry(number(&order, "delay_ms"))),
+            "reject" => {
+                return Ok(Outcome::Reject(
+                    text(&order, "reason", "rejected").to_owned(),
+                ));
+            }
+            "fail" => return Err(text(&order, "reason", "failed").to_owned()),
+            "succeed-at" if message.attempt < number(&order, "attempt").unwrap_or(2) => {
+                return Ok(Outcome::Retry(number(&order, "delay_ms")));
+            }
+            "succeed-at" => {}
+            "attempt" => return Ok(emit(json!({ "attempt": message.attempt }))),
+            "state" => return Ok(emit(json!({ "calls": calls }))),
+            "forge" => {
+                return Ok(emit(
+                    json!({ "message_id": "forged", "consumer_id": "forged", "kept": true }),
+                ));
+            }
+            "log" => {
+                let level = level(text(&order, "level", "info"))?;
+                log(
+                    level,
+                    text(&order, "context", "puppet"),
+                    text(&order, "text", "a log line"),
+                );
+            }
+            "print" => {
+                println!("{}", text(&order, "text", "a line"));
+                eprintln!("{}", text(&order, "text", "a line"));
+            }
+            "wait" => std::thread::sleep(milliseconds(&order)),
+            "sleep" => std::thread::sleep(Duration::from_secs(3600)),
+            "burn" => burn(milliseconds(&order)),
+            "count" => count(number(&order, "millions").unwrap_or(1) * 1_000_000),
+            "loop" => burn(Duration::MAX),
+            "grow" => {
+                let bytes = number(&order, "bytes").unwrap_or(0);
+                return Ok(emit(json!({ "filler": "x".repeat(bytes as usize) })));
+            }
+            "eat-memory" => eat_memory(),
+            "trap" => core::arch::wasm32::unreachable(),
+            "panic" => panic!("{}", text(&order, "reason", "panicked")),
+            unknown => return Err(format!("the puppet cannot {unknown:?}")),
+        }
+        Ok(Outcome::Emit(message.body))
+    }
+}
+
+fn emit(result: Value) -> Outcome {
+    Outcome::Emit(result.to_string())
+}
+
+fn text<'a>(order: &'a Map<String, Value>, key: &str, default: &'a str) -> &'a str {
+    order.get(key).and_then(Value::as_str).unwrap_or(default)
+}
+
+fn number(order: &Map<String, Value>, key: &str) -> Option<u32> {
+    order.get(key)?.as_u64()?.try_into().ok()
+}
+
+fn milliseconds(order: &Map<String, Value>) -> Duration {
+    Duration::from_millis(number(order, "ms").unwrap_or(10).into())
+}
+
+fn results(order: &Map<String, Value>) -> Vec<String> {
+    let results = order
+        .get("results")
+        .and_then(Value::as_array)
+        .map(Vec::as_slice);
+    results
+        .unwrap_or_default()
+        .iter()
+        .filter_map(Value::as_str)
+        .map(str::to_owned)
+        .collect()
+}
+
+fn level(name: &str) -> Result<Level, String> {
+    Ok(match name {
+        "trace" => Level::Trace,
+        "debug" => Level::Debug,
+        "info" => Level::Info,
+        "warn" => Level::Warn,
+        "error" => Level::Error,
+        "critical" => Level::Critical,
+        unknown => return Err(format!("there is no level {unknown:?}")),
+    })
+}
+
+/// Computes for that long by the clock.
+fn burn(time: Duration) {
+    let start = Instant::now();
+    while start.elapsed() < time {
+        count(100_000);
+    }
+}
+
+/// Computes without a single call to the host.
+fn count(steps: u32) {
+    let mut number = 0_u64;
+    for _ in 0..steps {
+        number = black_box(
+            number
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1),
+        );
+    }
+}
+
+fn eat_memory() {
+    let mut eaten = Vec::new();
+    loop {
+        eaten.push(black_box(vec![1_u8; 1 << 20]));
+    }
+}
