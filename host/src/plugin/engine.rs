@@ -18,6 +18,11 @@ const TICK: Duration = Duration::from_millis(10);
 /// Stacks beyond one for each instance, while old and new instances live side by side.
 const SPARE_STACKS_MAX: u32 = 1_000;
 
+/// Most instances whose initial memory is mapped instead of copied. Every mapped image costs an
+/// instance two more of the 65,530 memory mappings that Linux allows a process (vm.max_map_count):
+/// 10,000 instances of a small Rust plugin have 62,000 with images, and 42,000 without.
+const MAPPED_IMAGES_MAX: u32 = 4_000;
+
 /// The wasmtime engine, one per process. Cheap to clone.
 #[derive(Clone)]
 pub struct Engine {
@@ -37,9 +42,9 @@ struct Inner {
 impl Engine {
     /// An engine for `instances` instances at a time.
     pub fn new(limits: &PluginLimits, instances: u32) -> Result<Engine, LoadError> {
-        let on_demand =
-            wasmtime::Engine::new(&configure(None)).map_err(|error| LoadError::Engine(format!("{error:#}")))?;
-        let pooled = wasmtime::Engine::new(&configure(Some(pool(limits, instances))))
+        let on_demand = wasmtime::Engine::new(&configure(None, instances))
+            .map_err(|error| LoadError::Engine(format!("{error:#}")))?;
+        let pooled = wasmtime::Engine::new(&configure(Some(pool(limits, instances)), instances))
             .inspect_err(|error| {
                 tracing::warn!(
                     "cannot reserve memory for {instances} plugin instances, so each will map its own, which makes \
@@ -79,7 +84,7 @@ impl fmt::Debug for Engine {
 }
 
 /// All tuning of wasmtime, with the reason at every knob.
-fn configure(pool: Option<PoolingAllocationConfig>) -> Config {
+fn configure(pool: Option<PoolingAllocationConfig>, instances: u32) -> Config {
     let mut config = Config::new();
 
     // Calls run one at a time in a store. The machinery for concurrent ones, on by default in some
@@ -101,9 +106,9 @@ fn configure(pool: Option<PoolingAllocationConfig>) -> Config {
     // A plugin is compiled once and called millions of times.
     config.cranelift_opt_level(OptLevel::Speed);
 
-    // A fresh instance maps its initial memory instead of copying it: that of a Python plugin is
-    // tens of megabytes long. On by default; stands here because starting an instance rests on it.
-    config.memory_init_cow(true);
+    // A fresh instance maps its initial memory and copies a page when it writes to it: the memory of a
+    // Python plugin is tens of megabytes long, and most of it is never written.
+    config.memory_init_cow(instances <= MAPPED_IMAGES_MAX);
 
     if let Some(pool) = pool {
         config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
@@ -137,8 +142,7 @@ fn pool(limits: &PluginLimits, instances: u32) -> PoolingAllocationConfig {
     pool.table_elements(limits::POOLED_TABLE_ELEMENTS_MAX);
 
     // A store keeps its stack between calls. Every stack and its guard page are two memory mappings
-    // from the start, used or not, and an instance in use has three; Linux allows 65,530 in a process
-    // (vm.max_map_count). Stacks for twice 10,000 instances would not leave enough.
+    // from the start, used or not: stacks for twice 10,000 instances would not leave enough of them.
     pool.total_stacks(slots.min(instances.saturating_add(SPARE_STACKS_MAX)));
     pool
 }

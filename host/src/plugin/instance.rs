@@ -109,7 +109,10 @@ impl Live {
         let started = within(limits.time_max, &gave_way, ready.instantiate_async(&mut store)).await;
         match started {
             Some(Ok(guest)) => Ok(Live { store, guest, gave_way }),
-            Some(Err(error)) => Err(Failure::Start(why(&error, &store, limits.memory_bytes_max).to_string())),
+            Some(Err(error)) => Err(Failure::Start(match why(&error, &store, limits.memory_bytes_max) {
+                Failure::Trapped(reason) => reason,
+                failure => failure.to_string(),
+            })),
             None => Err(Failure::Start(Failure::TimedOut(limits.time_max).to_string())),
         }
     }

@@ -50,7 +50,7 @@ async fn load_error(bytes: &[u8]) -> String {
 #[tokio::test]
 async fn enrich_adds_a_property_and_changes_nothing_else() {
     let mut instance = instance("enrich", &limits()).await;
-    let body = r#"{"z":1.0,"message_id":"1","big":123456789012345678901234567890,"e":1E+5,"nested": {"b":[1, 2], "a":null},"u":"\u00e9"}"#;
+    let body = r#"{"z":1.0,"message_id":"1","big":123456789012345678901234567890,"e":1E+5,"nested":{"b" : [1, 2], "a":null},"u":"\u00e9"}"#;
     let Ok(Outcome::Emit(result)) = instance.process("1", body, 1).await else { panic!("no result") };
     let added = result.strip_prefix(&body[..body.len() - 1]).expect("everything as it was, in order");
     let value = added.strip_prefix(r#","random_property":""#).and_then(|rest| rest.strip_suffix("\"}")).unwrap();

@@ -11,9 +11,7 @@ struct Enrich;
 
 impl Guest for Enrich {
     fn process(message: Message) -> Result<Outcome, String> {
-        enrich(&message.body)
-            .map(Outcome::Emit)
-            .map_err(|error| error.to_string())
+        enrich(&message.body).map(Outcome::Emit).map_err(|error| error.to_string())
     }
 }
 

@@ -49,8 +49,7 @@ export!(Puppet);
 impl Guest for Puppet {
     fn process(message: Message) -> Result<Outcome, String> {
         let calls = CALLS.fetch_add(1, Ordering::Relaxed) + 1;
-        let order: Map<String, Value> =
-            serde_json::from_str(&message.body).map_err(|error| error.to_string())?;
+        let order: Map<String, Value> = serde_json::from_str(&message.body).map_err(|error| error.to_string())?;
         match text(&order, "do", "echo") {
             "echo" => {}
             "raw" => return Ok(Outcome::Emit(text(&order, "result", "").to_owned())),
@@ -58,9 +57,7 @@ impl Guest for Puppet {
             "drop" => return Ok(Outcome::Drop),
             "retry" => return Ok(Outcome::Retry(number(&order, "delay_ms"))),
             "reject" => {
-                return Ok(Outcome::Reject(
-                    text(&order, "reason", "rejected").to_owned(),
-                ));
+                return Ok(Outcome::Reject(text(&order, "reason", "rejected").to_owned()));
             }
             "fail" => return Err(text(&order, "reason", "failed").to_owned()),
             "succeed-at" if message.attempt < number(&order, "attempt").unwrap_or(2) => {
@@ -70,17 +67,11 @@ impl Guest for Puppet {
             "attempt" => return Ok(emit(json!({ "attempt": message.attempt }))),
             "state" => return Ok(emit(json!({ "calls": calls }))),
             "forge" => {
-                return Ok(emit(
-                    json!({ "message_id": "forged", "consumer_id": "forged", "kept": true }),
-                ));
+                return Ok(emit(json!({ "message_id": "forged", "consumer_id": "forged", "kept": true })));
             }
             "log" => {
                 let level = level(text(&order, "level", "info"))?;
-                log(
-                    level,
-                    text(&order, "context", "puppet"),
-                    text(&order, "text", "a log line"),
-                );
+                log(level, text(&order, "context", "puppet"), text(&order, "text", "a log line"));
             }
             "print" => {
                 println!("{}", text(&order, "text", "a line"));
@@ -121,16 +112,8 @@ fn milliseconds(order: &Map<String, Value>) -> Duration {
 }
 
 fn results(order: &Map<String, Value>) -> Vec<String> {
-    let results = order
-        .get("results")
-        .and_then(Value::as_array)
-        .map(Vec::as_slice);
-    results
-        .unwrap_or_default()
-        .iter()
-        .filter_map(Value::as_str)
-        .map(str::to_owned)
-        .collect()
+    let results = order.get("results").and_then(Value::as_array).map(Vec::as_slice);
+    results.unwrap_or_default().iter().filter_map(Value::as_str).map(str::to_owned).collect()
 }
 
 fn level(name: &str) -> Result<Level, String> {
@@ -157,11 +140,7 @@ fn burn(time: Duration) {
 fn count(steps: u32) {
     let mut number = 0_u64;
     for _ in 0..steps {
-        number = black_box(
-            number
-                .wrapping_mul(6_364_136_223_846_793_005)
-                .wrapping_add(1),
-        );
+        number = black_box(number.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1));
     }
 }
 

@@ -14,9 +14,6 @@ export!(Curious);
 
 impl Guest for Curious {
     fn process(_message: Message) -> Result<Outcome, String> {
-        Ok(Outcome::Emit(format!(
-            "{{\"answer\":{}}}",
-            example::thing::api::answer()
-        )))
+        Ok(Outcome::Emit(format!("{{\"answer\":{}}}", example::thing::api::answer())))
     }
 }
