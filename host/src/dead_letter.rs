@@ -35,11 +35,7 @@ impl DeadLetter<'_> {
         if let Some(id) = self.message_id {
             entries.field("message_id", id);
         }
-        let kept = match self.reason {
-            Reason::TooBig => &self.payload[..self.payload.len().min(PAYLOAD_BYTES_MAX)],
-            _ => self.payload,
-        };
-        entries.field("payload", kept);
+        entries.field("payload", kept(self.payload, self.reason));
         entries.field("payload_bytes", self.payload.len().to_string());
         entries.field("reason", self.reason.as_str());
         entries.field("error", self.error);
@@ -53,5 +49,14 @@ impl DeadLetter<'_> {
         }
         entries.field("time", humantime::format_rfc3339_millis(SystemTime::now()).to_string());
         entries.finish();
+    }
+}
+
+/// What is kept of a payload.
+#[must_use]
+pub fn kept(payload: &[u8], reason: Reason) -> &[u8] {
+    match reason {
+        Reason::TooBig => &payload[..payload.len().min(PAYLOAD_BYTES_MAX)],
+        _ => payload,
     }
 }

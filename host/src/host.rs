@@ -78,7 +78,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<S
     info!(redis = connector.address(), server = checked.server, plugin = %path.display(), digest = plugin.digest(), "starting");
     advise(&config, &checked);
     let running = Running::start(config, connector, keys, plugin).await?;
-    running.until(shutdown).await;
+    shutdown.await;
     Ok(running.stop().await)
 }
 
@@ -175,11 +175,6 @@ impl Running {
         tasks.spawn(async move { reporter.run().await });
         info!(host = %identity.host_id(), consumers = config.consumers, after_ms = started.elapsed().as_millis(), "ready");
         Ok(Running { config, counters, registry, queue, intake, tasks, consumers, workers })
-    }
-
-    async fn until(&self, shutdown: impl Future<Output = ()>) {
-        shutdown.await;
-        info!("stopping");
     }
 
     /// Stops fetching, finishes what is in work, hands the intake over, takes the ids off the list.

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use crate::config::ConfigError;
 use crate::host::RunError;
+use crate::redis::embedded::EmbeddedError;
 
 /// Why the process ends, as its exit code tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +49,12 @@ impl From<RunError> for Failure {
             RunError::Threads(_) => Exit::Other,
         };
         Failure { exit, error: error.into() }
+    }
+}
+
+impl From<EmbeddedError> for Failure {
+    fn from(error: EmbeddedError) -> Self {
+        Failure { exit: Exit::Redis, error: error.into() }
     }
 }
 

@@ -7,6 +7,7 @@ mod exit;
 mod flags;
 mod log;
 mod man;
+mod publish;
 mod run;
 
 use std::io::{self, Write as _};
@@ -79,6 +80,8 @@ pub struct Cli {
 enum Command {
     /// Print the configuration in effect as a commented file
     Config(config::ConfigArgs),
+    /// Publish messages: generated ones, or the lines of a file
+    Publish(publish::PublishArgs),
     /// Print the completion script of a shell
     Completions(completions::CompletionsArgs),
     /// Print the man page
@@ -103,6 +106,7 @@ pub fn execute(cli: Cli) -> Result<(), Failure> {
     match cli.command {
         None => run::execute(&cli.flags.overlaid_with(Flags::default())),
         Some(Command::Config(args)) => config::execute(cli.flags, args),
+        Some(Command::Publish(args)) => publish::execute(cli.flags, &args),
         Some(Command::Completions(args)) => completions::execute(&args, &cli.flags),
         Some(Command::Man) => man::execute(&cli.flags),
     }

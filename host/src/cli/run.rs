@@ -8,20 +8,26 @@ use tokio::sync::oneshot;
 use super::{Exit, Failure, load, log};
 use crate::config::{Config, Given};
 use crate::host;
+use crate::redis::embedded::Embedded;
 
 pub(super) fn execute(given: &Given) -> Result<(), Failure> {
     let loaded = load(given)?;
     let warnings = loaded.warnings();
-    let config = loaded.into_runnable()?;
+    let mut config = loaded.into_runnable()?;
     log::start(&config)?;
     for warning in warnings {
         tracing::warn!("{warning}");
+    }
+    let private = Embedded::if_named(&mut config.redis)?;
+    if let Some(private) = &private {
+        tracing::info!(redis = private.url(), "started a private Redis, which ends with this host");
     }
     // One thread: consumers get threads of their own from the host.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let result = runtime.block_on(run(config));
     // What still blocks a thread, such as a compilation, must not hold up the exit.
     runtime.shutdown_background();
+    drop(private);
     result
 }
 

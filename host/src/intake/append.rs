@@ -138,7 +138,16 @@ impl Append {
         stop: &mut watch::Receiver<bool>,
         subscribed: &mut watch::Receiver<bool>,
     ) -> Result<Ended, RedisError> {
-        let mut round = Round::default();
+        // What waits now may have been appended already: by the host that was active before, or by an attempt
+        // whose answer got lost.
+        let (replayed, oldest) = {
+            let buffer = self.shared.buffer();
+            (buffer.len(), buffer.oldest())
+        };
+        let mut round = match oldest {
+            None => Round::default(),
+            Some(oldest) => Round::after_replay(replayed, appender.refused_since(oldest.elapsed()).await?),
+        };
         loop {
             round.fill(&self.shared.buffer(), &self.pace, &self.delivery, &self.message, host_id);
             if round.messages == 0 {
@@ -164,6 +173,7 @@ impl Append {
             self.shared.buffer().consume(round.messages);
             self.shared.counters.appended.add(round.messages - round.dead_letters.len());
             self.shared.counters.dead_letters.add(round.dead_letters.len());
+            round.done();
         }
     }
 }

@@ -72,6 +72,12 @@ impl Buffer {
         self.messages
     }
 
+    /// When the oldest waiting message was received.
+    #[must_use]
+    pub fn oldest(&self) -> Option<Instant> {
+        self.chunks.front().map(|chunk| chunk.received)
+    }
+
     /// Whether nothing waits.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -170,7 +176,7 @@ mod tests {
         push(&mut buffer, &["old", "old too"], start);
         push(&mut buffer, &["young"], start + 9 * second);
         assert_eq!(buffer.forget_old(start + 11 * second, 10 * second, 10_000), 0);
-        assert_eq!(texts(&buffer), ["young"]);
+        assert_eq!((texts(&buffer), buffer.oldest()), (vec!["young"], Some(start + 9 * second)));
         push(&mut buffer, &["younger"], start + 10 * second);
         assert_eq!(buffer.forget_old(start + 11 * second, 10 * second, 20), 1);
         assert_eq!(texts(&buffer), ["younger"]);

@@ -104,7 +104,8 @@ impl Receiver {
                         continue;
                     }
                     silent_ticks += 1;
-                    if f64::from(silent_ticks) > silent_ticks_max {
+                    // The last sign of life came up to one tick before the first silent one.
+                    if f64::from(silent_ticks + 1) >= silent_ticks_max {
                         return (last_heard, "the server answers no ping");
                     }
                 }

@@ -1,15 +1,18 @@
 //! One round of appending: waiting messages cut into deliveries, and what is no message into dead letters.
 //! It decides and encodes; it sends nothing.
 
+use std::collections::HashMap;
+
 use tracing::warn;
 
 use super::buffer::Buffer;
 use super::pace::Pace;
 use crate::config::{DeliveryConfig, MessageLimits};
-use crate::dead_letter::DeadLetter;
+use crate::dead_letter::{DeadLetter, kept};
 use crate::message;
 use crate::monitor::throttle::Throttle;
 use crate::redis::entries::Entries;
+use crate::redis::inbox::PayloadDigest;
 
 /// Bytes and messages of a round, at most: what Redis swallows in a few milliseconds, so that a round in flight
 /// delays neither the lease's renewal nor the other commands.
@@ -25,10 +28,27 @@ pub struct Round {
     pub dead_letters: Entries,
     /// Messages of the buffer that the round covers.
     pub messages: usize,
+    /// Refused messages that are known to be kept already, and of how many messages that may be so.
+    kept: HashMap<PayloadDigest, usize>,
+    replayed: usize,
     refusals: Throttle,
 }
 
 impl Round {
+    /// A round after which others may follow; the first `replayed` messages may have been appended before, and what
+    /// was refused of them may be among `kept`. Claims sort the others out, but what has no id cannot be claimed.
+    pub fn after_replay(replayed: usize, kept: HashMap<PayloadDigest, usize>) -> Round {
+        Round { replayed, kept, ..Round::default() }
+    }
+
+    /// The round was appended; the next one begins behind it.
+    pub fn done(&mut self) {
+        self.replayed = self.replayed.saturating_sub(self.messages);
+        if self.replayed == 0 {
+            self.kept.clear();
+        }
+    }
+
     /// Covers the oldest waiting messages, as many as fit.
     pub fn fill(
         &mut self,
@@ -68,6 +88,13 @@ impl Round {
     }
 
     fn refuse(&mut self, payload: &[u8], refusal: &message::Refusal, host_id: &str) {
+        if self.messages <= self.replayed
+            && let Some(count) = self.kept.get_mut(&PayloadDigest::of(kept(payload, refusal.reason)))
+            && *count > 0
+        {
+            *count -= 1;
+            return;
+        }
         if let Some(unlogged) = self.refusals.permit() {
             warn!(reason = %refusal.reason, bytes = payload.len(), unlogged, "{refusal}; it is kept as a dead letter");
         }
@@ -128,5 +155,19 @@ mod tests {
         let large = format!(r#"{{"message_id":1,"x":"{}"}}"#, "y".repeat(100));
         let (sizes, dead) = rounds(&[&large, r#"{"message_id":2}"#, r#"{"message_id":3}"#, &large], &delivery);
         assert_eq!((sizes, dead), (vec![1, 2, 1], 0));
+    }
+
+    #[test]
+    fn what_was_refused_before_a_replay_is_not_kept_twice() {
+        let mut buffer = Buffer::new(1 << 20);
+        buffer.push(["rubbish", "rubbish", "junk", "rubbish"].iter().map(|payload| payload.as_bytes()), Instant::now());
+        let kept = HashMap::from([(PayloadDigest::of(b"rubbish"), 1), (PayloadDigest::of(b"junk"), 1)]);
+        let mut round = Round::after_replay(3, kept);
+        let delivery = DeliveryConfig { messages_max: 128, bytes_max: 40, time_target: Duration::from_millis(50) };
+        round.fill(&buffer, &Pace::default(), &delivery, &LIMITS, "host");
+        assert_eq!((round.messages, round.dead_letters.len()), (4, 2));
+        round.done();
+        round.fill(&buffer, &Pace::default(), &delivery, &LIMITS, "host");
+        assert_eq!(round.dead_letters.len(), 4);
     }
 }

@@ -164,6 +164,7 @@ async fn rights(connection: &mut Connection, keys: &Keys) -> Result<(), Finding>
         vec!["XADD".into(), k(&keys.inbox), "*".into(), "x".into(), "x".into()],
         vec!["XADD".into(), k(&keys.output), "*".into(), "x".into(), "x".into()],
         vec!["XADD".into(), k(&keys.dead), "*".into(), "x".into(), "x".into()],
+        vec!["XRANGE".into(), k(&keys.dead), "-".into(), "+".into()],
         vec!["XGROUP".into(), "CREATE".into(), k(&keys.inbox), k(&keys.group), "0".into()],
         vec!["XGROUP".into(), "DELCONSUMER".into(), k(&keys.inbox), k(&keys.group), "x".into()],
         vec!["XREADGROUP".into(), "GROUP".into(), k(&keys.group), "x".into(), "STREAMS".into(), k(&keys.inbox), ">".into()],

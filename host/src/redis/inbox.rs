@@ -4,6 +4,8 @@
 //! long ago and however late the bytes arrive, Redis discards the whole transaction. Renewal goes along
 //! with the writes.
 
+use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::time::Duration;
 
 use redis::{Cmd, Pipeline, RedisError, Value, from_redis_value};
@@ -12,6 +14,23 @@ use super::connection::Connection;
 use super::entries::Entries;
 use super::keys::Keys;
 use crate::config::OutputConfig;
+
+/// Dead letters read at once; each may have 64 KiB.
+const REFUSED_PAGE: usize = 100;
+
+/// Stands for a payload that was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct PayloadDigest(u64);
+
+impl PayloadDigest {
+    /// The digest of what is kept of a payload.
+    #[must_use]
+    pub fn of(kept: &[u8]) -> PayloadDigest {
+        let mut hasher = DefaultHasher::new();
+        kept.hash(&mut hasher);
+        PayloadDigest(hasher.finish())
+    }
+}
 
 /// Who may append now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,6 +119,34 @@ impl Appender {
                 Ok(true)
             }
             other => Err(unexpected("EXEC", &other)),
+        }
+    }
+
+    /// What was refused during the last `age`, by any host: how often each kept payload was written.
+    ///
+    /// # Errors
+    /// Whatever the network or the server says.
+    pub async fn refused_since(&mut self, age: Duration) -> Result<HashMap<PayloadDigest, usize>, RedisError> {
+        let (seconds, micros): (u64, u64) = redis::cmd("TIME").query_async(&mut self.connection).await?;
+        let since_ms =
+            (seconds * 1000 + micros / 1000).saturating_sub(u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
+        let mut refused = HashMap::new();
+        let mut first = since_ms.to_string();
+        loop {
+            let mut command = redis::cmd("XRANGE");
+            command.arg(&self.keys.dead).arg(&first).arg("+").arg("COUNT").arg(REFUSED_PAGE);
+            let entries: Vec<(String, HashMap<String, Vec<u8>>)> = command.query_async(&mut self.connection).await?;
+            // What the plugins gave up on has an id; claims see to it that it is there once.
+            for payload in entries.iter().filter_map(|(_, fields)| match fields.contains_key("message_id") {
+                true => None,
+                false => fields.get("payload"),
+            }) {
+                *refused.entry(PayloadDigest::of(payload)).or_default() += 1;
+            }
+            match entries.last() {
+                Some((last, _)) if entries.len() == REFUSED_PAGE => first = format!("({last}"),
+                _ => return Ok(refused),
+            }
         }
     }
 

@@ -1,0 +1,309 @@
+//! `host publish`: publishes messages as fast, or as evenly, as is asked.
+//! It knows what a load looks like; how messages reach Redis is the business of `redis::publisher`.
+
+mod source;
+
+use std::path::PathBuf;
+use std::pin::pin;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use clap::Args;
+use indicatif::{HumanCount, ProgressBar, ProgressStyle};
+use tokio::time::{Instant, sleep_until};
+
+pub(super) use self::source::Source;
+use super::{Exit, Failure, Flags, load, run::shutdown};
+use crate::redis::connection::Connector;
+use crate::redis::embedded;
+use crate::redis::publisher::{Publisher, Received};
+
+/// Messages published when nothing says how many.
+const COUNT_DEFAULT: u64 = 10_000;
+
+/// Shortest message that has room for the padding property.
+const PAYLOAD_BYTES_MIN: u32 = 66;
+
+/// Longest message that can be asked for; beyond what a host takes by default, so that this can be tried.
+const PAYLOAD_BYTES_MAX: u32 = 64 << 20;
+
+/// Time between two updates of the progress bar.
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Arguments of `host publish`.
+#[derive(Args, Clone, Debug)]
+#[command(long_about = "\
+Publish messages to try a host, or to load it: generated ones, or the lines of a file.
+
+A generated message is {\"message_id\":\"<a random UUID>\"}, and padding if a length is asked for. Redis, its login and \
+the channel are found as a host finds them: flags before `publish`, environment and configuration file count. Ctrl-C \
+ends with the summary.")]
+pub(super) struct PublishArgs {
+    /// Redis to publish to [default: as for a host, redis://127.0.0.1:6379]
+    #[arg(long, value_name = "URL")]
+    redis: Option<String>,
+
+    /// Channel to publish on [default: as for a host, messages:published]
+    #[arg(long, value_name = "TEXT")]
+    channel: Option<String>,
+
+    /// Stop after so many messages [default: 10000; no limit with --duration, --rate or --file]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    count: Option<u64>,
+
+    /// Stop after this time, such as 30s or 5m
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    duration: Option<Duration>,
+
+    /// Messages per second, evenly paced [default: as fast as Redis takes them]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    rate: Option<u32>,
+
+    /// Messages per pipeline at most
+    #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    batch: u32,
+
+    /// Length of a whole generated message, reached with a padding property
+    #[arg(long, value_name = "BYTES", conflicts_with = "file",
+          value_parser = clap::value_parser!(u32).range(i64::from(PAYLOAD_BYTES_MIN)..=i64::from(PAYLOAD_BYTES_MAX)))]
+    payload_bytes: Option<u32>,
+
+    /// Share of the messages that repeat an earlier id
+    #[arg(long, value_name = "PERCENT", default_value_t = 0, conflicts_with = "file",
+          value_parser = clap::value_parser!(u8).range(0..=99))]
+    duplicates: u8,
+
+    /// Publish the lines of this file, each as it is, instead of generated messages; - is the standard input
+    #[arg(long, value_name = "FILE")]
+    file: Option<PathBuf>,
+}
+
+/// What has been published so far.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Published {
+    /// Messages that Redis took, and how many subscribers received them.
+    pub received: Received,
+    /// Messages sent that repeat the id of an earlier one.
+    pub repeats: u64,
+    /// Their length together.
+    pub bytes: u64,
+    /// From the first message to the last reply.
+    pub elapsed: Duration,
+}
+
+/// How much to publish, and how fast.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Load {
+    /// Messages at most.
+    pub count: Option<u64>,
+    /// Time at most.
+    pub duration: Option<Duration>,
+    /// Messages per second; as fast as possible if not given.
+    pub rate: Option<u32>,
+    /// Messages per pipeline at most.
+    pub batch: usize,
+}
+
+/// Runs `host publish` until it is done or the process is asked to stop, and prints what it did.
+pub(super) fn execute(before: Flags, args: &PublishArgs) -> Result<(), Failure> {
+    let mut given = before.overlaid_with(Flags::default());
+    let own = [("redis", &args.redis), ("channel", &args.channel)];
+    given.flags.extend(own.into_iter().filter_map(|(name, value)| Some((name, value.clone()?))));
+    let config = load(&given)?.config;
+    if config.redis.url == embedded::WORD {
+        let error = anyhow::anyhow!("an embedded Redis is private to its host; name a running one with --redis URL");
+        return Err(Failure { exit: Exit::Usage, error });
+    }
+    let connector =
+        Connector::new(&config.redis).map_err(|error| Failure { exit: Exit::Usage, error: error.into() })?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let result = runtime.block_on(publish(args, &connector, &config.keys.channel));
+    runtime.shutdown_background();
+    result
+}
+
+async fn publish(args: &PublishArgs, connector: &Connector, channel: &str) -> Result<(), Failure> {
+    let mut source = match &args.file {
+        Some(path) => Source::lines(path)?,
+        None => Source::generated(args.payload_bytes, args.duplicates),
+    };
+    let publisher = Publisher::connect(connector, channel)
+        .await
+        .with_context(|| format!("cannot connect to Redis at {} to publish", connector.address()))
+        .map_err(|error| Failure { exit: Exit::Redis, error })?;
+    let unlimited = args.duration.is_some() || args.rate.is_some() || args.file.is_some();
+    let load = Load {
+        count: args.count.or((!unlimited).then_some(COUNT_DEFAULT)),
+        duration: args.duration,
+        rate: args.rate,
+        batch: args.batch as usize,
+    };
+
+    let bar = progress_bar(load.count);
+    let result = run(load, &mut source, publisher, shutdown()?, |so_far| {
+        bar.set_position(so_far.received.messages);
+        bar.set_message(format!("{} a second", HumanCount(per_second(so_far.received.messages, so_far.elapsed))));
+    })
+    .await;
+    bar.finish_and_clear();
+    report(&result?, channel);
+    Ok(())
+}
+
+/// Publishes from `source` until the load is done, the source ends or `shutdown` is ready. What has been sent by
+/// then is waited for, so that the numbers are whole.
+///
+/// # Errors
+/// When a source cannot be read, Redis refuses a message or the connection breaks.
+pub(super) async fn run(
+    load: Load,
+    source: &mut Source,
+    mut publisher: Publisher,
+    shutdown: impl Future<Output = ()>,
+    mut progress: impl FnMut(&Published),
+) -> Result<Published> {
+    let start = Instant::now();
+    let end = load.duration.map(|duration| start + duration);
+    let mut shutdown = pin!(shutdown);
+    let mut published = Published::default();
+    let mut shown = start;
+    let mut sent = 0_u64;
+    let mut batch = Vec::new();
+
+    while load.count.is_none_or(|count| sent < count) {
+        let next = async {
+            let due = due_messages(start, load.rate, sent).await;
+            let left = load.count.map_or(u64::MAX, |count| count - sent);
+            let wanted = usize::try_from(due.min(left)).unwrap_or(usize::MAX).min(load.batch);
+            source.next(&mut batch, wanted).await
+        };
+        let repeats = tokio::select! {
+            biased;
+            () = &mut shutdown => break,
+            () = wait_until(end) => break,
+            repeats = next => repeats?,
+        };
+        let Some(repeats) = repeats else { break };
+        sent += u64::try_from(batch.len())?;
+        published.repeats += repeats;
+        published.bytes += batch.iter().map(|message| message.len() as u64).sum::<u64>();
+        publisher.send(&batch).await.with_context(|| format!("publishing stopped after {sent} messages"))?;
+        batch.clear();
+
+        published.received = publisher.received();
+        published.elapsed = start.elapsed();
+        if shown.elapsed() >= PROGRESS_INTERVAL {
+            shown = Instant::now();
+            progress(&published);
+        }
+    }
+    publisher.flush().await.with_context(|| format!("publishing stopped after {sent} messages"))?;
+    published.received = publisher.received();
+    published.elapsed = start.elapsed();
+    Ok(published)
+}
+
+/// Waits until a message is due and says how many are; after a delay these are those that have been missed.
+async fn due_messages(start: Instant, rate: Option<u32>, sent: u64) -> u64 {
+    let Some(rate) = rate else { return u64::MAX };
+    loop {
+        let due = due_after(start.elapsed(), rate);
+        if due > sent {
+            return due - sent;
+        }
+        // The timer's grain is 1 ms: above 1,000/s this sleeps once for the messages of a millisecond.
+        sleep_until(start + Duration::from_secs_f64((sent + 1) as f64 / f64::from(rate))).await;
+    }
+}
+
+/// Messages that should have been published by this time.
+fn due_after(elapsed: Duration, rate: u32) -> u64 {
+    u64::try_from(elapsed.as_nanos() * u128::from(rate) / 1_000_000_000).unwrap_or(u64::MAX)
+}
+
+async fn wait_until(end: Option<Instant>) {
+    match end {
+        Some(end) => sleep_until(end).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// A bar if it is known how much is to come. It shows itself on a terminal only.
+fn progress_bar(count: Option<u64>) -> ProgressBar {
+    let (bar, template) = match count {
+        Some(count) => (ProgressBar::new(count), "{wide_bar} {human_pos} of {human_len} messages, {msg}, {eta} left"),
+        None => (ProgressBar::no_length(), "{spinner} {human_pos} messages, {msg}, {elapsed}"),
+    };
+    match ProgressStyle::with_template(template) {
+        Ok(style) => bar.with_style(style),
+        Err(_) => bar,
+    }
+}
+
+/// Prints what was done.
+fn report(published: &Published, channel: &str) {
+    let Published { repeats, bytes, received, elapsed, .. } = published;
+    let seconds = elapsed.as_secs_f64();
+    let rate = per_second(received.messages, *elapsed);
+    let megabytes = *bytes as f64 / 1e6;
+    println!(
+        "published {} messages ({megabytes:.1} MB) in {seconds:.2} s: {} a second",
+        HumanCount(received.messages),
+        HumanCount(rate)
+    );
+    if *repeats > 0 {
+        println!(
+            "{} of them repeat an earlier id: {} different ids",
+            HumanCount(*repeats),
+            HumanCount(received.messages.saturating_sub(*repeats))
+        );
+    }
+    println!("received {} times, {}", HumanCount(received.sum), subscribers(received));
+    if received.unheard > 0 {
+        eprintln!(
+            "warning: {} of {} messages reached nobody and are lost: no subscriber on {channel} at the time",
+            HumanCount(received.unheard),
+            HumanCount(received.messages),
+        );
+    }
+}
+
+/// How many subscribers each message had.
+fn subscribers(received: &Received) -> String {
+    match (received.min, received.max) {
+        (1, 1) => "by 1 subscriber".into(),
+        (min, max) if min == max => format!("by {max} subscribers each"),
+        (min, max) => format!("by {min} to {max} subscribers"),
+    }
+}
+
+fn per_second(messages: u64, elapsed: Duration) -> u64 {
+    if elapsed.is_zero() {
+        return 0;
+    }
+    u64::try_from(u128::from(messages) * 1_000_000_000 / elapsed.as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rate_is_spread_evenly_over_each_second() {
+        assert_eq!(due_after(Duration::ZERO, 5_000), 0);
+        assert_eq!(due_after(Duration::from_micros(199), 5_000), 0);
+        assert_eq!(due_after(Duration::from_micros(200), 5_000), 1);
+        assert_eq!(due_after(Duration::from_millis(1), 500_000), 500);
+        assert_eq!(due_after(Duration::from_secs(60), 7), 420);
+        // A week at the highest rate does not overflow.
+        assert_eq!(due_after(Duration::from_secs(604_800), u32::MAX), 604_800 * u64::from(u32::MAX));
+    }
+
+    #[test]
+    fn subscribers_are_told_as_a_number_or_as_a_range() {
+        let received = |min, max| subscribers(&Received { min, max, ..Received::default() });
+        assert_eq!(received(1, 1), "by 1 subscriber");
+        assert_eq!(received(3, 3), "by 3 subscribers each");
+        assert_eq!(received(0, 2), "by 0 to 2 subscribers");
+    }
+}

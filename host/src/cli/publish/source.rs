@@ -1,0 +1,258 @@
+//! Where the messages of `host publish` come from. It knows neither Redis nor a clock.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io::{self, BufRead as _, BufReader, Read, stdin};
+use std::path::Path;
+
+use anyhow::{Context as _, Result, bail};
+use rand::rngs::SmallRng;
+use rand::{RngExt as _, SeedableRng as _};
+use tokio::sync::mpsc;
+use uuid::{Builder, Uuid, fmt::Hyphenated};
+
+/// Bytes in a batch after which it is sent although it is not full.
+const BATCH_BYTES_MAX: usize = 4 << 20;
+
+/// Longest line of a file; far beyond what a host takes.
+const LINE_BYTES_MAX: usize = 64 << 20;
+
+/// Lines that the reader hands on together.
+const GROUP_LINES_MAX: usize = 1_000;
+
+/// A repeated id is one of so many last ones, so that it falls within any sensible dedup window.
+const REPEATABLE_IDS: usize = 10_000;
+
+/// A message source.
+#[derive(Debug)]
+pub(in crate::cli) enum Source {
+    /// Makes messages up.
+    Generated(Box<Generator>),
+    /// Lines of a file, read by a thread of its own.
+    Lines {
+        /// Lines in the groups in which they were read.
+        groups: mpsc::Receiver<Result<Vec<Vec<u8>>>>,
+        /// Read and not yet taken.
+        waiting: VecDeque<Vec<u8>>,
+    },
+}
+
+impl Source {
+    /// Made-up messages, see [`Generator::new`].
+    #[must_use]
+    pub fn generated(payload_bytes: Option<u32>, duplicates_percent: u8) -> Source {
+        Source::Generated(Box::new(Generator::new(payload_bytes, duplicates_percent)))
+    }
+
+    /// The lines of the file at `path`, or of the standard input if that is `-`.
+    ///
+    /// # Errors
+    /// When the file cannot be opened.
+    pub fn lines(path: &Path) -> Result<Source> {
+        // One group is read while another is published.
+        let (sender, groups) = mpsc::channel(1);
+        // A thread and not a task: a read of the standard input that waits for its user must not hold up the end.
+        if path == Path::new("-") {
+            std::thread::spawn(move || read_lines(stdin(), "the standard input", &sender));
+        } else {
+            let name = path.display().to_string();
+            let file = File::open(path).with_context(|| format!("cannot open {name} to publish its lines"))?;
+            std::thread::spawn(move || read_lines(file, &name, &sender));
+        }
+        Ok(Source::Lines { groups, waiting: VecDeque::new() })
+    }
+
+    /// Appends 1 to `wanted` messages to `batch` and says how many of them repeat an id; `None` at the end.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub async fn next(&mut self, batch: &mut Vec<Vec<u8>>, wanted: usize) -> Result<Option<u64>> {
+        match self {
+            Source::Generated(generator) => Ok(Some(generator.fill(batch, wanted))),
+            Source::Lines { groups, waiting } => {
+                if waiting.is_empty() {
+                    let Some(group) = groups.recv().await else { return Ok(None) };
+                    waiting.extend(group?);
+                }
+                batch.extend(waiting.drain(..wanted.min(waiting.len())));
+                Ok(Some(0))
+            }
+        }
+    }
+}
+
+/// Hands on the lines of `input` until it ends or nobody wants them any more.
+fn read_lines(input: impl Read, name: &str, sender: &mpsc::Sender<Result<Vec<Vec<u8>>>>) {
+    let mut reader = BufReader::with_capacity(1 << 16, input);
+    let mut number = 0;
+    loop {
+        let group = read_group(&mut reader, &mut number);
+        let group = group.with_context(|| format!("cannot read line {number} of {name}"));
+        let ended = group.as_ref().map_or(true, Vec::is_empty);
+        let unwanted = !matches!(&group, Ok(lines) if lines.is_empty()) && sender.blocking_send(group).is_err();
+        if ended || unwanted {
+            return;
+        }
+    }
+}
+
+/// The next lines without their ends; none at the end of the input. Stops where reading on might wait, so that a
+/// line that somebody types is published at once. Empty lines are left out.
+fn read_group(reader: &mut BufReader<impl Read>, number: &mut u64) -> Result<Vec<Vec<u8>>> {
+    let mut group = Vec::new();
+    let mut bytes = 0;
+    while group.len() < GROUP_LINES_MAX && bytes < BATCH_BYTES_MAX && (group.is_empty() || !reader.buffer().is_empty())
+    {
+        *number += 1;
+        let mut line = Vec::new();
+        let limit = u64::try_from(LINE_BYTES_MAX)? + 1;
+        if reader.by_ref().take(limit).read_until(b'\n', &mut line)? == 0 {
+            break;
+        }
+        if line.len() > LINE_BYTES_MAX {
+            bail!(io::Error::other(format!("it is longer than {} MiB", LINE_BYTES_MAX >> 20)));
+        }
+        while matches!(line.last(), Some(b'\n' | b'\r')) {
+            line.pop();
+        }
+        if !line.is_empty() {
+            bytes += line.len();
+            group.push(line);
+        }
+    }
+    Ok(group)
+}
+
+/// Makes messages up: an id, and padding if a length is wanted.
+#[derive(Debug)]
+pub(in crate::cli) struct Generator {
+    random: SmallRng,
+    payload_bytes: Option<usize>,
+    duplicates_percent: u64,
+    made: u64,
+    /// Ids that may be repeated, the newest at `made` modulo the length.
+    ids: Vec<Uuid>,
+}
+
+impl Generator {
+    /// Messages of `payload_bytes` each, of which the given share repeat an earlier id, evenly spread.
+    #[must_use]
+    pub fn new(payload_bytes: Option<u32>, duplicates_percent: u8) -> Generator {
+        Generator {
+            random: SmallRng::from_rng(&mut rand::rng()),
+            payload_bytes: payload_bytes.map(|bytes| bytes as usize),
+            duplicates_percent: duplicates_percent.into(),
+            made: 0,
+            ids: Vec::new(),
+        }
+    }
+
+    /// Appends 1 to `wanted` messages and says how many of them repeat an id.
+    pub fn fill(&mut self, batch: &mut Vec<Vec<u8>>, wanted: usize) -> u64 {
+        let mut repeats = 0;
+        let mut bytes = 0;
+        for _ in 0..wanted {
+            let (id, repeated) = self.next_id();
+            let message = self.message(id);
+            repeats += u64::from(repeated);
+            bytes += message.len();
+            batch.push(message);
+            if bytes >= BATCH_BYTES_MAX {
+                break;
+            }
+        }
+        repeats
+    }
+
+    /// An id, and whether it is an earlier one.
+    fn next_id(&mut self) -> (Uuid, bool) {
+        let repeats_by = |messages: u64| messages * self.duplicates_percent / 100;
+        let repeat = repeats_by(self.made + 1) > repeats_by(self.made);
+        self.made += 1;
+        // The share is below 100 %, so the first message never repeats.
+        if repeat && !self.ids.is_empty() {
+            return (self.ids[self.random.random_range(0..self.ids.len())], true);
+        }
+        let id = Builder::from_random_bytes(self.random.random()).into_uuid();
+        if self.duplicates_percent > 0 {
+            if self.ids.len() < REPEATABLE_IDS {
+                self.ids.push(id);
+            } else {
+                let oldest = self.random.random_range(0..REPEATABLE_IDS);
+                self.ids[oldest] = id;
+            }
+        }
+        (id, false)
+    }
+
+    fn message(&self, id: Uuid) -> Vec<u8> {
+        let mut text = [0; Hyphenated::LENGTH];
+        let mut message = Vec::with_capacity(self.payload_bytes.unwrap_or(64));
+        message.extend_from_slice(b"{\"message_id\":\"");
+        message.extend_from_slice(id.hyphenated().encode_lower(&mut text).as_bytes());
+        message.push(b'"');
+        if let Some(length) = self.payload_bytes {
+            message.extend_from_slice(b",\"padding\":\"");
+            message.resize(length.saturating_sub(2), b'x');
+            message.push(b'"');
+        }
+        message.push(b'}');
+        message
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+    use std::io::Cursor;
+
+    use super::*;
+    use crate::cli::publish::PAYLOAD_BYTES_MIN;
+
+    fn id_of(message: &[u8]) -> String {
+        let value: serde_json::Value = serde_json::from_slice(message).unwrap();
+        value["message_id"].as_str().unwrap().to_owned()
+    }
+
+    #[test]
+    fn a_message_is_json_with_an_id_and_has_the_length_asked_for() {
+        for length in [PAYLOAD_BYTES_MIN, PAYLOAD_BYTES_MIN + 1, 1_000] {
+            let mut batch = Vec::new();
+            Generator::new(Some(length), 0).fill(&mut batch, 1);
+            assert_eq!(batch[0].len(), length as usize);
+            assert_eq!(Uuid::parse_str(&id_of(&batch[0])).unwrap().get_version_num(), 4);
+        }
+    }
+
+    #[test]
+    fn the_share_of_repeats_is_exact_and_each_repeats_an_earlier_id() {
+        let mut batch = Vec::new();
+        let repeats = Generator::new(None, 30).fill(&mut batch, 20_000);
+        assert_eq!(repeats, 6_000);
+        let mut seen = HashSet::new();
+        let again = batch.iter().filter(|message| !seen.insert(id_of(message))).count();
+        assert_eq!(again, 6_000);
+    }
+
+    #[test]
+    fn a_batch_of_long_messages_ends_early() {
+        let mut batch = Vec::new();
+        Generator::new(Some(1 << 20), 0).fill(&mut batch, 1_000);
+        assert_eq!(batch.len(), 4);
+    }
+
+    #[test]
+    fn lines_lose_their_ends_and_empty_ones_are_left_out() {
+        let mut reader = BufReader::new(Cursor::new("{\"a\":1}\r\n\n{\"b\":2}\nnot json"));
+        let group = read_group(&mut reader, &mut 0).unwrap();
+        assert_eq!(group, [b"{\"a\":1}".to_vec(), b"{\"b\":2}".to_vec(), b"not json".to_vec()]);
+        assert!(read_group(&mut reader, &mut 0).unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_line_without_end_is_refused() {
+        let mut reader = BufReader::new(io::repeat(b'x'));
+        let error = read_group(&mut reader, &mut 0).unwrap_err();
+        assert!(error.to_string().contains("longer than 64 MiB"), "{error}");
+    }
+}

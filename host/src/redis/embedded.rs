@@ -1,0 +1,340 @@
+//! A private Redis that lives exactly as long as the host: for `--redis embedded`, the demo and the benchmark.
+//! It knows nothing of keys or messages, only how to start a server and how to be sure of its end.
+//!
+//! The server must not outlive the host, however the host ends. A process that is killed cannot clean up, so a
+//! small shell stands between the two: its standard input is a pipe whose other end only the host holds. The pipe
+//! ends with the host, and then the shell kills the server and removes its folder.
+
+use std::ffi::OsStr;
+use std::io;
+use std::net::TcpListener;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+use crate::config::RedisConfig;
+
+/// What stands for the URL where a private Redis is wanted.
+pub const WORD: &str = "embedded";
+
+/// Names of the server, the one preferred first.
+const SERVERS: [&str; 2] = ["redis-server", "valkey-server"];
+
+/// How long a server may take until it answers; normally it is 10 to 20 ms.
+const START_TIME_MAX: Duration = Duration::from_secs(10);
+
+/// Pause between two looks at a server that is starting.
+const START_POLL: Duration = Duration::from_millis(5);
+
+/// Another process may take the free port before the server does; then another port is tried.
+const PORTS_TRIED_MAX: u32 = 5;
+
+/// Arguments: folder, then the server's command line.
+///
+/// The server is killed, not asked: it has nothing to save. When it ended by itself, `reader` goes first, so that it
+/// cannot hit a stranger that has got the server's number since.
+const WATCHER: &str = r#"
+folder=$1
+shift
+exec 3<&0
+"$@" </dev/null >/dev/null 2>&1 3<&- &
+server=$!
+{ read -r _ <&3; kill -9 "$server"; } &
+reader=$!
+wait "$server"
+status=$?
+kill "$reader"
+echo "$status" >"$folder/ended"
+read -r _ <&3
+rm -rf "$folder"
+"#;
+
+/// Why there is no private Redis.
+#[derive(Debug, thiserror::Error)]
+pub enum EmbeddedError {
+    /// Neither Redis nor Valkey is installed.
+    #[error(
+        "cannot start a private Redis: neither redis-server nor valkey-server is on PATH; \
+         install one (Debian, Ubuntu: apt-get install redis-server; macOS: brew install redis) \
+         or name a running one with --redis URL"
+    )]
+    NoServer,
+    /// The system refused a folder, a port or a process.
+    #[error("cannot start a private Redis: {doing} failed: {source}")]
+    System {
+        /// What was being done.
+        doing: &'static str,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The server ended instead of answering.
+    #[error("the private Redis ({}) ended while it was starting, exit status {status}; the end of its log: {log}", server.display())]
+    Ended {
+        /// The server's program.
+        server: PathBuf,
+        /// Its exit status.
+        status: String,
+        /// The last lines of its log.
+        log: String,
+    },
+    /// The server runs but does not answer.
+    #[error("the private Redis ({}) did not answer within {START_TIME_MAX:?}: {last}; the end of its log: {log}", server.display())]
+    Silent {
+        /// The server's program.
+        server: PathBuf,
+        /// The last thing that went wrong when it was asked.
+        last: String,
+        /// The last lines of its log.
+        log: String,
+    },
+}
+
+/// A running private Redis; dropping it ends the server and removes its folder.
+#[derive(Debug)]
+pub struct Embedded {
+    watcher: Child,
+    port: u16,
+    // The watcher removes the folder too: it must be gone also when this value was never dropped.
+    folder: TempDir,
+}
+
+impl Embedded {
+    /// Starts a server that listens on the loopback interface only and keeps nothing on disk, and waits until it
+    /// answers. Blocks for some 20 ms.
+    ///
+    /// # Errors
+    /// When no server is installed, or when it does not come up.
+    pub fn start() -> Result<Embedded, EmbeddedError> {
+        let server = find_server(std::env::var_os("PATH").as_deref()).ok_or(EmbeddedError::NoServer)?;
+        let mut tried = 1;
+        loop {
+            let embedded = Embedded::spawn(&server, free_port()?)?;
+            match embedded.wait_until_ready(&server) {
+                Ok(()) => return Ok(embedded),
+                Err(EmbeddedError::Ended { .. }) if tried < PORTS_TRIED_MAX => tried += 1,
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Starts one if `config` asks for it, and puts its URL there.
+    ///
+    /// # Errors
+    /// As [`Embedded::start`].
+    pub fn if_named(config: &mut RedisConfig) -> Result<Option<Embedded>, EmbeddedError> {
+        if config.url != WORD {
+            return Ok(None);
+        }
+        let embedded = Embedded::start()?;
+        config.url = embedded.url();
+        Ok(Some(embedded))
+    }
+
+    /// Where it is: `redis://127.0.0.1:PORT`.
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    /// Its port on the loopback interface.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Ends the server, and returns when it is gone. Dropping does the same.
+    pub fn stop(self) {}
+
+    fn spawn(server: &Path, port: u16) -> Result<Embedded, EmbeddedError> {
+        let folder = tempfile::Builder::new()
+            .prefix("host-redis-")
+            .tempdir()
+            .map_err(|source| EmbeddedError::System { doing: "making a temporary folder", source })?;
+        let watcher = Command::new("sh")
+            .args(["-c", WATCHER, "host-redis-watcher"])
+            .arg(folder.path())
+            .arg(server)
+            .args(["--port", &port.to_string(), "--bind", "127.0.0.1"])
+            .args(["--save", "", "--appendonly", "no"])
+            .arg("--dir")
+            .arg(folder.path())
+            .arg("--logfile")
+            .arg(log_file(folder.path()))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            // Ctrl-C in a terminal goes to the whole foreground group. Redis has to outlive the host's drain.
+            .process_group(0)
+            .spawn()
+            .map_err(|source| EmbeddedError::System { doing: "running sh", source })?;
+        Ok(Embedded { watcher, port, folder })
+    }
+
+    fn wait_until_ready(&self, server: &Path) -> Result<(), EmbeddedError> {
+        let deadline = Instant::now() + START_TIME_MAX;
+        loop {
+            let last = match self.answers() {
+                Ok(()) => return Ok(()),
+                Err(error) => error.to_string(),
+            };
+            let log = || log_end(&log_file(self.folder.path()));
+            // Written by the watcher; an empty file is one that it has only just opened.
+            let status = std::fs::read_to_string(self.folder.path().join("ended")).unwrap_or_default();
+            if !status.is_empty() {
+                return Err(EmbeddedError::Ended { server: server.into(), status: status.trim().into(), log: log() });
+            }
+            if Instant::now() > deadline {
+                return Err(EmbeddedError::Silent { server: server.into(), last, log: log() });
+            }
+            sleep(START_POLL);
+        }
+    }
+
+    /// Whether a server answers on the port, and whether it is this one: another process's Redis may have taken
+    /// the port first, and it would not do to write into that.
+    fn answers(&self) -> redis::RedisResult<()> {
+        let mut connection = redis::Client::open(self.url())?.get_connection_with_timeout(START_TIME_MAX)?;
+        connection.set_read_timeout(Some(START_TIME_MAX))?;
+        let (_, folder): (String, String) = redis::cmd("CONFIG").arg("GET").arg("dir").query(&mut connection)?;
+        if same_folder(Path::new(&folder), self.folder.path()) {
+            Ok(())
+        } else {
+            Err(redis::RedisError::from((redis::ErrorKind::Io, "another Redis has taken the port")))
+        }
+    }
+}
+
+impl Drop for Embedded {
+    fn drop(&mut self) {
+        // Closes the pipe, upon which the watcher kills the server, waits for its end, and ends too.
+        drop(self.watcher.stdin.take());
+        // An error here means that the watcher is gone already.
+        let _ = self.watcher.wait();
+    }
+}
+
+/// The first server found in the folders of `path`.
+fn find_server(path: Option<&OsStr>) -> Option<PathBuf> {
+    let folders: Vec<PathBuf> = std::env::split_paths(path?).collect();
+    SERVERS.iter().find_map(|name| folders.iter().map(|folder| folder.join(name)).find(|file| file.is_file()))
+}
+
+/// A port that was free a moment ago.
+fn free_port() -> Result<u16, EmbeddedError> {
+    TcpListener::bind(("127.0.0.1", 0))
+        .and_then(|listener| listener.local_addr())
+        .map(|address| address.port())
+        .map_err(|source| EmbeddedError::System { doing: "looking for a free port on 127.0.0.1", source })
+}
+
+fn log_file(folder: &Path) -> PathBuf {
+    folder.join("redis.log")
+}
+
+/// The last lines of a server's log, in one line.
+fn log_end(file: &Path) -> String {
+    let log = std::fs::read_to_string(file).unwrap_or_default();
+    let lines: Vec<&str> = log.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    if lines.is_empty() {
+        return "(nothing logged)".into();
+    }
+    lines[lines.len().saturating_sub(3)..].join(" | ")
+}
+
+/// A temporary folder often has two names, one of them through a symbolic link.
+fn same_folder(a: &Path, b: &Path) -> bool {
+    a == b || matches!((a.canonicalize(), b.canonicalize()), (Ok(a), Ok(b)) if a == b)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Waits until `done` says so; fails after a bound far beyond what is needed.
+    fn wait_for(what: &str, mut done: impl FnMut() -> bool) {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while !done() {
+            assert!(Instant::now() < deadline, "waited too long: {what}");
+            sleep(START_POLL);
+        }
+    }
+
+    fn refuses_connections(port: u16) -> bool {
+        std::net::TcpStream::connect(("127.0.0.1", port)).is_err()
+    }
+
+    #[test]
+    fn it_answers_on_loopback_only_and_keeps_nothing_on_disk() {
+        let embedded = Embedded::start().unwrap();
+        let mut connection = redis::Client::open(embedded.url()).unwrap().get_connection().unwrap();
+        let mut setting = |name: &str| -> String {
+            let (_, value): (String, String) =
+                redis::cmd("CONFIG").arg("GET").arg(name).query(&mut connection).unwrap();
+            value
+        };
+        assert_eq!(setting("bind"), "127.0.0.1");
+        assert_eq!(setting("save"), "");
+        assert_eq!(setting("appendonly"), "no");
+    }
+
+    #[test]
+    fn stopping_ends_the_server_and_removes_its_folder() {
+        let embedded = Embedded::start().unwrap();
+        let (port, folder) = (embedded.port(), embedded.folder.path().to_path_buf());
+        assert!(folder.exists());
+        embedded.stop();
+        assert!(refuses_connections(port));
+        assert!(!folder.exists());
+    }
+
+    #[test]
+    fn several_run_side_by_side() {
+        let threads: Vec<_> = (0..8).map(|_| std::thread::spawn(|| Embedded::start().unwrap())).collect();
+        let mut ports: Vec<u16> = threads.into_iter().map(|thread| thread.join().unwrap().port()).collect();
+        ports.sort_unstable();
+        ports.dedup();
+        assert_eq!(ports.len(), 8);
+    }
+
+    // What a SIGKILL of the host leaves to the watcher: the end of the pipe, and nobody who waits or tidies up.
+    #[test]
+    fn the_end_of_the_pipe_alone_ends_the_server_and_removes_its_folder() {
+        let mut embedded = Embedded::start().unwrap();
+        let (port, folder) = (embedded.port(), embedded.folder.path().to_path_buf());
+        drop(embedded.watcher.stdin.take());
+        wait_for("the server ends", || refuses_connections(port));
+        wait_for("the folder goes", || !folder.exists());
+    }
+
+    #[test]
+    fn a_port_that_is_taken_is_noticed_even_if_a_redis_answers_there() {
+        let first = Embedded::start().unwrap();
+        let server = find_server(std::env::var_os("PATH").as_deref()).unwrap();
+        let second = Embedded::spawn(&server, first.port()).unwrap();
+        let error = second.wait_until_ready(&server).unwrap_err();
+        assert!(matches!(error, EmbeddedError::Ended { .. }), "{error}");
+        assert!(error.to_string().contains("in use"), "{error}");
+    }
+
+    #[test]
+    fn without_a_server_on_path_there_is_none() {
+        let empty = tempfile::tempdir().unwrap();
+        assert_eq!(find_server(Some(empty.path().as_os_str())), None);
+        assert_eq!(find_server(None), None);
+    }
+
+    #[test]
+    fn redis_is_preferred_and_valkey_is_taken() {
+        let folder = tempfile::tempdir().unwrap();
+        let valkey = folder.path().join("valkey-server");
+        std::fs::write(&valkey, "").unwrap();
+        assert_eq!(find_server(Some(folder.path().as_os_str())), Some(valkey));
+        let redis = folder.path().join("redis-server");
+        std::fs::write(&redis, "").unwrap();
+        assert_eq!(find_server(Some(folder.path().as_os_str())), Some(redis));
+    }
+}

@@ -1,0 +1,52 @@
+# Everything that is done with this repository, one recipe each. `just` alone lists them.
+# Shell of more than a few lines lies in .ci/.
+
+# So that "$@" hands a recipe's arguments on as they were quoted.
+set positional-arguments
+
+[private]
+default:
+    @just --list --unsorted
+
+# Install what is missing: the Wasm target and a Redis server
+setup:
+    @.ci/setup
+
+# Build the release binary, target/release/host
+build: setup
+    cargo build --release
+
+# Build every example into plugins/dist/<name>.wasm
+plugins: setup
+    @.ci/plugins
+
+# Build the guests that the tests use
+test-plugins: setup
+    cargo build --release --target wasm32-wasip2 --manifest-path tests/plugins/Cargo.toml
+
+# See it work: private Redis, ten consumers, a publisher; `just demo --help` shows its options
+demo *args: plugins build
+    @target/release/host demo "$@"
+
+# Run all tests; arguments go to `cargo test`
+test *args: plugins test-plugins
+    cargo test --release "$@"
+
+# Check format, lints and documentation of the host and of the guests
+lint: setup
+    @.ci/lint
+
+# Apply the format that `lint` checks
+format:
+    cargo fmt
+    @.ci/guests cargo fmt
+
+# Measure the host against bare Redis; `just bench --help` shows the options
+bench *args: plugins build
+    @cargo bench --quiet --bench path -- "$@"
+
+# Remove everything that was built
+clean:
+    cargo clean
+    @.ci/guests cargo clean
+    rm -rf plugins/dist
