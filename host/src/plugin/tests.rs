@@ -1,8 +1,9 @@
 //! The module with real guests. `just plugins` and `just test` build them first.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -203,6 +204,54 @@ async fn results_have_a_longest_length() {
     let failure = order(&mut puppet, json!({"do": "grow", "bytes": 1_000_000})).await.unwrap_err();
     assert_eq!(failure, Failure::ResultTooLong { bytes_max: 4_000 });
     assert_eq!(calls(&mut puppet).await, 1);
+}
+
+/// Lines that a subscriber has written.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn a_plugin_logs_under_its_consumers_id() {
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::DEBUG)
+        .with_ansi(false)
+        .with_writer(move || writer.clone())
+        .finish();
+    // For all threads: events that another test's thread comes by first would stay off with a scoped one.
+    tracing::subscriber::set_global_default(subscriber).unwrap();
+    tracing::callsite::rebuild_interest_cache();
+    let plugin = load("puppet", &limits()).await.unwrap();
+    let mut puppet = plugin.instantiate("logger:0".into()).await.unwrap();
+    let line = json!({"do": "log", "level": "warn", "context": "billing", "text": "first\nsecond"});
+    order(&mut puppet, line).await.unwrap();
+    order(&mut puppet, json!({"do": "log", "level": "critical", "text": "x".repeat(10_000)})).await.unwrap();
+    order(&mut puppet, json!({"do": "print", "text": "printed"})).await.unwrap();
+
+    let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    let lines: Vec<&str> = text.lines().filter(|line| line.contains(r#"consumer="logger:0""#)).collect();
+    let [warning, critical, stdout, stderr] = lines[..] else { panic!("{lines:?}") };
+    for part in ["WARN", r"first\nsecond", "plugin: ", r#"context="billing""#] {
+        assert!(warning.contains(part), "{part}: {warning}");
+    }
+    assert!(critical.contains("ERROR") && critical.contains("xx … (10000 bytes)"), "{critical}");
+    assert!(critical.len() < 9_000, "{}", critical.len());
+    assert!(
+        stdout.contains("DEBUG") && stdout.contains(r#"context="stdout""#) && stdout.contains("printed"),
+        "{stdout}"
+    );
+    assert!(stderr.contains(r#"context="stderr""#) && stderr.contains("printed"), "{stderr}");
 }
 
 #[tokio::test]
