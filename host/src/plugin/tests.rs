@@ -7,7 +7,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use wasmtime::ResourceLimiter;
 
+use super::limits::StoreLimits;
 use super::{Engine, Failure, Instance, LoadError, Outcome, Plugin, logging};
 use crate::config::{Config, PluginLimits};
 
@@ -182,6 +184,20 @@ async fn a_guest_that_eats_memory_is_ended() {
     let failure = order(&mut puppet, json!({"do": "eat-memory"})).await.unwrap_err();
     assert_eq!(failure, Failure::OutOfMemory(8 << 20));
     assert_eq!(calls(&mut puppet).await, 1);
+}
+
+#[test]
+fn all_memories_of_a_store_share_its_limit() {
+    let mut store = StoreLimits::new(1_000);
+    assert!(store.memory_growing(0, 600, None).unwrap());
+    assert!(!store.memory_growing(0, 600, None).unwrap(), "a second memory");
+    assert!(store.memory_refused());
+    // What was granted and then could not be had counts no longer.
+    store.reset_refusal();
+    assert!(store.memory_growing(600, 1_000, None).unwrap());
+    store.memory_grow_failed(wasmtime::Error::msg("no memory")).unwrap();
+    assert!(store.memory_refused());
+    assert!(store.memory_growing(0, 400, None).unwrap());
 }
 
 #[tokio::test]
