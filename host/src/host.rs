@@ -53,6 +53,8 @@ pub enum RunError {
 pub struct Summary {
     /// Messages settled.
     pub processed: u64,
+    /// Messages that the plugin dropped on purpose.
+    pub dropped: u64,
     /// Messages whose id had been claimed before.
     pub duplicates: u64,
     /// Dead letters written.
@@ -202,12 +204,13 @@ impl Running {
         let counters = &self.counters;
         let summary = Summary {
             processed: counters.processed.get(),
+            dropped: counters.dropped.get(),
             duplicates: counters.duplicates.get(),
             dead_letters: counters.dead_letters.get(),
             shed: counters.shed.get(),
         };
-        let Summary { processed, duplicates, dead_letters, shed } = summary;
-        info!(processed, duplicates, dead_letters, shed, "stopped");
+        let Summary { processed, dropped, duplicates, dead_letters, shed } = summary;
+        info!(processed, dropped, duplicates, dead_letters, shed, "stopped");
         summary
     }
 }

@@ -3,6 +3,7 @@
 
 mod completions;
 mod config;
+mod demo;
 mod exit;
 mod flags;
 mod log;
@@ -80,6 +81,8 @@ pub struct Cli {
 enum Command {
     /// Print the configuration in effect as a commented file
     Config(config::ConfigArgs),
+    /// See it work: a private Redis, a host and a publisher
+    Demo(demo::DemoArgs),
     /// Publish messages: generated ones, or the lines of a file
     Publish(publish::PublishArgs),
     /// Print the completion script of a shell
@@ -106,6 +109,7 @@ pub fn execute(cli: Cli) -> Result<(), Failure> {
     match cli.command {
         None => run::execute(&cli.flags.overlaid_with(Flags::default())),
         Some(Command::Config(args)) => config::execute(cli.flags, args),
+        Some(Command::Demo(args)) => demo::execute(&cli.flags, args),
         Some(Command::Publish(args)) => publish::execute(cli.flags, &args),
         Some(Command::Completions(args)) => completions::execute(&args, &cli.flags),
         Some(Command::Man) => man::execute(&cli.flags),

@@ -12,7 +12,7 @@ use clap::Args;
 use indicatif::{HumanCount, ProgressBar, ProgressStyle};
 use tokio::time::{Instant, sleep_until};
 
-pub(super) use self::source::Source;
+pub(super) use self::source::{Generator, Source};
 use super::{Exit, Failure, Flags, load, run::shutdown};
 use crate::redis::connection::Connector;
 use crate::redis::embedded;
@@ -125,12 +125,14 @@ pub(super) fn execute(before: Flags, args: &PublishArgs) -> Result<(), Failure> 
 async fn publish(args: &PublishArgs, connector: &Connector, channel: &str) -> Result<(), Failure> {
     let mut source = match &args.file {
         Some(path) => Source::lines(path)?,
-        None => Source::generated(args.payload_bytes, args.duplicates),
+        None => Generator::new(args.payload_bytes, args.duplicates).into(),
     };
-    let publisher = Publisher::connect(connector, channel)
-        .await
-        .with_context(|| format!("cannot connect to Redis at {} to publish", connector.address()))
-        .map_err(|error| Failure { exit: Exit::Redis, error })?;
+    let publisher = Publisher::connect(connector, channel).await.map_err(|error| {
+        let address = connector.address();
+        let error =
+            anyhow::anyhow!("cannot publish to Redis at {address}: {error}; is it running, and is --redis right?");
+        Failure { exit: Exit::Redis, error }
+    })?;
     let unlimited = args.duration.is_some() || args.rate.is_some() || args.file.is_some();
     let load = Load {
         count: args.count.or((!unlimited).then_some(COUNT_DEFAULT)),

@@ -2,6 +2,7 @@
 //! It knows commands, keys and replies, and nothing of plugins or of why something is written.
 
 pub mod backoff;
+pub mod census;
 pub mod checks;
 pub mod connection;
 pub mod deliveries;

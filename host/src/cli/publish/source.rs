@@ -38,12 +38,6 @@ pub(in crate::cli) enum Source {
 }
 
 impl Source {
-    /// Made-up messages, see [`Generator::new`].
-    #[must_use]
-    pub fn generated(payload_bytes: Option<u32>, duplicates_percent: u8) -> Source {
-        Source::Generated(Box::new(Generator::new(payload_bytes, duplicates_percent)))
-    }
-
     /// The lines of the file at `path`, or of the standard input if that is `-`.
     ///
     /// # Errors
@@ -62,6 +56,15 @@ impl Source {
         Ok(Source::Lines { groups, waiting: VecDeque::new() })
     }
 
+    /// Every id that was made, if the generator kept them.
+    #[must_use]
+    pub(in crate::cli) fn into_ids(self) -> Vec<Uuid> {
+        match self {
+            Source::Generated(generator) => generator.all.unwrap_or_default(),
+            Source::Lines { .. } => Vec::new(),
+        }
+    }
+
     /// Appends 1 to `wanted` messages to `batch` and says how many of them repeat an id; `None` at the end.
     ///
     /// # Errors
@@ -78,6 +81,12 @@ impl Source {
                 Ok(Some(0))
             }
         }
+    }
+}
+
+impl From<Generator> for Source {
+    fn from(generator: Generator) -> Self {
+        Source::Generated(Box::new(generator))
     }
 }
 
@@ -130,8 +139,10 @@ pub(in crate::cli) struct Generator {
     payload_bytes: Option<usize>,
     duplicates_percent: u64,
     made: u64,
-    /// Ids that may be repeated, the newest at `made` modulo the length.
+    /// Ids that may be repeated.
     ids: Vec<Uuid>,
+    /// Every id that was made, if they are wanted.
+    all: Option<Vec<Uuid>>,
 }
 
 impl Generator {
@@ -144,7 +155,14 @@ impl Generator {
             duplicates_percent: duplicates_percent.into(),
             made: 0,
             ids: Vec::new(),
+            all: None,
         }
+    }
+
+    /// Keeps all ids, 16 bytes each, for [`Source::into_ids`].
+    #[must_use]
+    pub(in crate::cli) fn keeping_ids(self) -> Generator {
+        Generator { all: Some(Vec::new()), ..self }
     }
 
     /// Appends 1 to `wanted` messages and says how many of them repeat an id.
@@ -174,12 +192,13 @@ impl Generator {
             return (self.ids[self.random.random_range(0..self.ids.len())], true);
         }
         let id = Builder::from_random_bytes(self.random.random()).into_uuid();
+        self.all.iter_mut().for_each(|all| all.push(id));
         if self.duplicates_percent > 0 {
             if self.ids.len() < REPEATABLE_IDS {
                 self.ids.push(id);
             } else {
-                let oldest = self.random.random_range(0..REPEATABLE_IDS);
-                self.ids[oldest] = id;
+                let place = self.random.random_range(0..REPEATABLE_IDS);
+                self.ids[place] = id;
             }
         }
         (id, false)
