@@ -25,6 +25,7 @@ test-plugins: setup
     cargo build --release --target wasm32-wasip2 --manifest-path tests/plugins/Cargo.toml
 
 # See it work: private Redis, ten consumers, a publisher; `just demo --help` shows its options
+[no-exit-message]
 demo *args: plugins build
     @target/release/host demo "$@"
 
