@@ -44,7 +44,18 @@ pub(super) fn shown(url: &str) -> String {
 /// URL pass through it.
 pub fn masked(text: &str) -> String {
     let ends_word = |c: char| c.is_whitespace() || "\"'`<>".contains(c);
-    text.split_inclusive(ends_word).map(mask_login).collect()
+    let mask = |word| if is_interface(word) { word.to_owned() } else { mask_login(word) };
+    text.split_inclusive(ends_word).map(mask).collect()
+}
+
+/// Whether the word is the name of a WebAssembly interface, such as `host:plugin/processor@0.1.0`: it has the form
+/// of a login, but a version of exactly three numbers, which no address is, in the place of the host.
+fn is_interface(word: &str) -> bool {
+    let Some((name, version)) = word.rsplit_once('@') else { return false };
+    let version = version.trim_end_matches(|c: char| !c.is_ascii_alphanumeric());
+    let release = version.split_once(['-', '+']).map_or(version, |(release, _)| release);
+    let is_number = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+    !name.contains("//") && release.split('.').count() == 3 && release.split('.').all(is_number)
 }
 
 /// Masks one word. A misspelt URL, or a password with an unencoded `@` or `/`, does not work but must not show either.
@@ -82,6 +93,9 @@ mod tests {
             ("unix:///r.sock?db=1&user=u&pass=secret", "unix:///r.sock?db=1&user=u&pass=***"),
             ("unix:///r.sock?pass=se@cret&db=1", "unix:///r.sock?pass=***&db=1"),
             ("to `redis://:secret@h` and redis://:secret@i: no", "to `redis://:***@h` and redis://:***@i: no"),
+            ("redis://:secret@1.2.3", "redis://:***@1.2.3"),
+            ("u:secret@127.0.0.1:6379", "u:***@127.0.0.1:6379"),
+            ("no host:plugin/processor@0.1.0, but a:b/c@1.0.0-draft;", "no host:plugin/processor@0.1.0, but a:b/c@1.0.0-draft;"),
         ] {
             assert_eq!(masked(url), shown);
             assert_eq!(is_masked(&masked(url)), shown.contains(MASK));

@@ -92,7 +92,7 @@ fn configure(pool: Option<PoolingAllocationConfig>, instances: u32) -> Config {
     config.concurrency_support(false);
 
     // Guests look at a counter at every loop and function entry, so that a busy one gives way to
-    // other tasks and can be ended. About a tenth of the price of fuel, which counts instructions.
+    // other tasks and can be ended. Cheaper than fuel, which counts every instruction.
     config.epoch_interruption(true);
 
     // Proposals that no language's components need today and that would add to what has to be

@@ -97,6 +97,7 @@ impl Live {
         let ready = plugin.ready();
         let mut store = Store::new(ready.engine(), State::new(limits.memory_bytes_max, consumer_id));
         store.limiter(|state| &mut state.limits);
+        store.set_max_component_handles(limits::HANDLES_MAX);
         store.set_hostcall_fuel(limits::hand_over_bytes_max(limits.result_bytes_max));
         let gave_way = Arc::new(AtomicBool::new(false));
         let giving_way = Arc::clone(&gave_way);
@@ -154,6 +155,7 @@ impl State {
             .stderr(stderr.clone())
             .allow_tcp(false)
             .allow_udp(false)
+            .max_random_size(limits::RANDOM_BYTES_MAX)
             .build();
         let mut handles = ResourceTable::new();
         handles.set_max_capacity(limits::HANDLES_MAX);

@@ -11,6 +11,8 @@ pub(super) const POOLED_TABLES_MAX: u32 = 4;
 pub(super) const POOLED_TABLE_ELEMENTS_MAX: usize = 20_000;
 /// Handles (streams, pollables and the like) that an instance may hold at a time.
 pub(super) const HANDLES_MAX: usize = 1_000;
+/// Random bytes that a guest gets in one call.
+pub(super) const RANDOM_BYTES_MAX: u64 = 1 << 20;
 /// How much longer than one result all results of a message may be together.
 const RESULTS_FACTOR: usize = 4;
 

@@ -16,6 +16,8 @@ use crate::config::PluginLimits;
 
 /// What a plugin exports.
 const EXPORT: &str = "host:plugin/processor@0.1.0";
+/// How the name of a compatible version begins; whether its types are the same is checked as well.
+const EXPORT_COMPATIBLE: &str = "host:plugin/processor@0.1.";
 
 /// What a plugin may import: beginnings of names.
 const IMPORTS: [&str; 7] = [
@@ -126,7 +128,7 @@ fn check_contract(component: &Component, path: PathBuf) -> Result<PluginPre<Stat
 
     // The export first: whoever gives a wrong file gets told so, and not about the file's imports.
     let exports: Vec<String> = shape.exports(engine).map(|(name, _)| name.to_owned()).collect();
-    if !exports.iter().any(|name| name == EXPORT) {
+    if !exports.iter().any(|name| name.starts_with(EXPORT_COMPATIBLE)) {
         return Err(LoadError::WrongWorld { path, expected: EXPORT, exports, reason: None });
     }
     let unknown: Vec<String> = shape

@@ -1,12 +1,15 @@
 //! The module with real guests. `just plugins` and `just test` build them first.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use wasmtime::ResourceLimiter;
 
+use super::limits::StoreLimits;
 use super::{Engine, Failure, Instance, LoadError, Outcome, Plugin, logging};
 use crate::config::{Config, PluginLimits};
 
@@ -143,16 +146,16 @@ async fn a_busy_guest_is_ended_and_lets_other_tasks_run() {
 
 #[tokio::test]
 async fn waiting_for_a_thread_is_not_the_guests_time() {
-    // Alone each of them needs a good third of its limit; together twenty need several times as much.
-    let short = PluginLimits { time_max: Duration::from_millis(150), ..limits() };
-    let plugin = load_for(20, &short).await;
+    // Alone each of them needs a twentieth of its limit; together a hundred need several times as much.
+    let short = PluginLimits { time_max: Duration::from_millis(400), ..limits() };
+    let plugin = load_for(100, &short).await;
     let mut tasks = tokio::task::JoinSet::new();
-    for number in 0..20 {
+    for number in 0..100 {
         let plugin = plugin.clone();
         tasks.spawn(async move {
             let mut puppet = plugin.instantiate(format!("host-1:{number}").into()).await?;
-            // Work, not time: a guest that waits for a thread does not see the clock stand still.
-            order(&mut puppet, json!({"do": "count", "millions": 20})).await
+            // So much work, not so much time: for the guest the clock goes on while it waits for a thread.
+            order(&mut puppet, json!({"do": "count", "millions": 10})).await
         });
     }
     while let Some(done) = tasks.join_next().await {
@@ -183,6 +186,20 @@ async fn a_guest_that_eats_memory_is_ended() {
     assert_eq!(calls(&mut puppet).await, 1);
 }
 
+#[test]
+fn all_memories_of_a_store_share_its_limit() {
+    let mut store = StoreLimits::new(1_000);
+    assert!(store.memory_growing(0, 600, None).unwrap());
+    assert!(!store.memory_growing(0, 600, None).unwrap(), "a second memory");
+    assert!(store.memory_refused());
+    // What was granted and then could not be had counts no longer.
+    store.reset_refusal();
+    assert!(store.memory_growing(600, 1_000, None).unwrap());
+    store.memory_grow_failed(wasmtime::Error::msg("no memory")).unwrap();
+    assert!(store.memory_refused());
+    assert!(store.memory_growing(0, 400, None).unwrap());
+}
+
 #[tokio::test]
 async fn a_plugin_that_does_not_fit_its_memory_does_not_start() {
     let tiny = PluginLimits { memory_bytes_max: 64 << 10, ..limits() };
@@ -203,6 +220,54 @@ async fn results_have_a_longest_length() {
     let failure = order(&mut puppet, json!({"do": "grow", "bytes": 1_000_000})).await.unwrap_err();
     assert_eq!(failure, Failure::ResultTooLong { bytes_max: 4_000 });
     assert_eq!(calls(&mut puppet).await, 1);
+}
+
+/// Lines that a subscriber has written.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn a_plugin_logs_under_its_consumers_id() {
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::DEBUG)
+        .with_ansi(false)
+        .with_writer(move || writer.clone())
+        .finish();
+    // For all threads: events that another test's thread comes by first would stay off with a scoped one.
+    tracing::subscriber::set_global_default(subscriber).unwrap();
+    tracing::callsite::rebuild_interest_cache();
+    let plugin = load("puppet", &limits()).await.unwrap();
+    let mut puppet = plugin.instantiate("logger:0".into()).await.unwrap();
+    let line = json!({"do": "log", "level": "warn", "context": "billing", "text": "first\nsecond"});
+    order(&mut puppet, line).await.unwrap();
+    order(&mut puppet, json!({"do": "log", "level": "critical", "text": "x".repeat(10_000)})).await.unwrap();
+    order(&mut puppet, json!({"do": "print", "text": "printed"})).await.unwrap();
+
+    let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    let lines: Vec<&str> = text.lines().filter(|line| line.contains(r#"consumer="logger:0""#)).collect();
+    let [warning, critical, stdout, stderr] = lines[..] else { panic!("{lines:?}") };
+    for part in ["WARN", r"first\nsecond", "plugin: ", r#"context="billing""#] {
+        assert!(warning.contains(part), "{part}: {warning}");
+    }
+    assert!(critical.contains("ERROR") && critical.contains("xx … (10000 bytes)"), "{critical}");
+    assert!(critical.len() < 9_000, "{}", critical.len());
+    assert!(
+        stdout.contains("DEBUG") && stdout.contains(r#"context="stdout""#) && stdout.contains("printed"),
+        "{stdout}"
+    );
+    assert!(stderr.contains(r#"context="stderr""#) && stderr.contains("printed"), "{stderr}");
 }
 
 #[tokio::test]

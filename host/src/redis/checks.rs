@@ -40,7 +40,7 @@ pub enum CheckError {
         version: String,
     },
     /// Rights are missing.
-    #[error("the Redis user lacks rights: {}; the README has the least rule that works (ACL SETUSER …)", .0.join("; "))]
+    #[error("the Redis user has no right to {}; the README has the least rule that works (ACL SETUSER …)", .0.join(", "))]
     MissingRights(Vec<String>),
     /// Something else lies under one of our names.
     #[error(
@@ -81,7 +81,7 @@ pub async fn check(connector: &Connector, keys: &Keys) -> Result<Checked, CheckE
     let address = connector.address();
     let mut connection = connector.connect().await.map_err(|error| classify(address, error))?;
     let server = version(&mut connection, address).await?;
-    rights(&mut connection, keys).await.map_err(|error| error.at(address))?;
+    rights(connector, keys).await.map_err(|error| error.at(address))?;
     types(&mut connection, keys).await.map_err(|error| error.at(address))?;
     let memory = info(&mut connection, "memory").await.map_err(|error| classify(address, error))?;
     let policy = info_text(&memory, "maxmemory_policy").unwrap_or("noeviction");
@@ -109,7 +109,7 @@ async fn info(connection: &mut Connection, section: &str) -> Result<String, Redi
 async fn version(connection: &mut Connection, address: &str) -> Result<String, CheckError> {
     let info = match info(connection, "server").await {
         Err(error) if error.code() == Some("NOPERM") => {
-            return Err(CheckError::MissingRights(vec![error.to_string()]));
+            return Err(CheckError::MissingRights(vec!["the command INFO".into()]));
         }
         info => info.map_err(|error| classify(address, error))?,
     };
@@ -146,76 +146,113 @@ impl From<RedisError> for Finding {
     }
 }
 
-/// Queues every command that a host will send and discards the lot: Redis checks rights when it queues.
-async fn rights(connection: &mut Connection, keys: &Keys) -> Result<(), Finding> {
-    let claim = keys::claim(keys, "x");
-    let k = |key: &String| key.clone();
-    #[rustfmt::skip]
-    let commands: Vec<Vec<String>> = vec![
-        vec!["PING".into()],
-        vec!["TIME".into()],
-        vec!["SUBSCRIBE".into(), k(&keys.channel)],
-        vec!["SET".into(), k(&keys.intake), "x".into(), "NX".into(), "PX".into(), "1".into()],
-        vec!["GET".into(), k(&keys.intake)],
-        vec!["PTTL".into(), k(&keys.intake)],
-        vec!["PEXPIRE".into(), k(&keys.intake), "1".into()],
-        vec!["DEL".into(), k(&keys.intake)],
-        vec!["SET".into(), claim, "x".into(), "NX".into(), "GET".into(), "PX".into(), "1".into()],
-        vec!["XADD".into(), k(&keys.inbox), "*".into(), "x".into(), "x".into()],
-        vec!["XADD".into(), k(&keys.output), "*".into(), "x".into(), "x".into()],
-        vec!["XADD".into(), k(&keys.dead), "*".into(), "x".into(), "x".into()],
-        vec!["XRANGE".into(), k(&keys.dead), "-".into(), "+".into()],
-        vec!["XGROUP".into(), "CREATE".into(), k(&keys.inbox), k(&keys.group), "0".into()],
-        vec!["XGROUP".into(), "DELCONSUMER".into(), k(&keys.inbox), k(&keys.group), "x".into()],
-        vec!["XREADGROUP".into(), "GROUP".into(), k(&keys.group), "x".into(), "STREAMS".into(), k(&keys.inbox), ">".into()],
-        vec!["XACK".into(), k(&keys.inbox), k(&keys.group), "0-1".into()],
-        vec!["XDEL".into(), k(&keys.inbox), "0-1".into()],
-        vec!["XPENDING".into(), k(&keys.inbox), k(&keys.group)],
-        vec!["XCLAIM".into(), k(&keys.inbox), k(&keys.group), "x".into(), "0".into(), "0-1".into()],
-        vec!["XINFO".into(), "CONSUMERS".into(), k(&keys.inbox), k(&keys.group)],
-        vec!["XINFO".into(), "STREAM".into(), k(&keys.output)],
-        vec!["XLEN".into(), k(&keys.inbox)],
-        vec!["ZCARD".into(), k(&keys.retry)],
-        vec!["ZADD".into(), k(&keys.heartbeat), "1".into(), "x".into()],
-        vec!["ZREM".into(), k(&keys.heartbeat), "x".into()],
-        vec!["ZSCORE".into(), k(&keys.heartbeat), "x".into()],
-        vec!["ZRANGE".into(), k(&keys.heartbeat), "0".into(), "-1".into()],
-        vec!["ZREMRANGEBYSCORE".into(), k(&keys.heartbeat), "-inf".into(), "0".into()],
-        vec!["PEXPIREAT".into(), k(&keys.heartbeat), "1".into()],
-        vec!["LRANGE".into(), k(&keys.consumer_ids), "0".into(), "-1".into()],
-        vec!["RPUSH".into(), k(&keys.consumer_ids), "x".into()],
-        vec!["DEL".into(), k(&keys.consumer_ids)],
-        vec!["PEXPIREAT".into(), k(&keys.consumer_ids), "1".into()],
-        vec!["TYPE".into(), k(&keys.output)],
-        vec!["EVALSHA".into(), "x".into(), "0".into()],
-        vec!["SCRIPT".into(), "LOAD".into(), "return 1".into()],
-        vec!["INFO".into(), "memory".into()],
-    ];
-    let mut pipeline = Pipeline::new();
-    // WATCH cannot be queued.
-    pipeline.cmd("WATCH").arg(&keys.intake);
-    pipeline.cmd("MULTI");
-    for command in &commands {
-        pipeline.cmd(&command[0]).arg(&command[1..]);
-    }
-    pipeline.cmd("DISCARD");
-    let replies = connection.send_packed_commands(&pipeline, 0, pipeline.len()).await?;
+/// A command that a host will send, with what it is allowed to touch.
+struct Needed<'a> {
+    /// The command and, where rights are given for it, its subcommand.
+    command: &'static str,
+    /// The key or the channel.
+    object: &'a str,
+    /// The other arguments, as many as the command must have.
+    arguments: &'static [&'static str],
+}
+
+/// Every command that a host sends, by itself and in its scripts, with every kind of key that it sends it for.
+fn needed<'a>(keys: &'a Keys, claim: &'a str) -> Vec<Needed<'a>> {
+    let needs = |command, object, arguments| Needed { command, object, arguments };
+    vec![
+        needs("PING", "", &[]),
+        needs("TIME", "", &[]),
+        needs("INFO", "", &["memory"]),
+        needs("EVALSHA", "", &["x", "0"]),
+        needs("SCRIPT LOAD", "", &["return 1"]),
+        needs("SUBSCRIBE", &keys.channel, &[]),
+        needs("SET", &keys.intake, &["x", "NX", "PX", "1"]),
+        needs("GET", &keys.intake, &[]),
+        needs("PTTL", &keys.intake, &[]),
+        needs("PEXPIRE", &keys.intake, &["1"]),
+        needs("DEL", &keys.intake, &[]),
+        needs("SET", claim, &["x", "NX", "GET", "PX", "1"]),
+        needs("XADD", &keys.inbox, &["*", "x", "x"]),
+        needs("XADD", &keys.output, &["*", "x", "x"]),
+        needs("XADD", &keys.dead, &["*", "x", "x"]),
+        needs("XRANGE", &keys.dead, &["-", "+"]),
+        needs("XGROUP CREATE", &keys.inbox, &["x", "0"]),
+        needs("XGROUP DELCONSUMER", &keys.inbox, &["x", "x"]),
+        needs("XACK", &keys.inbox, &["x", "0-1"]),
+        needs("XDEL", &keys.inbox, &["0-1"]),
+        needs("XPENDING", &keys.inbox, &["x"]),
+        needs("XCLAIM", &keys.inbox, &["x", "x", "0", "0-1"]),
+        needs("XINFO CONSUMERS", &keys.inbox, &["x"]),
+        needs("XINFO STREAM", &keys.output, &[]),
+        needs("XLEN", &keys.inbox, &[]),
+        needs("TYPE", &keys.output, &[]),
+        needs("ZCARD", &keys.retry, &[]),
+        needs("ZADD", &keys.heartbeat, &["1", "x"]),
+        needs("ZREM", &keys.heartbeat, &["x"]),
+        needs("ZSCORE", &keys.heartbeat, &["x"]),
+        needs("ZRANGE", &keys.heartbeat, &["0", "-1"]),
+        needs("ZREMRANGEBYSCORE", &keys.heartbeat, &["-inf", "0"]),
+        needs("PEXPIREAT", &keys.heartbeat, &["1"]),
+        needs("LRANGE", &keys.consumer_ids, &["0", "-1"]),
+        needs("RPUSH", &keys.consumer_ids, &["x"]),
+        needs("DEL", &keys.consumer_ids, &[]),
+        needs("PEXPIREAT", &keys.consumer_ids, &["1"]),
+    ]
+}
+
+/// Queues every command that a host will send and executes none: Redis checks rights when it queues, and what is
+/// queued goes with the connection.
+async fn rights(connector: &Connector, keys: &Keys) -> Result<(), Finding> {
+    let mut connection = connector.connect().await?;
     let mut missing = Vec::new();
-    for reply in replies {
-        let Err(error) = reply.extract_error() else {
-            continue;
-        };
-        match error.code() {
-            Some("NOPERM") => {
-                let what = error.detail().unwrap_or("a right").to_string();
-                if !missing.contains(&what) {
-                    missing.push(what);
-                }
+    // Without these three nothing can be queued, and WATCH and EXEC cannot be queued themselves.
+    let mut transaction = Pipeline::new();
+    transaction.cmd("WATCH").arg(&keys.intake).cmd("MULTI").cmd("EXEC").cmd("MULTI");
+    let replies = connection.send_packed_commands(&transaction, 0, transaction.len()).await?;
+    for (reply, command) in replies.into_iter().zip(["WATCH", "MULTI", "EXEC", "MULTI"]) {
+        note_refusal(reply, command, &keys.intake, &mut missing)?;
+    }
+    if missing.is_empty() {
+        let claim = keys::claim(keys, "x");
+        let needed = needed(keys, &claim);
+        let mut pipeline = Pipeline::new();
+        for Needed { command, object, arguments } in &needed {
+            let mut words = command.split(' ');
+            pipeline.cmd(words.next().unwrap_or_default());
+            for word in words {
+                pipeline.arg(word);
             }
-            _ => return Err(error.into()),
+            if !object.is_empty() {
+                pipeline.arg(object);
+            }
+            pipeline.arg(*arguments);
+        }
+        pipeline.cmd("XREADGROUP").arg(&["GROUP", "x", "x", "STREAMS", &keys.inbox, ">"]);
+        let replies = connection.send_packed_commands(&pipeline, 0, pipeline.len()).await?;
+        let sent = needed.iter().map(|needed| (needed.command, needed.object));
+        for (reply, (command, object)) in replies.into_iter().zip(sent.chain([("XREADGROUP", keys.inbox.as_str())])) {
+            note_refusal(reply, command, object, &mut missing)?;
         }
     }
     if missing.is_empty() { Ok(()) } else { Err(Finding::Check(CheckError::MissingRights(missing))) }
+}
+
+/// Adds what the reply says is missing, if it says so.
+fn note_refusal(reply: Value, command: &str, object: &str, missing: &mut Vec<String>) -> Result<(), RedisError> {
+    let Err(error) = reply.extract_error() else { return Ok(()) };
+    let text = error.to_string();
+    let what = match error.code() {
+        // Queued after MULTI was refused; the refusal itself is noted.
+        Some("ERR" | "EXECABORT") if !missing.is_empty() => return Ok(()),
+        Some("NOPERM") if text.contains("channel") => format!("the channel {object}"),
+        Some("NOPERM") if text.contains("key") => format!("the key {object}"),
+        Some("NOPERM") => format!("the command {command}"),
+        _ => return Err(error),
+    };
+    if !missing.contains(&what) {
+        missing.push(what);
+    }
+    Ok(())
 }
 
 /// Every key has its type or does not exist.

@@ -1,0 +1,198 @@
+//! Ways into Redis: sockets, databases, users with few rights, TLS, a private server.
+
+use std::fs;
+use std::net::TcpStream;
+use std::path::Path;
+
+use redis::cmd;
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+use serde_json::json;
+use tempfile::TempDir;
+
+use crate::support::host::Launch;
+use crate::support::records::{CHANNEL, IDS, OUTPUT};
+use crate::support::{BOUND, Host, Publisher, Redis, message, puppet, repository, wait_for, wait_until};
+
+/// Requires that a message goes its whole way and that the host stops cleanly.
+fn expect_work(redis: &Redis, launch: Launch) {
+    let host = launch.ready(redis, 2);
+    let mut publisher = Publisher::new(redis);
+    publisher.publish(message("good", json!({})));
+    publisher.publish(message("bad", json!({"do": "fail"})));
+    publisher.publish(message("good", json!({})));
+    redis.result_of("good");
+    redis.dead_letter_of("bad");
+    host.stop();
+    assert!(redis.consumer_ids().is_empty());
+}
+
+#[test]
+fn a_unix_socket_works() {
+    let redis = Redis::start();
+    let url = format!("unix://{}", redis.socket().display());
+    expect_work(&redis, Host::on(&redis).arg("--redis", url));
+}
+
+#[test]
+fn a_password_with_reserved_characters_works_percent_encoded() {
+    let redis = Redis::start();
+    redis.run::<()>(cmd("ACL").arg("SETUSER").arg("us:er").arg(&["on", ">p@ss:/?#w", "~*", "&*", "+@all"]));
+    let url = format!("redis://us%3Aer:p%40ss%3A%2F%3F%23w@127.0.0.1:{}/0", redis.port());
+    expect_work(&redis, Host::on(&redis).arg("--redis", url));
+}
+
+/// What `ACL SETUSER` needs for a host, as the README documents it: everything after the user's name but the
+/// password.
+fn documented_rule() -> Vec<String> {
+    let readme = fs::read_to_string(repository().join("README.md")).expect("read README.md");
+    let joined = readme.replace("\\\n", " ");
+    let line = joined.lines().find(|line| line.contains("ACL SETUSER")).expect("the README documents the ACL rule");
+    let words = line.split_whitespace().map(|word| word.trim_matches(['\'', '"']));
+    let rule = words.skip_while(|word| *word != "SETUSER").skip(2);
+    rule.filter(|word| !word.starts_with('>')).map(str::to_owned).collect()
+}
+
+fn with_user(redis: &Redis, rule: &[String]) -> Launch {
+    redis.run::<()>(cmd("ACL").arg("SETUSER").arg("host").arg("reset").arg(">secret").arg(rule));
+    Host::on(redis).arg("--redis", format!("redis://host:secret@127.0.0.1:{}", redis.port()))
+}
+
+#[test]
+fn the_documented_rights_are_enough() {
+    let redis = Redis::start();
+    expect_work(&redis, with_user(&redis, &documented_rule()));
+    // Also for taking over from the dead.
+    let doomed = with_user(&redis, &documented_rule()).ready(&redis, 1);
+    let ids: Vec<String> = (0..20).map(|n| format!("m-{n}")).collect();
+    Publisher::new(&redis).publish_all(ids.iter().map(|id| message(id, json!({"do": "wait", "ms": 100}))));
+    redis.wait_until_received(&ids);
+    doomed.kill();
+    let _heir = with_user(&redis, &documented_rule()).consumers(2).start();
+    wait_until("all results", || redis.length(OUTPUT) == 1 + ids.len());
+    let denied: Vec<redis::Value> = redis.run(cmd("ACL").arg("LOG"));
+    assert!(denied.is_empty(), "{denied:?}");
+}
+
+#[test]
+fn each_missing_right_is_named_at_start() {
+    let redis = Redis::start();
+    let rule = documented_rule();
+    let rights: Vec<&String> = rule.iter().filter(|word| word.starts_with(['+', '~', '&'])).collect();
+    assert!(rights.len() > 10, "{rights:?}");
+    for right in rights {
+        let without: Vec<String> = rule.iter().filter(|word| *word != right).cloned().collect();
+        let ended = with_user(&redis, &without).run();
+        assert_eq!(ended.code, Some(3), "without {right}: {}", ended.stderr);
+        let named = right[1..].replace('|', " ").to_uppercase();
+        assert!(ended.stderr.to_uppercase().contains(&named), "no {named} in: {}", ended.stderr);
+    }
+}
+
+/// Makes an authority and certificates for a server and a client, all in files in this folder.
+fn make_certificates(folder: &Path, server_name: &str) {
+    let mut params = CertificateParams::default();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.distinguished_name.push(DnType::CommonName, "authority of a test");
+    let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+    fs::write(folder.join("ca.pem"), authority.pem()).unwrap();
+    for (file, name) in [("server", server_name), ("client", "client")] {
+        let key = KeyPair::generate().unwrap();
+        let certificate = CertificateParams::new([name.to_owned()]).unwrap().signed_by(&key, &authority).unwrap();
+        fs::write(folder.join(format!("{file}.pem")), certificate.pem()).unwrap();
+        fs::write(folder.join(format!("{file}.key")), key.serialize_pem()).unwrap();
+    }
+}
+
+fn tls_redis(server_name: &str, client_certificates: &str) -> Redis {
+    let folder = tempfile::Builder::new().prefix("host-test-").tempdir().unwrap();
+    make_certificates(folder.path(), server_name);
+    tls_redis_in(folder, client_certificates)
+}
+
+fn tls_redis_in(folder: TempDir, client_certificates: &str) -> Redis {
+    let arguments = [
+        ["--save", ""],
+        ["--tls-port", "{port}"],
+        ["--port", "0"],
+        ["--tls-ca-cert-file", "{folder}/ca.pem"],
+        ["--tls-cert-file", "{folder}/server.pem"],
+        ["--tls-key-file", "{folder}/server.key"],
+        ["--tls-auth-clients", client_certificates],
+    ];
+    Redis::start_in(folder, arguments.as_flattened())
+}
+
+fn over_tls(redis: &Redis) -> Launch {
+    Host::on(redis).arg("--redis", format!("rediss://127.0.0.1:{}", redis.port()))
+}
+
+#[test]
+fn tls_with_an_authority_of_ones_own_works() {
+    let redis = tls_redis("127.0.0.1", "no");
+    expect_work(&redis, over_tls(&redis).arg("--redis-ca-file", redis.folder().join("ca.pem")));
+}
+
+#[test]
+fn a_certificate_that_cannot_be_trusted_is_refused() {
+    let redis = tls_redis("127.0.0.1", "no");
+    let ended = over_tls(&redis).run();
+    assert_eq!(ended.code, Some(3), "{}", ended.stderr);
+    assert!(ended.stderr.contains("certificate"), "{}", ended.stderr);
+
+    let elsewhere = tls_redis("elsewhere.example", "no");
+    let ended = over_tls(&elsewhere).arg("--redis-ca-file", elsewhere.folder().join("ca.pem")).run();
+    assert_eq!(ended.code, Some(3), "{}", ended.stderr);
+    assert!(ended.stderr.contains("certificate"), "{}", ended.stderr);
+}
+
+#[test]
+fn a_client_certificate_is_shown_where_redis_asks_for_one() {
+    let redis = tls_redis("127.0.0.1", "yes");
+    let file = |name: &str| redis.folder().join(name);
+    let without = || over_tls(&redis).arg("--redis-ca-file", file("ca.pem"));
+    assert_eq!(without().run().code, Some(3));
+    expect_work(&redis, without().arg("--redis-cert-file", file("client.pem")).arg("--redis-key-file", file("client.key")));
+}
+
+/// Port of the private Redis, from the log.
+fn embedded_port(host: &Host) -> u16 {
+    wait_for("the address of the private Redis", BOUND, || {
+        let log = host.log();
+        let address = log.split("redis://127.0.0.1:").nth(1).ok_or_else(|| log.clone())?;
+        let digits: String = address.chars().take_while(char::is_ascii_digit).collect();
+        digits.parse().map_err(|_| log)
+    })
+}
+
+fn connect(port: u16) -> redis::Connection {
+    redis::Client::open(("127.0.0.1", port)).unwrap().get_connection().unwrap()
+}
+
+#[test]
+fn an_embedded_redis_serves_the_host_and_ends_with_it() {
+    let launch = || Launch::bare().arg("--redis", "embedded").arg("--plugin", puppet()).consumers(2);
+    for ends_cleanly in [true, false] {
+        let host = launch().start();
+        let port = embedded_port(&host);
+        let mut connection = connect(port);
+        wait_until("registered consumers", || cmd("LLEN").arg(IDS).query::<usize>(&mut connection).unwrap() == 2);
+        wait_until("a subscription", || {
+            cmd("PUBLISH").arg(CHANNEL).arg(message("m", json!({}))).query::<usize>(&mut connection).unwrap() == 1
+        });
+        wait_until("a result", || cmd("XLEN").arg(OUTPUT).query::<usize>(&mut connection).unwrap() == 1);
+        if ends_cleanly {
+            host.stop();
+        } else {
+            host.kill();
+        }
+        wait_until("the end of the private Redis", || TcpStream::connect(("127.0.0.1", port)).is_err());
+    }
+}
+
+#[test]
+fn an_embedded_redis_that_cannot_be_started_is_an_error() {
+    let launch = Launch::bare().arg("--redis", "embedded").arg("--plugin", puppet());
+    let ended = launch.env("PATH", "/nowhere").run();
+    assert_eq!(ended.code, Some(3), "{}", ended.stderr);
+    assert!(ended.stderr.contains("redis-server"), "{}", ended.stderr);
+}

@@ -1,0 +1,180 @@
+//! Whatever arrives on the channel that is no message becomes one dead letter, and the flow goes on.
+
+use std::iter;
+
+use serde_json::json;
+
+use crate::support::records::{DEAD, OUTPUT};
+use crate::support::{BOUND, Entry, Host, Publisher, Redis, message, wait_for};
+
+/// A bad payload, the reason that it must get, and the id that the dead letter must know.
+struct Bad {
+    payload: Vec<u8>,
+    reason: &'static str,
+    id: Option<String>,
+}
+
+fn bad(reason: &'static str, payload: impl Into<Vec<u8>>) -> Bad {
+    Bad { payload: payload.into(), reason, id: None }
+}
+
+/// Publishes a good message before and after every bad one; gives the dead letters in the order of the bad ones.
+fn dead_letters_among_good_messages(redis: &Redis, all: &[Bad]) -> Vec<Entry> {
+    let good = |n: usize| message(&format!("good-{n}"), json!({"n": n})).into_bytes();
+    let around = all.iter().enumerate().flat_map(|(n, bad)| [good(n), bad.payload.clone()]);
+    Publisher::new(redis).publish_all(around.chain(iter::once(good(all.len()))));
+
+    wait_for("the good messages' results and the dead letters", BOUND, || {
+        let (results, letters) = (redis.length(OUTPUT), redis.length(DEAD));
+        let is_complete = results > all.len() && letters >= all.len();
+        if is_complete { Ok(()) } else { Err(format!("{results} results, {letters} dead letters of {}", all.len())) }
+    });
+    redis.wait_for_an_empty_inbox();
+    assert_eq!(redis.length(OUTPUT), all.len() + 1, "one result for every good message");
+    let letters = redis.dead_letters();
+    assert_eq!(letters.len(), all.len(), "one dead letter for every bad message");
+    letters
+}
+
+/// Requires that each bad payload has exactly one dead letter, with its reason and its bytes.
+fn expect_one_dead_letter_each(redis: &Redis, all: &[Bad]) {
+    let mut letters = dead_letters_among_good_messages(redis, all);
+    for bad in all {
+        let shown = String::from_utf8_lossy(&bad.payload[..bad.payload.len().min(80)]);
+        let is_its = |entry: &Entry| entry.bytes("payload") == Some(&bad.payload);
+        let position = letters.iter().position(is_its).unwrap_or_else(|| panic!("no dead letter with {shown:?}"));
+        let letter = letters.swap_remove(position);
+        assert_eq!(letter.text("reason"), bad.reason, "of {shown:?}: {}", letter.text("error"));
+        assert_eq!(letter.text("payload_bytes"), bad.payload.len().to_string(), "of {shown:?}");
+        assert!(letter.text("error").contains(' '), "a sentence for people: {:?}", letter.text("error"));
+        assert!(!letter.text("host_id").is_empty() && !letter.text("time").is_empty());
+        if let Some(id) = &bad.id {
+            assert_eq!(letter.text("message_id"), id);
+        }
+    }
+}
+
+fn nested(arrays: usize) -> Vec<u8> {
+    format!(r#"{{"message_id":"deep-{arrays}","a":{}{}}}"#, "[".repeat(arrays), "]".repeat(arrays)).into_bytes()
+}
+
+#[test]
+fn what_is_no_json_object_becomes_a_dead_letter() {
+    let redis = Redis::start();
+    // A standby sees the bad messages as well: they must not be counted twice.
+    let _hosts = [Host::ready(&redis, 3), Host::ready(&redis, 3)];
+    let every_byte: Vec<u8> = (0..=255).collect();
+    expect_one_dead_letter_each(
+        &redis,
+        &[
+            bad("not-utf8", b"\xff\xfe\xfd"),
+            bad("not-utf8", b"{\"message_id\":\"\xc3\x28\"}"),
+            bad("not-utf8", b"{\"message_id\":\"x\",\"text\":\"\xed\xa0\x80\"}"),
+            bad("not-utf8", every_byte),
+            bad("not-json", ""),
+            bad("not-json", " \r\n "),
+            bad("not-json", "\0\0\0"),
+            bad("not-json", "hello"),
+            bad("not-json", r#"{"message_id":"cut off""#),
+            bad("not-json", r#"{"message_id":"comma",}"#),
+            bad("not-json", r#"{'message_id':'quotes'}"#),
+            bad("not-json", r#"{"message_id":"tail"} {"message_id":"tail"}"#),
+            bad("not-json", r#"{"message_id":"nan","n":NaN}"#),
+            bad("not-json", r#"{"message_id":"zero","n":01}"#),
+            bad("not-json", "\u{feff}{\"message_id\":\"bom\"}"),
+            bad("not-json", "{\"message_id\":\"line\nfeed\"}"),
+            bad("not-an-object", "[]"),
+            bad("not-an-object", r#"[{"message_id":"in an array"}]"#),
+            bad("not-an-object", "null"),
+            bad("not-an-object", "true"),
+            bad("not-an-object", "12"),
+            bad("not-an-object", r#""text""#),
+        ],
+    );
+}
+
+#[test]
+fn a_message_without_a_usable_id_becomes_a_dead_letter() {
+    let redis = Redis::start();
+    let _host = Host::ready(&redis, 3);
+    let of_bytes = |count: usize| format!(r#"{{"message_id":"{}"}}"#, "i".repeat(count));
+    expect_one_dead_letter_each(
+        &redis,
+        &[
+            bad("no-id", "{}"),
+            bad("no-id", r#"{"id":"x"}"#),
+            bad("no-id", r#"{"Message_ID":"x"}"#),
+            bad("no-id", r#"{"a":{"message_id":"inside"}}"#),
+            bad("bad-id", r#"{"message_id":""}"#),
+            bad("bad-id", r#"{"message_id":null}"#),
+            bad("bad-id", r#"{"message_id":true}"#),
+            bad("bad-id", r#"{"message_id":false}"#),
+            bad("bad-id", r#"{"message_id":{}}"#),
+            bad("bad-id", r#"{"message_id":["x"]}"#),
+            bad("id-too-long", of_bytes(513)),
+            // 171 characters of three bytes.
+            bad("id-too-long", format!(r#"{{"message_id":"{}"}}"#, "€".repeat(171))),
+            bad("id-too-long", format!(r#"{{"message_id":1{}}}"#, "0".repeat(512))),
+        ],
+    );
+}
+
+#[test]
+fn a_message_too_deep_becomes_a_dead_letter() {
+    let redis = Redis::start();
+    let _host = Host::ready(&redis, 3);
+    let deep = |arrays: usize| Bad { id: None, ..bad("too-deep", nested(arrays)) };
+    let objects = format!(r#"{{"message_id":"objects","a":{}1{}}}"#, r#"{"a":"#.repeat(200), "}".repeat(200));
+    expect_one_dead_letter_each(&redis, &[deep(128), deep(200), deep(100_000), bad("too-deep", objects)]);
+    Publisher::new(&redis).publish(nested(100));
+    redis.result_of("deep-100");
+}
+
+#[test]
+fn an_oversized_message_becomes_a_dead_letter_with_its_beginning_and_its_length() {
+    let redis = Redis::start();
+    let _host = Host::ready(&redis, 3);
+    let of_bytes = |id: &str, bytes: usize| {
+        let empty = message(id, json!({"filler": ""})).len();
+        message(id, json!({"filler": "x".repeat(bytes - empty)}))
+    };
+    let mega = 1 << 20;
+    let largest = of_bytes("largest", mega);
+    Publisher::new(&redis).publish(&largest);
+    assert_eq!(redis.result_of("largest").text("filler").len(), mega - message("largest", json!({"filler": ""})).len());
+
+    let too_big = [of_bytes("one too many", mega + 1), of_bytes("huge", 20 * mega)];
+    for payload in &too_big {
+        Publisher::new(&redis).publish(payload);
+    }
+    let letters = wait_for("two dead letters", BOUND, || {
+        let letters = redis.dead_letters();
+        if letters.len() >= 2 { Ok(letters) } else { Err(format!("{}", letters.len())) }
+    });
+    for payload in &too_big {
+        let length = payload.len().to_string();
+        let letter = letters.iter().find(|letter| letter.text("payload_bytes") == length).unwrap();
+        assert_eq!(letter.text("reason"), "too-big");
+        assert_eq!(letter.bytes("payload").unwrap(), &payload.as_bytes()[..64 << 10]);
+    }
+    Publisher::new(&redis).publish(message("after", json!({})));
+    redis.result_of("after");
+    assert_eq!(redis.length(DEAD), 2);
+}
+
+#[test]
+fn a_flood_of_bad_messages_is_logged_at_a_bounded_rate_and_stops_nothing() {
+    let redis = Redis::start();
+    let host = Host::ready(&redis, 3);
+    let count = 20_000;
+    let mut publisher = Publisher::new(&redis);
+    publisher.publish_all((0..count).map(|n| format!("not json {n}")));
+    publisher.publish(message("after", json!({})));
+    redis.result_of("after");
+    wait_for("a dead letter each", BOUND, || match redis.length(DEAD) {
+        letters if letters == count => Ok(()),
+        letters => Err(format!("{letters} dead letters")),
+    });
+    let lines = host.log().lines().count();
+    assert!(lines < 500, "{count} bad messages made {lines} lines of log");
+}

@@ -1,0 +1,24 @@
+//! Black-box tests: the real binary with real plugins against a real Redis, one subject a file.
+//! They are one target, so that all of them run side by side and share one build of the plugins.
+
+#![expect(unreachable_pub, reason = "a test target exports nothing")]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod access;
+mod bad_input;
+mod burst;
+mod connection_loss;
+mod duplicates;
+mod ids;
+mod load;
+mod output;
+mod plugin_failures;
+mod plugin_log;
+mod promise;
+mod readme;
+mod registry;
+mod report;
+mod scaling;
+mod start_up;
+mod stop;
+mod support;

@@ -1,0 +1,21 @@
+//! Floods: what Redis sends faster than the world is used to.
+
+use redis::cmd;
+use serde_json::json;
+
+use crate::support::{Host, Publisher, Redis, enrich, expect_each_once, message};
+
+#[test]
+fn a_burst_of_400_000_messages_is_received_whole_under_the_limits_of_a_stock_redis() {
+    // Debian's redis.conf: snapshots, and subscribers are cut off at 32 MB of backlog.
+    let limits = "pubsub 32mb 8mb 60";
+    let redis = Redis::start_with(&["--save", "3600 1 300 100 60 10000", "--client-output-buffer-limit", limits]);
+    let (_, in_use): (String, String) = redis.run(cmd("CONFIG").arg("GET").arg("client-output-buffer-limit"));
+    assert!(in_use.contains("pubsub 33554432 8388608 60"), "{in_use}");
+
+    let _host = Host::on(&redis).arg("--plugin", enrich()).ready(&redis, 10);
+    let ids: Vec<String> = (0..400_000).map(|n| format!("0d5a2a5c-0000-4000-8000-{n:012}")).collect();
+    let payloads: Vec<String> = ids.iter().map(|id| message(id, json!({"random_number": 12_345}))).collect();
+    assert_eq!(Publisher::new(&redis).publish_all(payloads), 1, "the host stays subscribed during the burst");
+    expect_each_once(&redis, ids);
+}

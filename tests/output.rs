@@ -1,0 +1,117 @@
+//! The form of an output entry.
+
+use serde_json::json;
+
+use crate::support::records::OUTPUT;
+use crate::support::{Host, Publisher, Redis, enrich, message, wait_until};
+
+/// Publishes a message to which the puppet gives this result.
+fn publish_raw(redis: &Redis, id: &str, result: &str) {
+    Publisher::new(redis).publish(message(id, json!({"do": "raw", "result": result})));
+}
+
+#[test]
+fn every_property_is_a_field_of_its_own_unchanged_to_the_last_digit() {
+    let redis = Redis::start();
+    let _host = Host::ready(&redis, 1);
+    let result = r#"{
+        "text": "plain", "empty": "", "escaped": "a\"b\\c\n\u00e9\ud83e\udd80\/", "json in text": "{\"a\":1}",
+        "one": 1.0, "large": 1e400, "long": 12345678901234567890123, "small": -0.10, "exponent": 1E+2,
+        "yes": true, "no": false, "nothing": null, "list": [1, 2.50 , "x"], "object": { "b" : 1.0, "a": [ ] },
+        "Füße": "🦀", "": "no name"
+    }"#;
+    publish_raw(&redis, "r", result);
+    let entry = redis.result_of("r");
+    let expected = [
+        ("text", "plain"),
+        ("empty", ""),
+        ("escaped", "a\"b\\c\né🦀/"),
+        ("json in text", r#"{"a":1}"#),
+        ("one", "1.0"),
+        ("large", "1e400"),
+        ("long", "12345678901234567890123"),
+        ("small", "-0.10"),
+        ("exponent", "1E+2"),
+        ("yes", "true"),
+        ("no", "false"),
+        ("nothing", "null"),
+        ("list", r#"[1, 2.50 , "x"]"#),
+        ("object", r#"{ "b" : 1.0, "a": [ ] }"#),
+        ("Füße", "🦀"),
+        ("", "no name"),
+    ];
+    for (name, value) in expected {
+        assert_eq!(entry.text(name), value, "field {name:?}");
+    }
+    let names: Vec<&str> = ["message_id", "consumer_id"].into_iter().chain(expected.map(|(name, _)| name)).collect();
+    assert_eq!(entry.names(), names, "the host's own fields, then the result's in its order");
+}
+
+#[test]
+fn a_plugin_cannot_forge_the_ids() {
+    let redis = Redis::start();
+    let _host = Host::ready(&redis, 1);
+    let ids = redis.consumer_ids();
+    let mut publisher = Publisher::new(&redis);
+    publisher.publish(message("true-1", json!({"do": "forge"})));
+    let result = r#"{"message\u005fid": "forged", "a": 1, "consumer_id": ["forged"], "consumer_\u0069d": 2}"#;
+    publisher.publish(message("true-2", json!({"do": "raw", "result": result})));
+    for (id, rest) in [("true-1", "kept"), ("true-2", "a")] {
+        let entry = redis.result_of(id);
+        assert_eq!(entry.names(), ["message_id", "consumer_id", rest]);
+        assert_eq!(entry.text("consumer_id"), ids[0]);
+    }
+    assert_eq!(redis.length(OUTPUT), 2);
+}
+
+#[test]
+fn a_message_may_have_several_results_or_none() {
+    let redis = Redis::start();
+    let _host = Host::ready(&redis, 1);
+    let mut publisher = Publisher::new(&redis);
+    publisher.publish(message("none", json!({"do": "drop"})));
+    publisher.publish(message("empty", json!({"do": "emit-all", "results": []})));
+    publisher.publish(message("three", json!({"do": "emit-all", "results": [r#"{"n":1}"#, r#"{"n":2}"#, r#"{"n":3}"#]})));
+    wait_until("three results", || redis.length(OUTPUT) == 3);
+    redis.wait_for_an_empty_inbox();
+    let numbers: Vec<String> = redis.results_of("three").iter().map(|entry| entry.text("n").to_owned()).collect();
+    assert_eq!(numbers, ["1", "2", "3"], "in their order");
+    assert!(redis.dead_letters().is_empty());
+}
+
+#[test]
+fn the_example_adds_a_random_property_and_leaves_the_rest_as_it_was() {
+    let redis = Redis::start();
+    let _host = Host::on(&redis).arg("--plugin", enrich()).ready(&redis, 1);
+    let mut publisher = Publisher::new(&redis);
+    publisher.publish(r#"{"message_id":"a","z":1.0,"b":"text","c":{ "d":1e400 }}"#);
+    publisher.publish(r#"{"message_id":"b"}"#);
+    let entry = redis.result_of("a");
+    assert_eq!(entry.names(), ["message_id", "consumer_id", "z", "b", "c", "random_property"]);
+    assert_eq!((entry.text("z"), entry.text("b"), entry.text("c")), ("1.0", "text", "{ \"d\":1e400 }"));
+    let random = entry.text("random_property");
+    assert!(!random.is_empty());
+    assert_ne!(random, redis.result_of("b").text("random_property"), "random values differ");
+}
+
+#[test]
+fn a_result_may_be_kept_whole_as_json() {
+    let redis = Redis::start();
+    let _host = Host::on(&redis).arg("--output-format", "json").ready(&redis, 1);
+    publish_raw(&redis, "r", r#"{"a": 1.0, "b": {"c": [ ]}}"#);
+    let entry = redis.result_of("r");
+    assert_eq!(entry.names(), ["message_id", "consumer_id", "json"]);
+    assert_eq!(entry.text("json"), r#"{"a": 1.0, "b": {"c": [ ]}}"#);
+}
+
+#[test]
+fn the_output_is_trimmed_only_where_a_bound_is_given() {
+    let redis = Redis::start();
+    let _host = Host::on(&redis).arg("--max-output-length", "1000").ready(&redis, 4);
+    Publisher::new(&redis).publish_all((0..20_000).map(|n| message(&format!("o-{n}"), json!({}))));
+    Publisher::new(&redis).publish(message("last", json!({})));
+    redis.result_of("last");
+    redis.wait_for_an_empty_inbox();
+    let kept = redis.length(OUTPUT);
+    assert!((1_000..5_000).contains(&kept), "{kept} entries are kept of 20,000, about 1,000 are wanted");
+}

@@ -1,0 +1,149 @@
+//! A plugin that fails in whatever way: its message becomes a dead letter, all others flow on.
+
+use serde_json::{Value, json};
+
+use crate::support::records::{DEAD, OUTPUT};
+use crate::support::{Host, Publisher, Redis, message, wait_for, BOUND};
+
+/// Publishes one message that makes the puppet fail among a hundred good ones; requires the dead letter with
+/// this reason and a result for each of the others.
+fn expect_failure(options: &[(&str, &str)], order: Value, reason: &str) {
+    let redis = Redis::start();
+    let launch = options.iter().fold(Host::on(&redis), |launch, (name, value)| launch.arg(name, value));
+    let _host = launch.ready(&redis, 2);
+    let ids = redis.consumer_ids();
+
+    let bad = message("bad", order);
+    let good = |n: usize| message(&format!("good-{n}"), json!({}));
+    let all: Vec<String> = (0..50).map(good).chain([bad.clone()]).chain((50..100).map(good)).collect();
+    Publisher::new(&redis).publish_all(&all);
+
+    let letter = redis.dead_letter_of("bad");
+    assert_eq!(letter.text("reason"), reason, "{}", letter.text("error"));
+    assert_eq!(letter.text("payload"), bad);
+    assert_eq!(letter.text("payload_bytes"), bad.len().to_string());
+    assert_eq!(letter.text("attempts"), "1");
+    assert!(ids.iter().any(|id| id == letter.text("consumer_id")), "{letter:?}");
+    assert!(letter.text("consumer_id").starts_with(letter.text("host_id")), "{letter:?}");
+    assert_eq!(letter.text("plugin_digest").len(), 64, "{letter:?}");
+    assert!(!letter.text("error").is_empty() && !letter.text("time").is_empty());
+
+    wait_for("the good messages", BOUND, || match redis.length(OUTPUT) {
+        100 => Ok(()),
+        results => Err(format!("{results} results")),
+    });
+    redis.wait_for_an_empty_inbox();
+    assert_eq!(redis.length(DEAD), 1);
+    // The consumer that failed works on, in a fresh instance where it needs one.
+    Publisher::new(&redis).publish_all((100..200).map(good));
+    redis.wait_for_settled(201);
+    assert_eq!((redis.length(OUTPUT), redis.length(DEAD)), (200, 1));
+}
+
+#[test]
+fn a_plugin_that_returns_an_error_is_named_in_the_dead_letter() {
+    expect_failure(&[], json!({"do": "fail", "reason": "no such customer"}), "plugin-failed");
+}
+
+#[test]
+fn the_plugins_own_words_stand_in_the_dead_letter() {
+    let redis = Redis::start();
+    let _host = Host::ready(&redis, 2);
+    let mut publisher = Publisher::new(&redis);
+    for action in ["fail", "reject"] {
+        publisher.publish(message(action, json!({"do": action, "reason": "Füße: no \"such\" thing"})));
+        let error = redis.dead_letter_of(action).text("error").to_owned();
+        assert!(error.contains("Füße: no \"such\" thing"), "{error}");
+    }
+}
+
+#[test]
+fn a_rejected_message_is_a_dead_letter() {
+    expect_failure(&[], json!({"do": "reject", "reason": "not for us"}), "plugin-rejected");
+}
+
+#[test]
+fn a_message_to_be_retried_is_a_dead_letter_for_want_of_retries() {
+    expect_failure(&[], json!({"do": "retry"}), "plugin-retried");
+}
+
+#[test]
+fn a_plugin_that_traps_hurts_only_its_message() {
+    expect_failure(&[], json!({"do": "trap"}), "plugin-trapped");
+}
+
+#[test]
+fn a_plugin_that_panics_hurts_only_its_message() {
+    expect_failure(&[], json!({"do": "panic", "reason": "oh no"}), "plugin-trapped");
+}
+
+#[test]
+fn a_plugin_that_computes_for_ever_is_ended() {
+    expect_failure(&[], json!({"do": "loop"}), "plugin-timed-out");
+}
+
+#[test]
+fn a_plugin_that_sleeps_for_ever_is_ended() {
+    expect_failure(&[], json!({"do": "sleep"}), "plugin-timed-out");
+}
+
+#[test]
+fn a_plugin_that_eats_memory_is_stopped_at_its_limit() {
+    let limits = [("--max-plugin-memory", "32MiB"), ("--max-plugin-time", "20s")];
+    expect_failure(&limits, json!({"do": "eat-memory"}), "plugin-memory");
+}
+
+#[test]
+fn a_result_that_is_no_json_is_a_dead_letter() {
+    expect_failure(&[], json!({"do": "raw", "result": "{\"a\":"}), "bad-result");
+}
+
+#[test]
+fn a_result_that_is_no_object_is_a_dead_letter() {
+    for result in ["[]", "1", "\"text\"", "null", ""] {
+        expect_failure(&[], json!({"do": "raw", "result": result}), "bad-result");
+    }
+}
+
+#[test]
+fn a_result_that_is_too_long_is_a_dead_letter() {
+    let limits = [("--max-result-bytes", "10KiB")];
+    expect_failure(&limits, json!({"do": "grow", "bytes": 20_000}), "bad-result");
+}
+
+#[test]
+fn one_wrong_result_among_several_is_a_dead_letter_and_none_is_written() {
+    expect_failure(&[], json!({"do": "emit-all", "results": ["{\"n\":1}", "wrong"]}), "bad-result");
+}
+
+#[test]
+fn a_plugin_that_always_fails_stops_nobody() {
+    let redis = Redis::start();
+    let _host = Host::ready(&redis, 4);
+    let order = |n: usize| match n % 4 {
+        0 => json!({"do": "trap"}),
+        1 => json!({"do": "fail"}),
+        2 => json!({"do": "panic"}),
+        _ => json!({"do": "reject"}),
+    };
+    Publisher::new(&redis).publish_all((0..400).map(|n| message(&format!("f-{n}"), order(n))));
+    Publisher::new(&redis).publish(message("after", json!({})));
+    redis.wait_for_settled(401);
+    assert_eq!((redis.length(OUTPUT), redis.length(DEAD)), (1, 400));
+}
+
+#[test]
+fn instances_live_on_between_messages_and_are_replaced_after_a_trap() {
+    let redis = Redis::start();
+    let _host = Host::ready(&redis, 1);
+    let mut publisher = Publisher::new(&redis);
+    let mut calls = |id: &str, action: &str| {
+        publisher.publish(message(id, json!({"do": action})));
+    };
+    calls("first", "state");
+    calls("second", "state");
+    calls("broken", "trap");
+    calls("fresh", "state");
+    let count = |id: &str| redis.result_of(id).text("calls").to_owned();
+    assert_eq!((count("first").as_str(), count("second").as_str(), count("fresh").as_str()), ("1", "2", "1"));
+}

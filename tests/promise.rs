@@ -1,0 +1,110 @@
+//! The promise: whatever dies and when, every message id gives exactly one result.
+
+use redis::cmd;
+use serde_json::json;
+
+use crate::support::records::{INBOX, OUTPUT};
+use crate::support::{Host, Publisher, Redis, Signal, Traffic, enrich, expect_each_once, message, wait_until};
+
+/// Waits until the message has been handed to a consumer, and with it everything published before.
+fn wait_until_claimed(redis: &Redis, id: &str) {
+    let claim = format!("{{messages:processed}}:claim:{id}");
+    wait_until(&format!("a claim of {id}"), || redis.run(cmd("EXISTS").arg(&claim)));
+}
+
+#[test]
+fn one_host_killed_again_and_again_gives_every_message_exactly_once() {
+    let redis = Redis::start();
+    let mut host = Host::ready(&redis, 4);
+    let ids: Vec<String> = (0..4_000).map(|n| format!("m-{n}")).collect();
+    let payloads = ids.iter().map(|id| message(id, json!({"do": "wait", "ms": 2})));
+    assert_eq!(Publisher::new(&redis).publish_all(payloads), 1, "the host is subscribed");
+    redis.wait_until_received(&ids);
+    for _ in 0..3 {
+        let processed = redis.length(OUTPUT);
+        wait_until("some more results", || redis.length(OUTPUT) > processed + 200);
+        assert!(redis.length(INBOX) > 0, "the host dies while it works");
+        host.kill();
+        host = Host::on(&redis).arg("--consumers", "4").start();
+    }
+    expect_each_once(&redis, ids);
+}
+
+#[test]
+fn three_hosts_with_a_random_one_killed_again_and_again_give_every_message_exactly_once() {
+    let redis = Redis::start();
+    let mut hosts: Vec<Host> = (0..3).map(|_| Host::ready(&redis, 3)).collect();
+    let traffic = Traffic::start(&redis, 3_000, json!({}));
+    for _ in 0..4 {
+        traffic.wait_for_more(1_500);
+        let victim = hosts.swap_remove(rand::random_range(0..hosts.len()));
+        victim.kill();
+        hosts.push(Host::on(&redis).consumers(3).start());
+        redis.wait_for_subscribers(3);
+        // Until the newcomer has heard something that was then taken up, only the old hosts' buffers
+        // reach back to the death; killing those as well would be killing all of them at once.
+        traffic.wait_for_more(10);
+        wait_until_claimed(&redis, &format!("t-{}", traffic.published() - 1));
+    }
+    expect_each_once(&redis, traffic.finish());
+}
+
+#[test]
+fn nothing_is_lost_when_the_active_one_of_two_hosts_dies_at_20_000_messages_a_second() {
+    let redis = Redis::start();
+    let active = Host::on(&redis).arg("--plugin", enrich()).ready(&redis, 5);
+    let lease = redis.wait_for_a_lease();
+    let _standby = Host::on(&redis).arg("--plugin", enrich()).ready(&redis, 5);
+    let traffic = Traffic::start(&redis, 20_000, json!({"random_number": 12_345}));
+    traffic.wait_for_more(40_000);
+    assert_eq!(redis.lease().as_ref(), Some(&lease), "the first host is still the active one");
+    active.kill();
+    wait_until("another active intake", || redis.lease().is_some_and(|now| now != lease));
+    traffic.wait_for_more(20_000);
+    expect_each_once(&redis, traffic.finish());
+}
+
+#[test]
+fn deliveries_of_a_dead_host_are_taken_over() {
+    let redis = Redis::start();
+    let doomed = Host::ready(&redis, 2);
+    let work = json!({"do": "wait", "ms": 800});
+    let ids: Vec<String> = (0..6).map(|n| format!("w-{n}")).collect();
+    Publisher::new(&redis).publish_all(ids.iter().map(|id| message(id, work.clone())));
+    wait_until("work in flight", || redis.pending().values().sum::<usize>() > 0);
+    doomed.kill();
+    let in_work = redis.pending();
+    assert!(!in_work.is_empty(), "the dead host left deliveries behind");
+    let _heir = Host::on(&redis).consumers(2).start();
+    expect_each_once(&redis, ids);
+    assert!(redis.pending().is_empty(), "nothing stays behind with the dead host");
+}
+
+#[test]
+fn a_paused_host_cannot_write_twice() {
+    let redis = Redis::start();
+    let paused = Host::ready(&redis, 2);
+    let before = redis.consumer_ids();
+    let ids: Vec<String> = (0..40).map(|n| format!("p-{n}")).collect();
+    let payloads = ids.iter().map(|id| message(id, json!({"do": "wait", "ms": 100})));
+    Publisher::new(&redis).publish_all(payloads);
+    wait_until("work in flight", || redis.pending().values().sum::<usize>() > 0);
+    paused.signal(Signal::Stop);
+    let held = redis.pending();
+    assert!(held.values().sum::<usize>() > 0, "the host is paused while it works: {held:?}");
+
+    // The other one takes it for dead and does its work.
+    let _other = Host::on(&redis).consumers(2).start();
+    expect_each_once(&redis, ids.clone());
+
+    paused.signal(Signal::Continue);
+    wait_until("the paused host under new ids", || {
+        let now = redis.consumer_ids();
+        now.len() == 4 && before.iter().all(|id| !now.contains(id))
+    });
+    // It works again, so that whatever it wanted to write late has been tried by now.
+    let more: Vec<String> = (0..40).map(|n| format!("q-{n}")).collect();
+    let payloads = more.iter().map(|id| message(id, json!({"do": "wait", "ms": 100})));
+    Publisher::new(&redis).publish_all(payloads);
+    expect_each_once(&redis, ids.into_iter().chain(more));
+}

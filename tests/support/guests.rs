@@ -1,0 +1,54 @@
+//! The plugins that tests run, built from source once per test run.
+
+use std::env;
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::OnceLock;
+
+use super::repository;
+
+/// The plugin that does what the message says: see `tests/plugins/puppet`.
+pub fn puppet() -> PathBuf {
+    test_guests().join("puppet.wasm")
+}
+
+/// A component that is an ordinary command.
+pub fn wrong_world() -> PathBuf {
+    test_guests().join("wrong-world.wasm")
+}
+
+/// A plugin that imports `example:thing/api`.
+pub fn unknown_import() -> PathBuf {
+    test_guests().join("unknown_import.wasm")
+}
+
+/// The example that adds `random_property`.
+pub fn enrich() -> PathBuf {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    BUILT.get_or_init(|| build("plugins/enrich")).join("enrich.wasm")
+}
+
+fn test_guests() -> PathBuf {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    BUILT.get_or_init(|| build("tests/plugins")).clone()
+}
+
+/// Builds the workspace in this folder and gives the folder of its components. When nothing has changed
+/// this takes a moment.
+fn build(folder: &str) -> PathBuf {
+    let folder = repository().join(folder);
+    let target = folder.join("target");
+    let output = Command::new(env::var("CARGO").unwrap_or_else(|_| "cargo".into()))
+        .args(["build", "--release", "--target", "wasm32-wasip2", "--target-dir"])
+        .arg(&target)
+        .current_dir(&folder)
+        .output()
+        .expect("run cargo");
+    assert!(
+        output.status.success(),
+        "building the plugins in {} failed; `just setup` installs the Wasm target:\n{}",
+        folder.display(),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    target.join("wasm32-wasip2/release")
+}

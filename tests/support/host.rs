@@ -1,0 +1,268 @@
+//! The real binary as a process: start, signals, output, end.
+
+use std::env;
+use std::ffi::{OsStr, OsString};
+use std::io::{BufRead, BufReader, Read};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread::{self, JoinHandle};
+
+use serde_json::Value;
+
+use super::{BOUND, Redis, puppet, repository, wait_for};
+
+/// Signals that tests send.
+#[derive(Clone, Copy, Debug)]
+pub enum Signal {
+    /// Ctrl-C.
+    Interrupt,
+    /// A polite request to stop.
+    Terminate,
+    /// Death without warning.
+    Kill,
+    /// A pause: like a virtual machine that is not scheduled.
+    Stop,
+    /// The end of a pause.
+    Continue,
+}
+
+/// The binary with its arguments, before it is started.
+pub struct Launch {
+    command: Command,
+    /// Names and values; a name that is given again replaces the value.
+    options: Vec<(String, OsString)>,
+}
+
+/// A started host; killed on drop, and its log is shown if the test failed.
+pub struct Host {
+    child: Child,
+    stdout: Lines,
+    stderr: Lines,
+}
+
+/// How a process ended.
+#[derive(Debug)]
+pub struct Ended {
+    /// `None` if a signal ended it.
+    pub code: Option<i32>,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+/// What a process has written so far on one stream.
+struct Lines {
+    text: Arc<Mutex<String>>,
+    reader: Option<JoinHandle<()>>,
+}
+
+impl Launch {
+    /// The binary without any argument, and without settings from the environment of the tests.
+    pub fn bare() -> Launch {
+        Launch::command(Command::new(env!("CARGO_BIN_EXE_host")))
+    }
+
+    /// One of the other commands, such as `publish`.
+    pub fn subcommand(name: &str) -> Launch {
+        let mut launch = Launch::bare();
+        launch.command.arg(name);
+        launch
+    }
+
+    /// A line for the shell.
+    pub fn shell(line: &str) -> Launch {
+        let mut command = Command::new("sh");
+        command.arg("-c").arg(line);
+        Launch::command(command)
+    }
+
+    fn command(mut command: Command) -> Launch {
+        for (name, _) in env::vars_os() {
+            let name_text = name.to_string_lossy();
+            if name_text.starts_with("HOST_") || name_text == "REDIS_URL" {
+                command.env_remove(&name);
+            }
+        }
+        command.current_dir(repository()).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        Launch { command, options: Vec::new() }
+    }
+
+    /// An option with its value, instead of any value that it has so far.
+    pub fn arg(mut self, name: &str, value: impl AsRef<OsStr>) -> Launch {
+        self.options.retain(|(given, _)| given != name);
+        self.options.push((name.to_owned(), value.as_ref().to_owned()));
+        self
+    }
+
+    pub fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Launch {
+        self.command.env(name, value);
+        self
+    }
+
+    pub fn consumers(self, count: usize) -> Launch {
+        self.arg("--consumers", count.to_string())
+    }
+
+    /// Starts the process.
+    pub fn start(mut self) -> Host {
+        for (name, value) in &self.options {
+            self.command.arg(name).arg(value);
+        }
+        let mut child = self.command.spawn().expect("start the binary");
+        let stdout = Lines::read(child.stdout.take().expect("stdout is piped"));
+        let stderr = Lines::read(child.stderr.take().expect("stderr is piped"));
+        Host { child, stdout, stderr }
+    }
+
+    /// Runs it to its end, which must come by itself.
+    pub fn run(self) -> Ended {
+        self.start().ended()
+    }
+}
+
+impl Host {
+    /// A host on this Redis with the puppet as plugin, to be changed by further options.
+    pub fn on(redis: &Redis) -> Launch {
+        Launch::bare().arg("--redis", redis.url()).arg("--plugin", puppet())
+    }
+
+    /// Starts a host with so many consumers and waits until it receives and is registered.
+    pub fn ready(redis: &Redis, consumers: usize) -> Host {
+        Host::on(redis).ready(redis, consumers)
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        let name = match signal {
+            Signal::Interrupt => "INT",
+            Signal::Terminate => "TERM",
+            Signal::Kill => "KILL",
+            Signal::Stop => "STOP",
+            Signal::Continue => "CONT",
+        };
+        // The shell's own `kill` is on every system, and needs no unsafe code.
+        let line = format!("kill -{name} {}", self.child.id());
+        let status = Command::new("sh").arg("-c").arg(&line).status().expect("run a shell");
+        assert!(status.success(), "`{line}` failed: has the host ended? Its log:\n{}", self.stderr.text());
+    }
+
+    /// Kills it without warning and waits for its end.
+    pub fn kill(mut self) {
+        self.signal(Signal::Kill);
+        self.child.wait().expect("wait for the host");
+    }
+
+    /// Stops it politely, requires the exit code 0 and gives what it wrote.
+    pub fn stop(self) -> Ended {
+        self.signal(Signal::Terminate);
+        let ended = self.ended();
+        assert_eq!(ended.code, Some(0), "a clean stop ends with 0: {}", ended.stderr);
+        ended
+    }
+
+    /// Waits for its end.
+    pub fn ended(mut self) -> Ended {
+        let child = &mut self.child;
+        let stderr = &self.stderr;
+        let status = wait_for("the end of the host", BOUND, || {
+            child.try_wait().expect("look at the host").ok_or_else(|| format!("it runs; its log:\n{}", stderr.text()))
+        });
+        Ended { code: status.code(), stdout: self.stdout.rest(), stderr: self.stderr.rest() }
+    }
+
+    /// Its log so far.
+    pub fn log(&self) -> String {
+        self.stderr.text()
+    }
+
+    /// Waits until its log has this text.
+    pub fn wait_for_log(&self, text: &str) {
+        wait_for(&format!("{text:?} in the log"), BOUND, || {
+            let log = self.log();
+            if log.contains(text) { Ok(()) } else { Err(log) }
+        });
+    }
+
+    /// The report lines so far, of a host with `--log-format json`.
+    pub fn reports(&self) -> Vec<Value> {
+        let text = self.stdout.text();
+        let complete = text.rfind('\n').map_or("", |end| &text[..end]);
+        let parse = |line: &str| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
+        complete.lines().map(parse).collect()
+    }
+
+    /// Its standard output so far.
+    pub fn written(&self) -> String {
+        self.stdout.text()
+    }
+
+    /// Waits for a report line that fulfils the condition.
+    pub fn wait_for_report(&self, what: &str, is_it: impl Fn(&Value) -> bool) -> Value {
+        wait_for(&format!("a report with {what}"), BOUND, || {
+            let mut reports = self.reports();
+            match reports.iter().position(&is_it) {
+                Some(position) => Ok(reports.swap_remove(position)),
+                None => Err(format!("{:?}", reports.last())),
+            }
+        })
+    }
+}
+
+impl Launch {
+    /// Starts it with so many consumers and waits until it receives and is registered.
+    pub fn ready(self, redis: &Redis, consumers: usize) -> Host {
+        let (ids, subscribers) = (redis.consumer_ids(), redis.subscribers());
+        let mut host = self.consumers(consumers).start();
+        wait_for("a host that receives and is registered", BOUND, || {
+            if let Some(status) = host.child.try_wait().expect("look at the host") {
+                panic!("the host ended with {status}:\n{}", host.stderr.rest());
+            }
+            let (now, subscribers_now) = (redis.consumer_ids(), redis.subscribers());
+            let new = now.iter().filter(|id| !ids.contains(id)).count();
+            if new == consumers && subscribers_now > subscribers {
+                return Ok(());
+            }
+            Err(format!("{new} new consumers, {subscribers_now} subscribers, log:\n{}", host.stderr.text()))
+        });
+        host
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        // SIGKILL also ends a paused process.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if thread::panicking() {
+            let log = self.stderr.rest();
+            let start = log.char_indices().rev().nth(20_000).map_or(0, |(start, _)| start);
+            eprintln!("--- log of host {} ---\n{}", self.child.id(), &log[start..]);
+        }
+    }
+}
+
+impl Lines {
+    fn read(stream: impl Read + Send + 'static) -> Lines {
+        let text = Arc::new(Mutex::new(String::new()));
+        let all = text.clone();
+        let reader = thread::spawn(move || {
+            for line in BufReader::new(stream).lines() {
+                let Ok(line) = line else { return };
+                let mut all = all.lock().expect("nobody panics with the lock");
+                all.push_str(&line);
+                all.push('\n');
+            }
+        });
+        Lines { text, reader: Some(reader) }
+    }
+
+    fn text(&self) -> String {
+        self.text.lock().expect("nobody panics with the lock").clone()
+    }
+
+    /// Everything, after the process has ended.
+    fn rest(&mut self) -> String {
+        if let Some(reader) = self.reader.take() {
+            let _ = reader.join();
+        }
+        self.text()
+    }
+}

@@ -1,0 +1,52 @@
+//! What every black-box test needs: a Redis of its own, the real binary, real plugins, a publisher,
+//! and a way to wait for a condition instead of for time. Everything here is ended and removed when
+//! it goes out of scope, also when the test panics.
+
+pub mod guests;
+pub mod host;
+pub mod proxy;
+pub mod publisher;
+pub mod records;
+pub mod redis;
+
+use std::path::PathBuf;
+use std::thread;
+use std::time::{Duration, Instant};
+
+pub use guests::{enrich, puppet};
+pub use host::{Host, Signal};
+pub use publisher::{Publisher, Traffic, message};
+pub use records::{Entry, expect_each_once};
+pub use redis::Redis;
+
+/// The longest that any test waits for a condition: far above what is needed on a busy machine, so that
+/// reaching it means "never".
+pub const BOUND: Duration = Duration::from_secs(60);
+
+/// Time between two looks at a condition.
+const POLL: Duration = Duration::from_millis(15);
+
+/// Waits until `probe` gives a value; its error says what the state is instead, for the panic message.
+pub fn wait_for<T>(what: &str, bound: Duration, mut probe: impl FnMut() -> Result<T, String>) -> T {
+    let start = Instant::now();
+    loop {
+        match probe() {
+            Ok(value) => return value,
+            Err(state) if start.elapsed() > bound => {
+                panic!("waited {bound:?} for {what}; the last state was: {state}")
+            }
+            Err(_) => thread::sleep(POLL),
+        }
+    }
+}
+
+/// Waits until `probe` is true.
+pub fn wait_until(what: &str, mut probe: impl FnMut() -> bool) {
+    wait_for(what, BOUND, || if probe() { Ok(()) } else { Err("not yet".into()) });
+}
+
+/// The repository's root: the binary and the README's commands run there.
+pub fn repository() -> PathBuf {
+    let package = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    package.parent().expect("the package lies in the repository").to_owned()
+}
