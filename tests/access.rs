@@ -4,8 +4,8 @@ use std::fs;
 use std::net::TcpStream;
 use std::path::Path;
 
-use redis::cmd;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+use redis::cmd;
 use serde_json::json;
 use tempfile::TempDir;
 
@@ -151,7 +151,10 @@ fn a_client_certificate_is_shown_where_redis_asks_for_one() {
     let file = |name: &str| redis.folder().join(name);
     let without = || over_tls(&redis).arg("--redis-ca-file", file("ca.pem"));
     assert_eq!(without().run().code, Some(3));
-    expect_work(&redis, without().arg("--redis-cert-file", file("client.pem")).arg("--redis-key-file", file("client.key")));
+    expect_work(
+        &redis,
+        without().arg("--redis-cert-file", file("client.pem")).arg("--redis-key-file", file("client.key")),
+    );
 }
 
 /// Port of the private Redis, from the log.

@@ -80,9 +80,7 @@ fn an_id_is_new_again_after_the_dedup_window() {
     let mut publisher = Publisher::new(&redis);
     publisher.publish(message("again", json!({})));
     redis.result_of("again");
-    wait_until("the end of the window", || {
-        !redis.run::<bool>(cmd("EXISTS").arg("{messages:processed}:claim:again"))
-    });
+    wait_until("the end of the window", || !redis.run::<bool>(cmd("EXISTS").arg("{messages:processed}:claim:again")));
     publisher.publish(message("again", json!({})));
     wait_until("a second result", || redis.length(OUTPUT) == 2);
 }

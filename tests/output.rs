@@ -71,7 +71,8 @@ fn a_message_may_have_several_results_or_none() {
     let mut publisher = Publisher::new(&redis);
     publisher.publish(message("none", json!({"do": "drop"})));
     publisher.publish(message("empty", json!({"do": "emit-all", "results": []})));
-    publisher.publish(message("three", json!({"do": "emit-all", "results": [r#"{"n":1}"#, r#"{"n":2}"#, r#"{"n":3}"#]})));
+    publisher
+        .publish(message("three", json!({"do": "emit-all", "results": [r#"{"n":1}"#, r#"{"n":2}"#, r#"{"n":3}"#]})));
     wait_until("three results", || redis.length(OUTPUT) == 3);
     redis.wait_for_an_empty_inbox();
     let numbers: Vec<String> = redis.results_of("three").iter().map(|entry| entry.text("n").to_owned()).collect();

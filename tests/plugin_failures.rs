@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::support::records::{DEAD, OUTPUT};
-use crate::support::{Host, Publisher, Redis, message, wait_for, BOUND};
+use crate::support::{BOUND, Host, Publisher, Redis, message, wait_for};
 
 /// Publishes one message that makes the puppet fail among a hundred good ones; requires the dead letter with
 /// this reason and a result for each of the others.

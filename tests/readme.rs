@@ -12,17 +12,8 @@ use crate::support::{Redis, repository, wait_until};
 
 /// Beginnings of commands that prepare the machine or the build instead of using the host. Running them here
 /// would install programs or build inside the test of the build; continuous integration runs them.
-const PREPARATION: [&str; 9] = [
-    "apt-get ",
-    "brew ",
-    "cargo install ",
-    "cargo build",
-    "cd ",
-    "git clone ",
-    "just ",
-    "rustup ",
-    "sudo ",
-];
+const PREPARATION: [&str; 9] =
+    ["apt-get ", "brew ", "cargo install ", "cargo build", "cd ", "git clone ", "just ", "rustup ", "sudo "];
 
 /// The commands in the README's `sh` blocks, in order, without comments; a line ending in a backslash goes on.
 fn commands() -> Vec<String> {
@@ -36,7 +27,8 @@ fn commands() -> Vec<String> {
 /// `host` itself and a demo without an end run until somebody stops them.
 fn runs_for_ever(command: &str) -> bool {
     let words = command.split_whitespace();
-    let mut words = words.skip_while(|word| !word.contains('/') && word.contains('=')).skip_while(|word| *word == "env");
+    let mut words =
+        words.skip_while(|word| !word.contains('/') && word.contains('=')).skip_while(|word| *word == "env");
     match (words.next(), words.next()) {
         (Some("host"), Some("demo")) => !command.contains("--for"),
         (Some("host"), Some(word)) => word.starts_with("--") && !["--help", "--version"].contains(&word),
@@ -77,7 +69,8 @@ fn start(command: &str, redis: &Redis, path: &OsString) -> Host {
 
 #[test]
 fn every_command_in_the_readme_works() {
-    let built = Command::new(repository().join(".ci/plugins")).stdin(Stdio::null()).output().expect("build the examples");
+    let built =
+        Command::new(repository().join(".ci/plugins")).stdin(Stdio::null()).output().expect("build the examples");
     assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
     let redis = Redis::start();
     let path = path(&programs(&redis));

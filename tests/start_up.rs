@@ -160,10 +160,7 @@ fn an_unbounded_output_is_mentioned_at_start_and_a_full_redis_later() {
 #[test]
 fn redis_is_found_through_the_environment() {
     let redis = Redis::start();
-    let host = Launch::bare()
-        .env("REDIS_URL", redis.url())
-        .env("HOST_PLUGIN", puppet())
-        .ready(&redis, 3);
+    let host = Launch::bare().env("REDIS_URL", redis.url()).env("HOST_PLUGIN", puppet()).ready(&redis, 3);
     Publisher::new(&redis).publish(message("m", json!({})));
     redis.result_of("m");
     host.stop();

@@ -95,7 +95,10 @@ mod tests {
             ("to `redis://:secret@h` and redis://:secret@i: no", "to `redis://:***@h` and redis://:***@i: no"),
             ("redis://:secret@1.2.3", "redis://:***@1.2.3"),
             ("u:secret@127.0.0.1:6379", "u:***@127.0.0.1:6379"),
-            ("no host:plugin/processor@0.1.0, but a:b/c@1.0.0-draft;", "no host:plugin/processor@0.1.0, but a:b/c@1.0.0-draft;"),
+            (
+                "no host:plugin/processor@0.1.0, but a:b/c@1.0.0-draft;",
+                "no host:plugin/processor@0.1.0, but a:b/c@1.0.0-draft;",
+            ),
         ] {
             assert_eq!(masked(url), shown);
             assert_eq!(is_masked(&masked(url)), shown.contains(MASK));
