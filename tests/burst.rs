@@ -19,3 +19,28 @@ fn a_burst_of_400_000_messages_is_received_whole_under_the_limits_of_a_stock_red
     assert_eq!(Publisher::new(&redis).publish_all(payloads), 1, "the host stays subscribed during the burst");
     expect_each_once(&redis, ids);
 }
+
+#[test]
+fn large_messages_in_a_burst_arrive_whole() {
+    let redis = Redis::start();
+    let _hosts = [Host::ready(&redis, 3), Host::ready(&redis, 3)];
+    let filler = "x".repeat((1 << 20) - 100);
+    let ids: Vec<String> = (0..100).map(|n| format!("large-{n}")).collect();
+    let mut publisher = Publisher::new(&redis);
+    for id in &ids {
+        publisher.publish(message(id, json!({"filler": filler})));
+    }
+    expect_each_once(&redis, ids);
+    assert!(redis.output().iter().all(|entry| entry.text("filler") == filler));
+}
+
+#[test]
+fn large_and_small_messages_do_not_hold_each_other_up() {
+    let redis = Redis::start();
+    let _host = Host::ready(&redis, 4);
+    let size = |n: usize| if n % 100 == 0 { 500_000 } else { n % 300 };
+    let ids: Vec<String> = (0..5_000).map(|n| format!("mixed-{n}")).collect();
+    let payloads = ids.iter().enumerate().map(|(n, id)| message(id, json!({"filler": "x".repeat(size(n))})));
+    Publisher::new(&redis).publish_all(payloads);
+    expect_each_once(&redis, ids);
+}

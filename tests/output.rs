@@ -1,5 +1,6 @@
 //! The form of an output entry.
 
+use redis::cmd;
 use serde_json::json;
 
 use crate::support::records::OUTPUT;
@@ -115,4 +116,23 @@ fn the_output_is_trimmed_only_where_a_bound_is_given() {
     redis.wait_for_an_empty_inbox();
     let kept = redis.length(OUTPUT);
     assert!((1_000..5_000).contains(&kept), "{kept} entries are kept of 20,000, about 1,000 are wanted");
+}
+
+#[test]
+fn all_names_can_be_changed_and_no_other_is_touched() {
+    let redis = Redis::start();
+    let names = [("--channel", "orders"), ("--output-key", "done"), ("--consumer-ids-key", "workers")];
+    let launch = names.iter().fold(Host::on(&redis).consumers(2), |launch, (flag, name)| launch.arg(flag, name));
+    let host = launch.start();
+    wait_until("a subscription to the other channel", || {
+        redis.run::<usize>(cmd("PUBLISH").arg("orders").arg(message("m", json!({})))) == 1
+    });
+    redis.run::<usize>(cmd("PUBLISH").arg("orders").arg("no message"));
+    wait_until("a result", || redis.length("done") == 1);
+    wait_until("a dead letter", || redis.length("{done}:dead") == 1);
+    wait_until("registered consumers", || redis.run::<usize>(cmd("LLEN").arg("workers")) == 2);
+    let keys: Vec<String> = redis.run(cmd("KEYS").arg("*"));
+    let is_ours = |key: &String| ["done", "{done}:", "workers", "{workers}:"].iter().any(|name| key.starts_with(name));
+    assert!(keys.iter().all(is_ours), "{keys:?}");
+    host.stop();
 }

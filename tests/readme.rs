@@ -12,8 +12,8 @@ use crate::support::{Redis, repository, wait_until};
 
 /// Beginnings of commands that prepare the machine or the build instead of using the host. Running them here
 /// would install programs or build inside the test of the build; continuous integration runs them.
-const PREPARATION: [&str; 9] =
-    ["apt-get ", "brew ", "cargo install ", "cargo build", "cd ", "git clone ", "just ", "rustup ", "sudo "];
+const PREPARATION: [&str; 8] =
+    ["apt-get ", "brew ", "cargo install ", "cd ", "git clone ", "just ", "rustup ", "sudo "];
 
 /// The commands in the README's `sh` blocks, in order, without comments; a line ending in a backslash goes on.
 fn commands() -> Vec<String> {

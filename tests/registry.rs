@@ -58,6 +58,17 @@ fn the_list_vanishes_with_the_last_host() {
 }
 
 #[test]
+fn the_list_vanishes_even_when_the_last_host_is_killed() {
+    let redis = Redis::start();
+    let host = Host::ready(&redis, 3);
+    host.kill();
+    wait_for("the end of list and heartbeats", TRUE_AFTER, || {
+        let keys = redis.run::<usize>(cmd("EXISTS").arg(IDS).arg(HEARTBEAT));
+        if keys == 0 { Ok(()) } else { Err(format!("{:?}", redis.consumer_ids())) }
+    });
+}
+
+#[test]
 fn a_stopped_host_is_off_the_list_when_it_has_ended() {
     let redis = Redis::start();
     let _alive = Host::ready(&redis, 2);
