@@ -40,7 +40,7 @@ lint: setup
 # Apply the format that `lint` checks
 format:
     cargo fmt
-    @.ci/guests cargo fmt
+    @.ci/guests cargo fmt --all
 
 # Measure the host against bare Redis; `just bench --help` shows the options
 bench *args: plugins build
