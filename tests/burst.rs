@@ -38,7 +38,7 @@ fn large_messages_in_a_burst_arrive_whole() {
 fn large_and_small_messages_do_not_hold_each_other_up() {
     let redis = Redis::start();
     let _host = Host::ready(&redis, 4);
-    let size = |n: usize| if n % 100 == 0 { 500_000 } else { n % 300 };
+    let size = |n: usize| if n.is_multiple_of(100) { 500_000 } else { n % 300 };
     let ids: Vec<String> = (0..5_000).map(|n| format!("mixed-{n}")).collect();
     let payloads = ids.iter().enumerate().map(|(n, id)| message(id, json!({"filler": "x".repeat(size(n))})));
     Publisher::new(&redis).publish_all(payloads);
