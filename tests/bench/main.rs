@@ -19,14 +19,14 @@ use run::{Measured, Subject};
 
 /// Measure the host against bare Redis.
 #[derive(Debug, Parser)]
-#[command(name = "just bench")]
+#[command(name = "just bench", bin_name = "just bench")]
 struct Args {
     /// Messages in a burst
     #[arg(long, value_name = "N", default_value_t = 200_000, value_parser = clap::value_parser!(u64).range(1_000..))]
     messages: u64,
 
     /// Rounds, of which the median is shown
-    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = 9, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
 
     /// Numbers of consumers, separated by commas

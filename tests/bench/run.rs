@@ -69,6 +69,10 @@ impl Drop for Ended {
 pub fn measure(subject: &Subject, messages: u64, plugin: &Path) -> Result<Measured> {
     let server = Embedded::start()?;
     let mut redis = redis::Client::open(server.url())?.get_connection()?;
+    if matches!(subject, Subject::Floor) {
+        // The floor promises nothing: it may fall behind by more than Redis allows a subscriber by default.
+        ask::<()>(&mut redis, &["CONFIG", "SET", "client-output-buffer-limit", "pubsub 0 0 0"])?;
+    }
     let mut process = Ended(start(subject, &server, messages, plugin).context("cannot start it")?);
     wait_until_ready(subject, &mut redis, &mut process.0)?;
 
@@ -82,7 +86,7 @@ pub fn measure(subject: &Subject, messages: u64, plugin: &Path) -> Result<Measur
             .spawn()
             .context("cannot start the publisher")?,
     );
-    let elapsed = wait_for_results(&mut redis, messages, start)?;
+    let elapsed = wait_for_results(&mut redis, &mut process.0, messages, start)?;
     let (redis_after, process_after) = (redis_seconds(&mut redis)?, process_seconds(process.0.id()));
     ensure!(publisher.0.wait()?.success(), "the publisher failed");
 
@@ -134,7 +138,7 @@ fn wait_until_ready(subject: &Subject, redis: &mut Connection, process: &mut Chi
 }
 
 /// Waits until every message has its entry, and says how long that was after `start`.
-fn wait_for_results(redis: &mut Connection, messages: u64, start: Instant) -> Result<Duration> {
+fn wait_for_results(redis: &mut Connection, process: &mut Child, messages: u64, start: Instant) -> Result<Duration> {
     let mut last = (0, Instant::now());
     loop {
         let results: u64 = ask(redis, &["XLEN", "messages:processed"])?;
@@ -144,6 +148,9 @@ fn wait_for_results(redis: &mut Connection, messages: u64, start: Instant) -> Re
         }
         if results > last.0 {
             last = (results, Instant::now());
+        }
+        if let Some(status) = process.try_wait()? {
+            bail!("it ended after {results} of {messages} messages: {status}");
         }
         ensure!(
             last.1.elapsed() < WAIT_MAX,
