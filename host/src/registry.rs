@@ -111,8 +111,8 @@ impl Registry {
                 beat(&mut connection, &self.keys, host_id, self.consumers, self.config.beat_ttl, kind).await
             })
             .await;
-        if let BeatReply::Alive { consumers, .. } = reply {
-            self.pace.set_consumers(consumers);
+        if let BeatReply::Alive { hosts, consumers } = reply {
+            self.pace.set_group(hosts, consumers);
         }
         reply
     }

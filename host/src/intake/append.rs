@@ -19,7 +19,7 @@ use crate::redis::keys::Keys;
 use crate::registry::Identity;
 
 /// How often a standby looks whether the lease is free.
-const STANDBY_LOOK: Duration = Duration::from_millis(250);
+const STANDBY_LOOK: Duration = Duration::from_millis(100);
 
 /// Appends for ever, or stands by for it.
 pub(super) struct Append {
@@ -71,62 +71,67 @@ impl Append {
     async fn try_run(
         &self,
         stop: &mut watch::Receiver<bool>,
-        subscribed: &mut watch::Receiver<bool>,
+        subscribed: &mut watch::Receiver<Option<Instant>>,
         backoff: &mut Backoff,
     ) -> Result<(), RedisError> {
         let connection = self.connector.connect().await?;
         let host_id = self.identity.host_id().to_string();
         let mut appender =
             Appender::new(connection, self.keys.clone(), self.output.clone(), host_id.clone(), self.intake.lease_ttl);
+        let mut free_since = None;
         loop {
-            if *stop.borrow() && !appender_is_needed(&self.shared) {
+            let since = *subscribed.borrow_and_update();
+            let waiting = !self.shared.buffer().is_empty();
+            if *stop.borrow() && !waiting {
                 return Ok(());
             }
             // Without a subscription there is nothing new to append; whoever has one should be active.
-            let wanted = *subscribed.borrow_and_update() || appender_is_needed(&self.shared);
-            if !wanted {
+            if since.is_none() && !waiting {
                 tokio::select! {
                     _ = subscribed.changed() => {}
                     _ = stop.changed() => {}
                 }
                 continue;
             }
-            match appender.acquire().await? {
-                Lease::Held => {
-                    backoff.reset();
-                    info!("the intake is active");
-                    match self.active(&mut appender, &host_id, stop, subscribed).await? {
-                        Ended::Stopped => return Ok(()),
-                        Ended::Deaf => {
-                            info!("the intake let its lease go, because it has no subscription")
-                        }
-                        Ended::Lost => {
-                            warn!("the intake lost its lease to another host and stands by")
-                        }
-                    }
-                }
+            let lease = appender.look().await?;
+            backoff.reset();
+            let wait = match lease {
+                Lease::Elsewhere(_) if *stop.borrow() => return Ok(()),
                 Lease::Elsewhere(remaining) => {
-                    backoff.reset();
-                    if *stop.borrow() {
-                        return Ok(());
-                    }
-                    self.stand_by(remaining, stop).await;
+                    free_since = None;
+                    self.forget_old();
+                    remaining.max(Duration::from_millis(10))
+                }
+                Lease::Free => {
+                    let free_since = free_since.get_or_insert_with(Instant::now);
+                    turn(since, self.pace.hosts(), self.intake.standby_age_max).saturating_sub(free_since.elapsed())
+                }
+                Lease::Own => Duration::ZERO,
+            };
+            if !wait.is_zero() {
+                tokio::select! {
+                    () = tokio::time::sleep(wait.min(STANDBY_LOOK)) => {}
+                    _ = stop.changed() => {}
+                }
+                continue;
+            }
+            if appender.acquire().await? {
+                info!("the intake is active");
+                match self.active(&mut appender, &host_id, stop, subscribed).await? {
+                    Ended::Stopped => return Ok(()),
+                    Ended::Deaf => info!("the intake let its lease go, because it has no subscription"),
+                    Ended::Lost => warn!("the intake lost its lease to another host and stands by"),
                 }
             }
         }
     }
 
-    /// Waits until it is worth asking for the lease again, and keeps the replay buffer in bounds.
-    async fn stand_by(&self, remaining: Duration, stop: &mut watch::Receiver<bool>) {
+    /// Keeps the replay buffer of a standby in bounds.
+    fn forget_old(&self) {
         let IntakeConfig { standby_age_max, standby_bytes_max, .. } = self.intake;
         let forgotten = self.shared.buffer().forget_old(Instant::now(), standby_age_max, standby_bytes_max);
         if forgotten > 0 {
             debug!(forgotten, standby_bytes_max, "the standby's replay buffer is full and forgets early");
-        }
-        let wait = remaining.clamp(Duration::from_millis(10), STANDBY_LOOK);
-        tokio::select! {
-            () = tokio::time::sleep(wait) => {}
-            _ = stop.changed() => {}
         }
     }
 
@@ -136,7 +141,7 @@ impl Append {
         appender: &mut Appender,
         host_id: &str,
         stop: &mut watch::Receiver<bool>,
-        subscribed: &mut watch::Receiver<bool>,
+        subscribed: &mut watch::Receiver<Option<Instant>>,
     ) -> Result<Ended, RedisError> {
         // What waits now may have been appended already: by the host that was active before, or by an attempt
         // whose answer got lost.
@@ -155,7 +160,7 @@ impl Append {
                     appender.release().await?;
                     return Ok(Ended::Stopped);
                 }
-                if !*subscribed.borrow_and_update() {
+                if subscribed.borrow_and_update().is_none() {
                     appender.release().await?;
                     return Ok(Ended::Deaf);
                 }
@@ -178,7 +183,28 @@ impl Append {
     }
 }
 
-/// Whether something received waits to be appended.
-fn appender_is_needed(shared: &Shared) -> bool {
-    !shared.buffer().is_empty()
+/// How long a lease must have been free before this host takes it: whoever has listened longest goes first, because
+/// only its buffer reaches back to the death of the one that was active. A host that has just come would begin
+/// with a gap. Alone, there is nobody to wait for.
+fn turn(subscribed_since: Option<Instant>, hosts: u64, standby_age_max: Duration) -> Duration {
+    if hosts <= 1 {
+        return Duration::ZERO;
+    }
+    let listened = subscribed_since.map_or(Duration::ZERO, |since| since.elapsed());
+    standby_age_max.saturating_sub(listened) / 4
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_has_listened_longest_takes_a_free_lease_first() {
+        let second = Duration::from_secs(1);
+        let turn_after = |listened: u32, hosts| turn(Instant::now().checked_sub(listened * second), hosts, 10 * second);
+        assert_eq!(turn_after(0, 1), Duration::ZERO);
+        assert_eq!(turn_after(10, 3), Duration::ZERO);
+        assert!(turn_after(3, 3) > turn_after(4, 3) + Duration::from_millis(200));
+        assert_eq!(turn(None, 2, 10 * second), 10 * second / 4);
+    }
 }

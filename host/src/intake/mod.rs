@@ -11,6 +11,7 @@ mod round;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Instant;
 
 use tokio::sync::{Notify, watch};
 
@@ -29,8 +30,8 @@ struct Shared {
     buffer: Mutex<Buffer>,
     /// Something was added to the buffer.
     arrived: Notify,
-    /// Whether there is a subscription.
-    subscribed: watch::Sender<bool>,
+    /// Since when there is a subscription.
+    subscribed: watch::Sender<Option<Instant>>,
     counters: Arc<Counters>,
 }
 
@@ -46,7 +47,7 @@ impl Shared {
 pub struct Intake {
     thread: Option<JoinHandle<()>>,
     stop: watch::Sender<bool>,
-    subscribed: watch::Receiver<bool>,
+    subscribed: watch::Receiver<Option<Instant>>,
     done: watch::Receiver<bool>,
 }
 
@@ -63,7 +64,7 @@ impl Intake {
         pace: &Arc<Pace>,
         counters: &Arc<Counters>,
     ) -> std::io::Result<Intake> {
-        let (subscribed, subscribed_seen) = watch::channel(false);
+        let (subscribed, subscribed_seen) = watch::channel(None);
         let (stop, stop_seen) = watch::channel(false);
         let (finished, done) = watch::channel(false);
         let shared = Arc::new(Shared {
@@ -104,7 +105,7 @@ impl Intake {
 
     /// Returns once the subscription is confirmed for the first time.
     pub async fn ready(&mut self) {
-        let _ = self.subscribed.wait_for(|subscribed| *subscribed).await;
+        let _ = self.subscribed.wait_for(Option::is_some).await;
     }
 
     /// Appends what is left, lets the lease go and ends the subscription.

@@ -12,9 +12,11 @@ const UNKNOWN_SPEED_MESSAGES_MAX: u64 = 16;
 /// A delivery of less work than this costs more to hand over than to do.
 const WORTHWHILE_NS: u64 = 20_000;
 
-/// What is known about the group's speed, shared by the parts that learn it and the one that uses it.
+/// What is known about the group's size and speed, shared by the parts that learn it and the one that uses it.
 #[derive(Debug, Default)]
 pub struct Pace {
+    /// Hosts alive.
+    hosts: AtomicU64,
     /// Consumers alive over all hosts.
     consumers: AtomicU64,
     /// Time that the plugin takes for a message, a moving average in nanoseconds; 0 while unknown.
@@ -22,9 +24,16 @@ pub struct Pace {
 }
 
 impl Pace {
-    /// Tells how many consumers are alive over all hosts.
-    pub fn set_consumers(&self, consumers: u64) {
+    /// Tells how many hosts are alive, and how many consumers over all of them.
+    pub fn set_group(&self, hosts: u64, consumers: u64) {
+        self.hosts.store(hosts, Ordering::Relaxed);
         self.consumers.store(consumers, Ordering::Relaxed);
+    }
+
+    /// Hosts alive, this one included.
+    #[must_use]
+    pub fn hosts(&self) -> u64 {
+        self.hosts.load(Ordering::Relaxed)
     }
 
     /// Tells how long the plugin took for so many messages.
@@ -65,7 +74,7 @@ mod tests {
 
     fn pace(consumers: u64, message: Duration) -> Pace {
         let pace = Pace::default();
-        pace.set_consumers(consumers);
+        pace.set_group(1, consumers);
         pace.observe(1, message);
         pace
     }

@@ -36,7 +36,7 @@ impl Receiver {
                     backoff.reset();
                     self.subscribed(lost);
                     let (last_heard, why) = self.receive(subscription).await;
-                    self.shared.subscribed.send_replace(false);
+                    self.shared.subscribed.send_replace(None);
                     warn!(channel = self.channel, "the subscription ended: {why}; subscribing again");
                     lost = Some(last_heard);
                 }
@@ -71,7 +71,7 @@ impl Receiver {
         } else {
             info!(channel = self.channel, address = self.connector.address(), "subscribed");
         }
-        self.shared.subscribed.send_replace(true);
+        self.shared.subscribed.send_replace(Some(Instant::now()));
     }
 
     /// Receives until the subscription has ended, and returns when it was last known to be alive, and why it ended.

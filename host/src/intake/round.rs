@@ -124,7 +124,7 @@ mod tests {
         let mut buffer = Buffer::new(1 << 20);
         buffer.push(payloads.iter().map(|payload| payload.as_bytes()), Instant::now());
         let pace = Pace::default();
-        pace.set_consumers(2);
+        pace.set_group(1, 2);
         let mut round = Round::default();
         round.fill(&buffer, &pace, delivery, &LIMITS, "host");
         assert_eq!(round.messages, payloads.len());

@@ -161,6 +161,7 @@ fn needed<'a>(keys: &'a Keys, claim: &'a str) -> Vec<Needed<'a>> {
     let needs = |command, object, arguments| Needed { command, object, arguments };
     vec![
         needs("PING", "", &[]),
+        needs("UNWATCH", "", &[]),
         needs("TIME", "", &[]),
         needs("INFO", "", &["memory"]),
         needs("EVALSHA", "", &["x", "0"]),

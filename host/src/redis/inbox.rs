@@ -35,9 +35,11 @@ impl PayloadDigest {
 /// Who may append now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lease {
-    /// This connection holds the lease.
-    Held,
-    /// Another host holds it for so long, unless it renews.
+    /// This host, by an earlier connection.
+    Own,
+    /// Nobody.
+    Free,
+    /// Another host, for so long unless it renews.
     Elsewhere(Duration),
 }
 
@@ -66,23 +68,37 @@ impl Appender {
         Appender { connection, keys, output, host_id, ttl_ms: lease_ttl.as_millis().to_string(), held: false }
     }
 
-    /// Takes the lease if nobody has it.
+    /// Looks who has the lease.
     ///
     /// # Errors
     /// Whatever the network or the server says.
-    pub async fn acquire(&mut self) -> Result<Lease, RedisError> {
-        let mut pipeline = Pipeline::with_capacity(4);
-        let lease = &self.keys.intake;
-        pipeline.cmd("SET").arg(lease).arg(&self.host_id).arg("NX").arg("PX").arg(&self.ttl_ms);
-        self.watch(&mut pipeline);
-        pipeline.cmd("PTTL").arg(lease);
+    pub async fn look(&mut self) -> Result<Lease, RedisError> {
+        let mut pipeline = Pipeline::with_capacity(2);
+        pipeline.cmd("GET").arg(&self.keys.intake).cmd("PTTL").arg(&self.keys.intake);
         let replies = self.send(&pipeline).await?;
-        self.held = self.is_own(&replies[2]);
-        if self.held {
-            return Ok(Lease::Held);
+        if replies[0] == Value::Nil {
+            return Ok(Lease::Free);
         }
-        let ttl_ms: i64 = from_redis_value(replies[3].clone())?;
+        if self.is_own(&replies[0]) {
+            return Ok(Lease::Own);
+        }
+        let ttl_ms: i64 = from_redis_value(replies[1].clone())?;
         Ok(Lease::Elsewhere(Duration::from_millis(u64::try_from(ttl_ms).unwrap_or(0))))
+    }
+
+    /// Takes the lease if nobody has it. `true`: it is held.
+    ///
+    /// # Errors
+    /// Whatever the network or the server says.
+    pub async fn acquire(&mut self) -> Result<bool, RedisError> {
+        let mut pipeline = Pipeline::with_capacity(4);
+        // A watch that goes on from before would remember every change since, also those of others.
+        pipeline.cmd("UNWATCH");
+        pipeline.cmd("SET").arg(&self.keys.intake).arg(&self.host_id).arg("NX").arg("PX").arg(&self.ttl_ms);
+        self.watch(&mut pipeline);
+        let replies = self.send(&pipeline).await?;
+        self.held = self.is_own(&replies[3]);
+        Ok(self.held)
     }
 
     /// Appends deliveries to the inbox and dead letters to theirs, and renews the lease, all or nothing.
