@@ -10,6 +10,7 @@ mod burst;
 mod connection_loss;
 mod duplicates;
 mod ids;
+mod large_results;
 mod load;
 mod output;
 mod plugin_failures;

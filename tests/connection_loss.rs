@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::support::proxy::Proxy;
 use crate::support::records::{DEAD, OUTPUT};
-use crate::support::{BOUND, Host, Publisher, Redis, Traffic, expect_each_once, message, wait_for, wait_until};
+use crate::support::{BOUND, Host, Publisher, Redis, Signal, Traffic, expect_each_once, message, wait_for, wait_until};
 
 fn reporting(redis: &Redis, url: String) -> Host {
     let launch = Host::on(redis).arg("--redis", url).arg("--log-format", "json");
@@ -135,6 +135,39 @@ fn silent_connections_are_noticed_and_replaced() {
         assert_eq!(count, 1, "{id} was in the inbox");
     }
     host.wait_for_report("a gap", |report| report["gaps"].as_u64().unwrap() > 0);
+}
+
+#[test]
+fn a_frozen_redis_costs_nothing_that_was_in_the_inbox() {
+    let redis = Redis::start();
+    let host = reporting(&redis, redis.url());
+    let before = numbered("before", 400);
+    Publisher::new(&redis).publish_all(slow(&before, 20));
+    redis.wait_until_received(&before);
+    redis.signal(Signal::Stop);
+    host.wait_for_report("an attempt to reconnect", |report| report["reconnects"].as_u64().unwrap() > 0);
+    redis.signal(Signal::Continue);
+    redis.wait_for_subscribers(1);
+    let after = numbered("after", 100);
+    Publisher::new(&redis).publish_all(slow(&after, 1));
+    expect_each_once(&redis, before.into_iter().chain(after));
+}
+
+#[test]
+fn a_host_finds_its_way_back_after_everything_was_deleted() {
+    let redis = Redis::start();
+    let _host = Host::ready(&redis, 4);
+    for round in 0..3 {
+        let ids = numbered(&format!("round-{round}"), 200);
+        Publisher::new(&redis).publish_all(slow(&ids, 5));
+        redis.wait_until_received(&ids);
+        redis.command::<()>("FLUSHALL");
+        let id = format!("after-{round}");
+        Publisher::new(&redis).publish(message(&id, json!({})));
+        redis.result_of(&id);
+        redis.wait_for_consumers(4);
+        redis.command::<()>("FLUSHALL");
+    }
 }
 
 #[test]

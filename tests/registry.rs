@@ -146,3 +146,23 @@ fn a_hundred_consumers_are_registered_and_leave() {
     host.stop();
     assert!(redis.consumer_ids().is_empty());
 }
+
+#[test]
+fn nothing_is_written_under_the_ids_of_a_host_that_was_taken_for_dead() {
+    let redis = Redis::start();
+    let paused = Host::ready(&redis, 4);
+    let old = redis.consumer_ids();
+    let _witness = Host::ready(&redis, 1);
+    paused.signal(Signal::Stop);
+    wait_for("the end of the paused host's ids", TRUE_AFTER, || {
+        let ids = redis.consumer_ids();
+        if ids.len() == 1 { Ok(()) } else { Err(format!("{ids:?}")) }
+    });
+    // There is work for it at the very moment that it comes back.
+    Publisher::new(&redis).publish_all((0..600).map(|n| message(&format!("m-{n}"), json!({"do": "wait", "ms": 10}))));
+    paused.signal(Signal::Continue);
+    redis.wait_for_settled(600);
+    let output = redis.output();
+    let late = output.iter().find(|entry| old.iter().any(|id| id == entry.text("consumer_id")));
+    assert!(late.is_none(), "written by a consumer that had been taken off the list: {late:?}");
+}

@@ -50,6 +50,15 @@ fn a_server_that_is_no_redis_is_an_error() {
 }
 
 #[test]
+fn a_server_that_never_answers_is_an_error() {
+    // The system accepts connections in its name.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let ended = Launch::bare().arg("--plugin", puppet()).arg("--redis", format!("redis://{address}")).run();
+    expect_refusal(&ended, 3, &["Redis", &address]);
+}
+
+#[test]
 fn a_refused_login_is_an_error_that_keeps_the_secret() {
     let redis = Redis::start_with(&["--save", "", "--requirepass", "right"]);
     expect_refusal(&Host::on(&redis).run(), 3, &["Redis"]);

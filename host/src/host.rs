@@ -1,7 +1,9 @@
 //! A running host: what is started in which order, and stopped in which.
 //! It wires the parts together and does none of their work.
 
+use std::pin::pin;
 use std::sync::Arc;
+use std::thread::available_parallelism;
 use std::time::{Duration, Instant};
 
 use tokio::runtime::{Builder, Runtime};
@@ -49,7 +51,7 @@ pub enum RunError {
 }
 
 /// What a host did.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Summary {
     /// Messages settled.
     pub processed: u64,
@@ -71,6 +73,24 @@ pub struct Summary {
 /// # Errors
 /// When it cannot start. Once it runs it goes on whatever happens to Redis.
 pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<Summary, RunError> {
+    let mut shutdown = pin!(shutdown);
+    let mut running = tokio::select! {
+        running = start(config) => running?,
+        // Redis may go away in the middle of a start, and a large plugin takes long to compile.
+        () = &mut shutdown => {
+            info!("stopped before the start was complete");
+            return Ok(Summary::default());
+        }
+    };
+    tokio::select! {
+        () = running.ready() => shutdown.await,
+        () = &mut shutdown => {}
+    }
+    Ok(running.stop().await)
+}
+
+/// Checks what a host needs and starts it. May be dropped at any moment.
+async fn start(config: Config) -> Result<Running, RunError> {
     let path = config.plugin.clone().ok_or(RunError::NoPlugin)?;
     let connector = Connector::new(&config.redis)?;
     let keys: Keys = Arc::new(config.keys.clone());
@@ -79,9 +99,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<S
     let plugin = engine.load(&path).await?;
     info!(redis = connector.address(), server = checked.server, plugin = %path.display(), digest = plugin.digest(), "starting");
     advise(&config, &checked);
-    let running = Running::start(config, connector, keys, plugin).await?;
-    shutdown.await;
-    Ok(running.stop().await)
+    Running::start(config, connector, keys, plugin).await
 }
 
 /// What an operator should know before anything is lost.
@@ -102,7 +120,9 @@ fn advise(config: &Config, checked: &checks::Checked) {
 
 /// All parts of a running host.
 struct Running {
+    started: Instant,
     config: Config,
+    identity: Identity,
     counters: Arc<Counters>,
     registry: Arc<Registry>,
     queue: Queue,
@@ -126,7 +146,6 @@ impl Running {
             .repeat("create the inbox", move |mut connection| async move { ensure_group(&mut connection, names).await })
             .await;
 
-        let workers = Builder::new_multi_thread().thread_name("consumer").enable_all().build()?;
         let takeover_interval = config.registry.takeover_interval;
         let (fetcher, queue) = Fetcher::new(
             link("fetch"),
@@ -145,7 +164,8 @@ impl Running {
             pace: pace.clone(),
             counters: counters.clone(),
         });
-        let links: Vec<Arc<Link>> = (0..workers.metrics().num_workers()).map(|_| Arc::new(link("consumers"))).collect();
+        let threads = available_parallelism()?.get();
+        let links: Vec<Arc<Link>> = (0..threads).map(|_| Arc::new(link("consumers"))).collect();
         let mut ready = Vec::new();
         for number in 1..=config.consumers {
             let link = links[number as usize % links.len()].clone();
@@ -160,23 +180,31 @@ impl Running {
             pace.clone(),
         );
         let registry = Arc::new(registry.await);
+        // From here on nothing is waited for: a start that is given up must not leave threads behind.
+        let workers =
+            Builder::new_multi_thread().worker_threads(threads).thread_name("consumer").enable_all().build()?;
         let mut consumers = JoinSet::new();
         for consumer in ready {
             consumers.spawn_on(consumer.run(queue.clone()), workers.handle());
         }
-        let mut intake = Intake::start(&config, &connector, &keys, &identity, &pace, &counters)?;
+        let intake = Intake::start(&config, &connector, &keys, &identity, &pace, &counters)?;
 
         let mut tasks = JoinSet::new();
         let beating = registry.clone();
         tasks.spawn(async move { beating.run().await });
         tasks.spawn(async move { fetcher.run().await });
-        intake.ready().await;
         let (every, format) = (config.report_interval, config.log_format);
         let reporter =
             Reporter { connector, keys, identity: identity.clone(), counters: counters.clone(), every, format };
         tasks.spawn(async move { reporter.run().await });
-        info!(host = %identity.host_id(), consumers = config.consumers, after_ms = started.elapsed().as_millis(), "ready");
-        Ok(Running { config, counters, registry, queue, intake, tasks, consumers, workers })
+        Ok(Running { started, config, identity, counters, registry, queue, intake, tasks, consumers, workers })
+    }
+
+    /// Returns when messages are received.
+    async fn ready(&mut self) {
+        self.intake.ready().await;
+        let (host, consumers) = (self.identity.host_id(), self.config.consumers);
+        info!(%host, consumers, after_ms = self.started.elapsed().as_millis(), "ready");
     }
 
     /// Stops fetching, finishes what is in work, hands the intake over, takes the ids off the list.

@@ -26,6 +26,23 @@ pub enum Signal {
     Continue,
 }
 
+impl Signal {
+    /// Sends it to a process that was started here and not yet waited for.
+    pub fn send(self, process: u32) {
+        let name = match self {
+            Signal::Interrupt => "INT",
+            Signal::Terminate => "TERM",
+            Signal::Kill => "KILL",
+            Signal::Stop => "STOP",
+            Signal::Continue => "CONT",
+        };
+        // The shell's own `kill` is on every system, and needs no unsafe code.
+        let line = format!("kill -{name} {process}");
+        let status = Command::new("sh").arg("-c").arg(&line).status().expect("run a shell");
+        assert!(status.success(), "`{line}` failed");
+    }
+}
+
 /// The binary with its arguments, before it is started.
 pub struct Launch {
     command: Command,
@@ -131,17 +148,7 @@ impl Host {
     }
 
     pub fn signal(&self, signal: Signal) {
-        let name = match signal {
-            Signal::Interrupt => "INT",
-            Signal::Terminate => "TERM",
-            Signal::Kill => "KILL",
-            Signal::Stop => "STOP",
-            Signal::Continue => "CONT",
-        };
-        // The shell's own `kill` is on every system, and needs no unsafe code.
-        let line = format!("kill -{name} {}", self.child.id());
-        let status = Command::new("sh").arg("-c").arg(&line).status().expect("run a shell");
-        assert!(status.success(), "`{line}` failed: has the host ended? Its log:\n{}", self.stderr.text());
+        signal.send(self.child.id());
     }
 
     /// Kills it without warning and waits for its end.

@@ -23,20 +23,23 @@ pub use redis::Redis;
 /// reaching it means "never".
 pub const BOUND: Duration = Duration::from_secs(60);
 
-/// Time between two looks at a condition.
-const POLL: Duration = Duration::from_millis(15);
+/// Time between two looks at a condition: short at first, because most are true at once.
+const POLL_MIN: Duration = Duration::from_millis(1);
+const POLL_MAX: Duration = Duration::from_millis(15);
 
 /// Waits until `probe` gives a value; its error says what the state is instead, for the panic message.
 pub fn wait_for<T>(what: &str, bound: Duration, mut probe: impl FnMut() -> Result<T, String>) -> T {
     let start = Instant::now();
+    let mut poll = POLL_MIN;
     loop {
         match probe() {
             Ok(value) => return value,
             Err(state) if start.elapsed() > bound => {
                 panic!("waited {bound:?} for {what}; the last state was: {state}")
             }
-            Err(_) => thread::sleep(POLL),
+            Err(_) => thread::sleep(poll),
         }
+        poll = (poll * 2).min(POLL_MAX);
     }
 }
 

@@ -9,7 +9,7 @@ use std::{env, fs, io};
 use redis::{Cmd, ConnectionLike, FromRedisValue, cmd};
 use tempfile::TempDir;
 
-use super::wait_for;
+use super::{Signal, wait_for};
 
 /// How long a server may take to answer, also with a data set to load.
 const START_BOUND: Duration = Duration::from_secs(20);
@@ -48,6 +48,10 @@ impl Redis {
             let _ = child.wait();
         }
         panic!("the Redis server did not start:\n{}", log(&folder));
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        signal.send(self.child.id());
     }
 
     /// Kills the server without a chance to save.

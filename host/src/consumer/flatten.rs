@@ -30,10 +30,6 @@ pub fn write_result(
         serde_json::error::Category::Data => "the plugin's result is JSON but not an object".to_string(),
         _ => format!("the plugin's result is not JSON: {error}"),
     })?;
-    if properties.0.len() > PROPERTIES_MAX {
-        let count = properties.0.len();
-        return Err(format!("the plugin's result has {count} properties; an output entry holds {PROPERTIES_MAX}"));
-    }
     entries.field("message_id", message_id);
     entries.field("consumer_id", consumer_id);
     match format {
@@ -45,6 +41,10 @@ pub fn write_result(
 }
 
 fn write_fields(entries: &mut Entries, properties: &[(Cow<'_, str>, &RawValue)]) -> Result<(), String> {
+    if properties.len() > PROPERTIES_MAX {
+        let count = properties.len();
+        return Err(format!("the plugin's result has {count} properties; an output entry holds {PROPERTIES_MAX}"));
+    }
     // Comparing each with each is quicker for the few properties of most results, and ruinous for thousands.
     let last: Option<HashMap<&Cow<'_, str>, usize>> = (properties.len() > 32)
         .then(|| properties.iter().enumerate().map(|(index, (name, _))| (name, index)).collect());
