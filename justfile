@@ -25,6 +25,7 @@ test-plugins: setup
     cargo build --release --target wasm32-wasip2 --manifest-path tests/plugins/Cargo.toml
 
 # See it work: private Redis, ten consumers, a publisher; `just demo --help` shows its options
+[no-exit-message]
 demo *args: plugins build
     @target/release/host demo "$@"
 
@@ -39,7 +40,7 @@ lint: setup
 # Apply the format that `lint` checks
 format:
     cargo fmt
-    @.ci/guests cargo fmt
+    @.ci/guests cargo fmt --all
 
 # Measure the host against bare Redis; `just bench --help` shows the options
 bench *args: plugins build

@@ -167,6 +167,8 @@ impl Fetcher {
     /// Deliveries of hosts that are dead, and deliveries handed to this host whose hand-over got lost on the way.
     async fn left_behind(&self, connection: &mut Connection, room: usize) -> Result<Vec<Delivery>, RedisError> {
         let own = self.identity.host_id();
+        // What is in work before Redis is asked: deliveries only leave meanwhile, because it is here that they come.
+        let in_work = self.in_work.entries().clone();
         // Owners before hosts: a host registers before it fetches, so whoever is an owner was registered by then.
         let owners = match deliveries::owners(connection, &self.keys).await {
             Err(error) if matches!(error.code(), Some("NOGROUP" | "ERR")) => return Ok(Vec::new()),
@@ -175,9 +177,9 @@ impl Fetcher {
         let alive = hosts_alive(connection, &self.keys).await?;
         for owner in owners {
             if owner.name == *own {
-                if owner.pending > self.in_work.entries().len() {
-                    let lost = deliveries::fetched_before(connection, &self.keys, &own).await?;
-                    let mut lost = self.not_in_work(lost);
+                if owner.pending > in_work.len() {
+                    let mut lost = deliveries::fetched_before(connection, &self.keys, &own).await?;
+                    lost.retain(|delivery| !in_work.contains(&delivery.entry_id));
                     lost.truncate(room);
                     if !lost.is_empty() {
                         info!(deliveries = lost.len(), "found deliveries that got lost between Redis and this host");
@@ -194,11 +196,5 @@ impl Fetcher {
             }
         }
         Ok(Vec::new())
-    }
-
-    fn not_in_work(&self, mut found: Vec<Delivery>) -> Vec<Delivery> {
-        let in_work = self.in_work.entries();
-        found.retain(|delivery| !in_work.contains(&delivery.entry_id));
-        found
     }
 }
