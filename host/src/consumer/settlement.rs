@@ -11,6 +11,10 @@ use crate::plugin::{Failure, Outcome};
 use crate::redis::deliveries::Message;
 use crate::redis::entries::Entries;
 
+/// Results of one message, at most. They are written in one step, during which Redis answers nobody: hundreds of
+/// thousands take it seconds.
+const RESULTS_MAX: usize = 10_000;
+
 /// Everything that a delivery will have written. Reused from delivery to delivery.
 #[derive(Debug, Default)]
 pub struct Settlement {
@@ -87,6 +91,9 @@ impl Settlement {
         signature: Signature<'_>,
         format: OutputFormat,
     ) -> Result<(), String> {
+        if results.len() > RESULTS_MAX {
+            return Err(format!("the plugin gave {} results; a message may have {RESULTS_MAX}", results.len()));
+        }
         let before = self.results.len();
         for result in results {
             if let Err(error) = write_result(&mut self.results, &message.id, signature.consumer_id, result, format) {
