@@ -63,6 +63,11 @@ impl Instance {
         Ok(Instance { plugin, consumer_id, live: Some(live) })
     }
 
+    /// Bytes of memory that the instance has now; 0 after a trap or a limit, until the next message.
+    pub fn memory_bytes(&self) -> usize {
+        self.live.as_ref().map_or(0, |live| live.store.data().limits.memory_bytes())
+    }
+
     /// Runs the plugin's `process` on one message, under the limits.
     ///
     /// A call that is dropped half-way costs the instance, as a trap does.

@@ -47,6 +47,11 @@ impl StoreLimits {
         StoreLimits { memory_bytes_max, memory_bytes: 0, table_elements: 0, granted_bytes: 0, memory_refused: false }
     }
 
+    /// Bytes of all memories now.
+    pub(super) fn memory_bytes(&self) -> usize {
+        self.memory_bytes
+    }
+
     /// Forgets a refusal that the guest survived in an earlier call.
     pub(super) fn reset_refusal(&mut self) {
         self.memory_refused = false;

@@ -2,7 +2,7 @@
 //! It knows nothing of when and why a plugin is loaded.
 
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
@@ -10,6 +10,7 @@ use wasmtime::component::{Component, HasSelf, Linker};
 
 use super::bindings::PluginPre;
 use super::engine::Engine;
+use super::inspect::Grant;
 use super::instance::{Instance, State};
 use super::{Failure, LoadError};
 use crate::config::PluginLimits;
@@ -18,16 +19,25 @@ use crate::config::PluginLimits;
 const EXPORT: &str = "host:plugin/processor@0.1.0";
 /// How the name of a compatible version begins; whether its types are the same is checked as well.
 const EXPORT_COMPATIBLE: &str = "host:plugin/processor@0.1.";
+/// How the name of any version begins, past and to come.
+const EXPORT_ANY_VERSION: &str = "host:plugin/processor@";
 
-/// What a plugin may import: beginnings of names.
-const IMPORTS: [&str; 7] = [
-    "wasi:cli/",
-    "wasi:clocks/",
-    "wasi:filesystem/",
-    "wasi:io/",
-    "wasi:logging/logging@0.1.0-draft",
-    "wasi:random/",
-    "wasi:sockets/",
+/// What a plugin may import, and what it finds: beginnings of names, the first that fits counts.
+const IMPORTS: [(&str, Grant); 14] = [
+    ("wasi:logging/logging@0.1.0-draft", Grant::Granted),
+    ("wasi:cli/stdout@", Grant::Granted),
+    ("wasi:cli/stderr@", Grant::Granted),
+    ("wasi:cli/environment@", Grant::Empty("no variables, no arguments")),
+    ("wasi:cli/stdin@", Grant::Empty("closed")),
+    ("wasi:cli/exit@", Grant::Empty("ends the instance as a trap does")),
+    ("wasi:cli/terminal-", Grant::Empty("no terminal")),
+    ("wasi:clocks/", Grant::Granted),
+    ("wasi:io/", Grant::Granted),
+    ("wasi:random/", Grant::Granted),
+    ("wasi:filesystem/", Grant::Empty("no files")),
+    ("wasi:sockets/instance-network@", Grant::Empty("no network")),
+    ("wasi:sockets/ip-name-lookup@", Grant::Empty("no name is found")),
+    ("wasi:sockets/", Grant::Empty("no address may be used")),
 ];
 
 /// A binary begins with the magic bytes, then a version and a layer, 16 bits each.
@@ -55,10 +65,7 @@ impl Engine {
     pub async fn load(&self, path: &Path) -> Result<Plugin, LoadError> {
         let engine = self.clone();
         let owned_path = path.to_owned();
-        let compiled = tokio::task::spawn_blocking(move || compile(&engine, &owned_path)).await;
-        let plugin = compiled.unwrap_or_else(|error| {
-            Err(LoadError::Invalid { path: path.to_owned(), reason: format!("the compiler broke down: {error}") })
-        })?;
+        let plugin = off_the_data_path(path, move || prepare(&engine, &owned_path)).await?;
         // A version is good only once an instance of it has come up under the limits.
         plugin
             .instantiate("probe".into())
@@ -69,6 +76,10 @@ impl Engine {
 }
 
 impl Plugin {
+    pub(super) fn new(ready: PluginPre<State>, digest: String, engine: Engine) -> Plugin {
+        Plugin { inner: Arc::new(Inner { ready, digest, engine }) }
+    }
+
     /// SHA-256 of the plugin's bytes, 64 hexadecimal digits.
     pub fn digest(&self) -> &str {
         &self.inner.digest
@@ -99,8 +110,28 @@ impl fmt::Debug for Plugin {
     }
 }
 
+/// Runs work that computes for long on a thread for blocking work.
+pub(super) async fn off_the_data_path<T: Send + 'static>(
+    path: &Path,
+    work: impl FnOnce() -> Result<T, LoadError> + Send + 'static,
+) -> Result<T, LoadError> {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| {
+        Err(LoadError::Invalid { path: path.to_owned(), reason: format!("the compiler broke down: {error}") })
+    })
+}
+
 /// Everything short of the probe. Blocks.
-fn compile(engine: &Engine, path: &Path) -> Result<Plugin, LoadError> {
+fn prepare(engine: &Engine, path: &Path) -> Result<Plugin, LoadError> {
+    let bytes = read(path)?;
+    let component = compile(engine, &bytes, path)?;
+    match misfits(&component, path).into_iter().next() {
+        Some(misfit) => Err(misfit),
+        None => Ok(Plugin::new(resolve(&component, path)?, digest(&bytes), engine.clone())),
+    }
+}
+
+/// The bytes of a component.
+pub(super) fn read(path: &Path) -> Result<Vec<u8>, LoadError> {
     let path = path.to_owned();
     let bytes = match std::fs::read(&path) {
         Ok(bytes) => bytes,
@@ -112,36 +143,56 @@ fn compile(engine: &Engine, path: &Path) -> Result<Plugin, LoadError> {
     if &bytes[6..8] == LAYER_CORE_MODULE {
         return Err(LoadError::CoreModule { path });
     }
-    let component = match engine.compile(&bytes) {
-        Ok(component) => component,
-        Err(error) => return Err(LoadError::Invalid { path, reason: one_line(&error) }),
-    };
-    let ready = check_contract(&component, path)?;
-    let digest = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
-    Ok(Plugin { inner: Arc::new(Inner { ready, digest, engine: engine.clone() }) })
+    Ok(bytes)
 }
 
-/// Resolves the imports and finds the exports of a component, or says what does not fit.
-fn check_contract(component: &Component, path: PathBuf) -> Result<PluginPre<State>, LoadError> {
-    let engine = component.engine();
-    let shape = component.component_type();
+pub(super) fn compile(engine: &Engine, bytes: &[u8], path: &Path) -> Result<Component, LoadError> {
+    engine.compile(bytes).map_err(|error| LoadError::Invalid { path: path.to_owned(), reason: one_line(&error) })
+}
 
+pub(super) fn digest(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+pub(super) fn exports(component: &Component) -> Vec<String> {
+    component.component_type().exports(component.engine()).map(|(name, _)| name.to_owned()).collect()
+}
+
+pub(super) fn imports(component: &Component) -> Vec<String> {
+    component.component_type().imports(component.engine()).map(|(name, _)| name.to_owned()).collect()
+}
+
+/// Whether this names some version of what a plugin exports.
+pub(super) fn is_ours(export: &str) -> bool {
+    export.starts_with(EXPORT_ANY_VERSION)
+}
+
+/// What an import of this name gets.
+pub(super) fn grant(import: &str) -> Grant {
+    IMPORTS.iter().find(|(known, _)| import.starts_with(known)).map_or(Grant::Unknown, |(_, grant)| *grant)
+}
+
+/// What does not fit the contract, as far as names tell.
+pub(super) fn misfits(component: &Component, path: &Path) -> Vec<LoadError> {
+    let path = || path.to_owned();
+    let mut misfits = Vec::new();
     // The export first: whoever gives a wrong file gets told so, and not about the file's imports.
-    let exports: Vec<String> = shape.exports(engine).map(|(name, _)| name.to_owned()).collect();
+    let exports = exports(component);
     if !exports.iter().any(|name| name.starts_with(EXPORT_COMPATIBLE)) {
-        return Err(LoadError::WrongWorld { path, expected: EXPORT, exports, reason: None });
+        misfits.push(LoadError::WrongWorld { path: path(), expected: EXPORT, exports, reason: None });
     }
-    let unknown: Vec<String> = shape
-        .imports(engine)
-        .map(|(name, _)| name)
-        .filter(|name| !IMPORTS.iter().any(|known| name.starts_with(known)))
-        .map(str::to_owned)
-        .collect();
+    let mut unknown = imports(component);
+    unknown.retain(|name| grant(name) == Grant::Unknown);
     if !unknown.is_empty() {
-        return Err(LoadError::UnknownImports { path, imports: unknown });
+        misfits.push(LoadError::UnknownImports { path: path(), imports: unknown });
     }
+    misfits
+}
 
-    let mut linker = Linker::new(engine);
+/// Resolves the imports and finds the exports of a component without misfits, or says whose types differ.
+pub(super) fn resolve(component: &Component, path: &Path) -> Result<PluginPre<State>, LoadError> {
+    let path = path.to_owned();
+    let mut linker = Linker::new(component.engine());
     link(&mut linker).map_err(|error| LoadError::Engine(one_line(&error)))?;
     let linked = match linker.instantiate_pre(component) {
         Ok(linked) => linked,
@@ -150,7 +201,7 @@ fn check_contract(component: &Component, path: PathBuf) -> Result<PluginPre<Stat
     PluginPre::new(linked).map_err(|error| LoadError::WrongWorld {
         path,
         expected: EXPORT,
-        exports,
+        exports: exports(component),
         reason: Some(one_line(&error)),
     })
 }

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 mod bindings;
 mod engine;
+mod inspect;
 mod instance;
 mod limits;
 mod loader;
@@ -21,6 +22,7 @@ mod logging;
 mod tests;
 
 pub use engine::Engine;
+pub use inspect::{Grant, Import, Inspection, Producer};
 pub use instance::Instance;
 pub use loader::Plugin;
 

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use wasmtime::ResourceLimiter;
 
 use super::limits::StoreLimits;
-use super::{Engine, Failure, Instance, LoadError, Outcome, Plugin, logging};
+use super::{Engine, Failure, Grant, Import, Instance, LoadError, Outcome, Plugin, logging};
 use crate::config::{Config, PluginLimits};
 
 fn guest(name: &str) -> PathBuf {
@@ -299,6 +299,41 @@ async fn load_errors_say_what_to_do() {
 
     let unknown = load("unknown_import", &limits()).await.unwrap_err().to_string();
     assert!(unknown.contains("it imports example:thing/api, which this host does not provide"), "{unknown}");
+}
+
+#[tokio::test]
+async fn an_inspection_tells_what_a_plugin_is() {
+    let engine = Engine::new(&limits(), 1).unwrap();
+    let path = guest("puppet");
+    let puppet = engine.inspect(&path).await.unwrap();
+    assert!(puppet.problems.is_empty(), "{:?}", puppet.problems);
+    assert_eq!(puppet.bytes as u64, std::fs::metadata(&path).unwrap().len());
+    assert_eq!(puppet.contract.as_deref(), Some("host:plugin/processor@0.1.0"));
+    assert_eq!(puppet.exports, ["host:plugin/processor@0.1.0"]);
+    let has = |role: &str, name: &str| puppet.producers.iter().any(|made| made.role == role && made.name == name);
+    assert!(has("language", "Rust") && has("processed-by", "rustc"), "{:?}", puppet.producers);
+    let grant = |beginning: &str| {
+        puppet.imports.iter().find(|import| import.name.starts_with(beginning)).map(|import| import.grant)
+    };
+    assert_eq!(grant("wasi:logging/logging"), Some(Grant::Granted));
+    assert!(matches!(grant("wasi:cli/environment"), Some(Grant::Empty(_))), "{:?}", puppet.imports);
+    assert!(puppet.start_time.is_some() && puppet.memory_bytes.unwrap() >= 64 << 10);
+    assert_eq!(puppet.plugin.unwrap().digest(), puppet.digest);
+}
+
+#[tokio::test]
+async fn an_inspection_tells_what_is_missing() {
+    let engine = Engine::new(&limits(), 1).unwrap();
+    let command = engine.inspect(&guest("wrong-world")).await.unwrap();
+    assert_eq!(command.contract, None);
+    assert!(matches!(command.problems[..], [LoadError::WrongWorld { .. }]), "{:?}", command.problems);
+    assert!(command.plugin.is_none() && command.start_time.is_none());
+
+    let unknown = engine.inspect(&guest("unknown_import")).await.unwrap();
+    assert!(matches!(unknown.problems[..], [LoadError::UnknownImports { .. }]), "{:?}", unknown.problems);
+    let wanted = |import: &&Import| import.grant == Grant::Unknown;
+    let wanted: Vec<&Import> = unknown.imports.iter().filter(wanted).collect();
+    assert!(matches!(wanted[..], [import] if import.name.starts_with("example:thing/api")), "{wanted:?}");
 }
 
 #[test]
