@@ -19,6 +19,7 @@ mod promise;
 mod readme;
 mod registry;
 mod report;
+mod retries;
 mod scaling;
 mod start_up;
 mod stop;

@@ -12,6 +12,7 @@ pub mod inbox;
 pub mod keys;
 pub mod publisher;
 pub mod registry;
+pub mod retries;
 pub mod script;
 pub mod stats;
 pub mod subscription;
