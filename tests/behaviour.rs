@@ -8,6 +8,7 @@ mod access;
 mod bad_input;
 mod burst;
 mod connection_loss;
+mod dead_letters;
 mod duplicates;
 mod ids;
 mod large_results;

@@ -5,6 +5,7 @@ pub mod backoff;
 pub mod census;
 pub mod checks;
 pub mod connection;
+pub mod dead;
 pub mod deliveries;
 pub mod embedded;
 pub mod entries;
