@@ -2,7 +2,7 @@
 //! plugin instance of its own. They know nothing of Pub/Sub or of other hosts.
 
 pub mod fetch;
-mod flatten;
+pub(crate) mod flatten;
 mod settlement;
 
 use std::collections::HashSet;
