@@ -192,8 +192,8 @@ mod tests {
     }
 
     #[test]
-    fn a_million_levels_are_no_danger() {
-        let text = "[".repeat(1_000_000) + &"]".repeat(1_000_000);
+    fn very_many_levels_are_no_danger() {
+        let text = "[".repeat(100_000) + &"]".repeat(100_000);
         assert_eq!(Json::parse(&text).unwrap().to_string(), text);
     }
 

@@ -57,11 +57,15 @@ impl Report {
             Verdict::Failed(_) => ("FAILED ", RED),
             Verdict::Blessed(_) => ("blessed", YELLOW),
         };
+        let memory = match tried.memory_bytes {
+            0 => "-".to_owned(),
+            bytes => BinaryBytes(bytes as u64).to_string(),
+        };
         let mut text = format!(
             "{} {:>8} {:>11}  {case}\n",
             self.paint(word, colour),
             tried.time.map_or_else(|| "-".to_owned(), duration),
-            BinaryBytes(tried.memory_bytes as u64).to_string()
+            memory
         );
         if let Verdict::Failed(differences) | Verdict::Blessed(differences) = verdict {
             for Difference { path, expected, got } in differences.iter().take(DIFFERENCES_MAX) {
@@ -102,7 +106,7 @@ impl Report {
             text += &format!("time    p50 {}, max {} ({})\n", duration(p50), duration(*max), cases[*slowest]);
         }
         text += &format!(
-            "memory  {} after the last message, {} at most, limit {}\n",
+            "memory  {} after the last message, after any at most {}, limit {}\n",
             BinaryBytes(self.memory_bytes_last as u64),
             BinaryBytes(self.memory_bytes_max as u64),
             BinaryBytes(self.memory_limit_bytes as u64)
