@@ -95,7 +95,7 @@ async fn start(config: Config) -> Result<Running, RunError> {
     let connector = Connector::new(&config.redis)?;
     let keys: Keys = Arc::new(config.keys.clone());
     let checked = checks::check(&connector, &keys).await?;
-    let engine = Engine::new(&config.plugin_limits, config.consumers)?;
+    let engine = Engine::configured(&config, config.consumers)?;
     let plugin = engine.load(&path).await?;
     info!(redis = connector.address(), server = checked.server, plugin = %path.display(), digest = plugin.digest(), "starting");
     advise(&config, &checked);

@@ -135,6 +135,13 @@ fn arg(setting: &Setting) -> Arg {
         Kind::Duration => arg.value_name("DURATION"),
         Kind::Size => arg.value_name("SIZE"),
         Kind::File => arg.value_name("FILE").value_hint(ValueHint::FilePath),
+        // The value needs its `=`, so that what follows the bare flag is never taken for it.
+        Kind::Switch => arg
+            .value_name("true|false")
+            .num_args(0..=1)
+            .require_equals(true)
+            .default_missing_value("true")
+            .value_parser(PossibleValuesParser::new(["true", "false"])),
         Kind::Choice(words) => arg.value_name("WORD").value_parser(PossibleValuesParser::new(words)),
     }
 }

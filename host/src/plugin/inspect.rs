@@ -62,8 +62,8 @@ pub struct Import {
 pub enum Grant {
     /// It works.
     Granted,
-    /// It is there, so that the component starts, and empty: no files, variables or addresses. The text says
-    /// what a guest finds.
+    /// It is there, so that the component starts, and nothing is behind it: no files, variables or addresses. The
+    /// text says what a guest finds.
     Empty(&'static str),
     /// It is not there, and the component cannot be used.
     Unknown,

@@ -6,14 +6,20 @@ use std::path::Path;
 use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
-use wasmtime::component::{Component, HasSelf, Linker};
+use wasmtime::component::types::ComponentItem;
+use wasmtime::component::{Component, HasSelf, Linker, ResourceType};
+use wasmtime_wasi::p2::{DynInputStream, DynOutputStream, DynPollable, IoError};
 
 use super::bindings::PluginPre;
 use super::engine::Engine;
 use super::inspect::Grant;
 use super::instance::{Instance, State};
+use super::logging::LogBudget;
 use super::{Failure, LoadError};
 use crate::config::PluginLimits;
+
+/// Generation of the version that a host starts with.
+const FIRST_GENERATION: u64 = 1;
 
 /// What a plugin exports.
 const EXPORT: &str = "host:plugin/processor@0.1.0";
@@ -22,8 +28,11 @@ const EXPORT_COMPATIBLE: &str = "host:plugin/processor@0.1.";
 /// How the name of any version begins, past and to come.
 const EXPORT_ANY_VERSION: &str = "host:plugin/processor@";
 
+/// How the names of the interfaces for HTTP begin, which are denied.
+const HTTP: &str = "wasi:http/";
+
 /// What a plugin may import, and what it finds: beginnings of names, the first that fits counts.
-const IMPORTS: [(&str, Grant); 14] = [
+const IMPORTS: [(&str, Grant); 15] = [
     ("wasi:logging/logging@0.1.0-draft", Grant::Granted),
     ("wasi:cli/stdout@", Grant::Granted),
     ("wasi:cli/stderr@", Grant::Granted),
@@ -34,6 +43,7 @@ const IMPORTS: [(&str, Grant); 14] = [
     ("wasi:clocks/", Grant::Granted),
     ("wasi:io/", Grant::Granted),
     ("wasi:random/", Grant::Granted),
+    (HTTP, Grant::Empty("a call is a trap")),
     ("wasi:filesystem/", Grant::Empty("no files")),
     ("wasi:sockets/instance-network@", Grant::Empty("no network")),
     ("wasi:sockets/ip-name-lookup@", Grant::Empty("no name is found")),
@@ -54,6 +64,8 @@ struct Inner {
     /// Imports resolved, exports found and type-checked: all that can be done once for all instances.
     ready: PluginPre<State>,
     digest: String,
+    generation: u64,
+    log_budget: Arc<LogBudget>,
     /// Keeps the clock ticking that limits the instances' time.
     engine: Engine,
 }
@@ -77,7 +89,9 @@ impl Engine {
 
 impl Plugin {
     pub(super) fn new(ready: PluginPre<State>, digest: String, engine: Engine) -> Plugin {
-        Plugin { inner: Arc::new(Inner { ready, digest, engine }) }
+        let generation = FIRST_GENERATION;
+        let log_budget = Arc::new(LogBudget::new(engine.limits(), generation));
+        Plugin { inner: Arc::new(Inner { ready, digest, generation, log_budget, engine }) }
     }
 
     /// SHA-256 of the plugin's bytes, 64 hexadecimal digits.
@@ -90,6 +104,16 @@ impl Plugin {
         &self.inner.digest[..12]
     }
 
+    /// Number of the version in use, counted from 1.
+    pub fn generation(&self) -> u64 {
+        self.inner.generation
+    }
+
+    /// Log lines of all its instances that were dropped because they were too many.
+    pub fn log_lines_dropped(&self) -> u64 {
+        self.inner.log_budget.dropped()
+    }
+
     /// An instance for the consumer with this id; the id is named in the plugin's log lines.
     pub async fn instantiate(&self, consumer_id: Arc<str>) -> Result<Instance, Failure> {
         Instance::start(self.clone(), consumer_id).await
@@ -97,6 +121,10 @@ impl Plugin {
 
     pub(super) fn limits(&self) -> &PluginLimits {
         self.inner.engine.limits()
+    }
+
+    pub(super) fn log_budget(&self) -> &Arc<LogBudget> {
+        &self.inner.log_budget
     }
 
     pub(super) fn ready(&self) -> &PluginPre<State> {
@@ -194,6 +222,8 @@ pub(super) fn resolve(component: &Component, path: &Path) -> Result<PluginPre<St
     let path = path.to_owned();
     let mut linker = Linker::new(component.engine());
     link(&mut linker).map_err(|error| LoadError::Engine(one_line(&error)))?;
+    deny(&mut linker, component)
+        .map_err(|error| LoadError::WrongImports { path: path.clone(), reason: one_line(&error) })?;
     let linked = match linker.instantiate_pre(component) {
         Ok(linked) => linked,
         Err(error) => return Err(LoadError::WrongImports { path, reason: one_line(&error) }),
@@ -211,6 +241,47 @@ fn link(linker: &mut Linker<State>) -> wasmtime::Result<()> {
     wasmtime_wasi::p2::add_to_linker_async(linker)?;
     super::bindings::Plugin::add_to_linker::<_, HasSelf<State>>(linker, |state| state)
 }
+
+/// Puts a trap behind every function of `wasi:http`. Some toolchains import it into every component, whether it
+/// calls it or not, so refusing the component would be too much; but no call may look like one that worked.
+fn deny(linker: &mut Linker<State>, component: &Component) -> wasmtime::Result<()> {
+    let engine = component.engine();
+    for (name, import) in component.component_type().imports(engine) {
+        let ComponentItem::ComponentInstance(interface) = import.ty else { continue };
+        if !name.starts_with(HTTP) {
+            continue;
+        }
+        let mut instance = linker.instance(name)?;
+        for (item, exported) in interface.exports(engine) {
+            match exported.ty {
+                ComponentItem::ComponentFunc(_) => {
+                    let called = format!("{name}#{item}");
+                    instance.func_new(item, move |_, _, _, _| {
+                        wasmtime::bail!("it called {called}, which plugins are not granted")
+                    })?;
+                }
+                ComponentItem::Resource(_) => instance.resource(item, resource_type(item), |_, _| Ok(()))?,
+                // Types need no definition.
+                _ => {}
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The type behind a resource that a denied interface names: one of `wasi:io`, which is granted, or one of its own.
+fn resource_type(name: &str) -> ResourceType {
+    match name {
+        "input-stream" => ResourceType::host::<DynInputStream>(),
+        "output-stream" => ResourceType::host::<DynOutputStream>(),
+        "pollable" => ResourceType::host::<DynPollable>(),
+        "error" | "io-error" => ResourceType::host::<IoError>(),
+        _ => ResourceType::host::<Never>(),
+    }
+}
+
+/// Stands for all resources of denied interfaces, of which there is none ever.
+enum Never {}
 
 /// An error with its causes. Wasmtime's have line breaks.
 fn one_line(error: &wasmtime::Error) -> String {
