@@ -113,6 +113,9 @@ impl Round {
 }
 
 #[cfg(test)]
+mod properties;
+
+#[cfg(test)]
 mod tests {
     use std::time::{Duration, Instant};
 

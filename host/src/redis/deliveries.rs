@@ -214,3 +214,6 @@ pub async fn take_over(
     let entries: Vec<Value> = from_redis_value(TAKE_OVER.run(connection, &command).await?)?;
     Ok(entries.into_iter().filter_map(delivery).collect())
 }
+
+#[cfg(test)]
+mod properties;
