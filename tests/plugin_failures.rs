@@ -9,6 +9,7 @@ use crate::support::{BOUND, Host, Publisher, Redis, message, wait_for};
 /// this reason and a result for each of the others.
 fn expect_failure(options: &[(&str, &str)], order: Value, reason: &str) {
     let redis = Redis::start();
+    let options = [&[("--max-attempts", "1")], options].concat();
     let launch = options.iter().fold(Host::on(&redis), |launch, (name, value)| launch.arg(name, value));
     let _host = launch.ready(&redis, 2);
     let ids = redis.consumer_ids();
@@ -63,7 +64,7 @@ fn a_rejected_message_is_a_dead_letter() {
 }
 
 #[test]
-fn a_message_to_be_retried_is_a_dead_letter_for_want_of_retries() {
+fn a_message_to_be_retried_is_a_dead_letter_when_no_attempt_is_left() {
     expect_failure(&[], json!({"do": "retry"}), "plugin-retried");
 }
 
@@ -135,7 +136,7 @@ fn a_plugin_that_always_fails_stops_nobody() {
 #[test]
 fn instances_live_on_between_messages_and_are_replaced_after_a_trap() {
     let redis = Redis::start();
-    let _host = Host::ready(&redis, 1);
+    let _host = Host::on(&redis).arg("--max-attempts", "1").ready(&redis, 1);
     let mut publisher = Publisher::new(&redis);
     let mut calls = |id: &str, action: &str| {
         publisher.publish(message(id, json!({"do": action})));

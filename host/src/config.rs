@@ -168,6 +168,28 @@ settings! {
         pub time_target: Duration = flag("delivery-time").default("50ms").between("1ms", "1m");
     }
 
+    /// How often and when a message is tried again.
+    #[derive(Clone, Debug)]
+    pub struct RetryConfig [retry = "retry"], "Retries" {
+        /// Attempts at a message before it becomes a dead letter.
+        ///
+        /// Errors, traps, limits and the plugin's own wish for another attempt count. 1 never tries again.
+        pub attempts_max: u32 = flag("max-attempts").default("5").between("1", "1000").common();
+        /// Longest wait before the second attempt. The bound doubles with every attempt.
+        ///
+        /// Each wait is a random time up to its bound, so that what failed together does not come back together.
+        pub delay: Duration = flag("retry-delay").default("200ms").between("1ms", "1h");
+        /// What the bound of the waits grows to.
+        pub delay_max: Duration = flag("max-retry-delay").default("30s").between("1ms", "1d");
+        /// Longest delay that a plugin may ask for; longer ones are cut to it.
+        pub plugin_delay_max: Duration = flag("max-plugin-retry-delay").default("1h").between("1ms", "30d");
+        /// Hosts that may die with a message in hand before it becomes a dead letter.
+        ///
+        /// A stop that hands the message back unfinished, and a pause so long that others take it over, look the
+        /// same and count too. From the third one on the message is processed apart from all others.
+        pub deliveries_max: u32 = flag("max-deliveries").default("5").between("4", "1000");
+    }
+
     /// What a plugin may use.
     #[derive(Clone, Debug)]
     pub struct PluginLimits [plugin_limits = "limits"], "Plugin limits" {

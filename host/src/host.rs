@@ -12,6 +12,7 @@ use tracing::{info, warn};
 
 use crate::config::Config;
 use crate::consumer::fetch::{Fetcher, Queue};
+use crate::consumer::forward::Forwarder;
 use crate::consumer::{self, Consumer};
 use crate::intake::Intake;
 use crate::intake::pace::Pace;
@@ -127,7 +128,7 @@ struct Running {
     registry: Arc<Registry>,
     queue: Queue,
     intake: Intake,
-    /// Heartbeat, fetching and reports: everything on the caller's thread.
+    /// Heartbeat, fetching, retries and reports: everything on the caller's thread.
     tasks: JoinSet<()>,
     consumers: JoinSet<()>,
     workers: Runtime,
@@ -158,11 +159,13 @@ impl Running {
         let shared = Arc::new(consumer::Shared {
             keys: keys.clone(),
             output: config.output.clone(),
+            retry: config.retry.clone(),
             dedup_window: config.dedup_window,
             identity: identity.clone(),
             plugin,
             pace: pace.clone(),
             counters: counters.clone(),
+            trial: tokio::sync::Mutex::default(),
         });
         let threads = available_parallelism()?.get();
         let links: Vec<Arc<Link>> = (0..threads).map(|_| Arc::new(link("consumers"))).collect();
@@ -193,6 +196,8 @@ impl Running {
         let beating = registry.clone();
         tasks.spawn(async move { beating.run().await });
         tasks.spawn(async move { fetcher.run().await });
+        let forwarder = Forwarder::new(link("retries"), keys.clone());
+        tasks.spawn(async move { forwarder.run().await });
         let (every, format) = (config.report_interval, config.log_format);
         let reporter =
             Reporter { connector, keys, identity: identity.clone(), counters: counters.clone(), every, format };

@@ -45,6 +45,8 @@ pub enum Reason {
     PluginRetried,
     /// The plugin's result is not a JSON object, or too large.
     BadResult,
+    /// Host after host died with the message in hand.
+    HostKiller,
 }
 
 impl Reason {
@@ -67,6 +69,7 @@ impl Reason {
             Reason::PluginRejected => "plugin-rejected",
             Reason::PluginRetried => "plugin-retried",
             Reason::BadResult => "bad-result",
+            Reason::HostKiller => "host-killer",
         }
     }
 }

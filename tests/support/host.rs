@@ -85,6 +85,12 @@ impl Launch {
         launch
     }
 
+    /// Further words, before all options.
+    pub fn words(mut self, words: &[&str]) -> Launch {
+        self.command.args(words);
+        self
+    }
+
     /// A line for the shell.
     pub fn shell(line: &str) -> Launch {
         let mut command = Command::new("sh");

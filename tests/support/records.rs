@@ -10,6 +10,7 @@ pub const CHANNEL: &str = "messages:published";
 pub const OUTPUT: &str = "messages:processed";
 pub const DEAD: &str = "{messages:processed}:dead";
 pub const INBOX: &str = "{messages:processed}:inbox";
+pub const RETRY: &str = "{messages:processed}:retry";
 pub const LEASE: &str = "{messages:processed}:intake";
 pub const IDS: &str = "consumer:ids";
 pub const HEARTBEAT: &str = "{consumer:ids}:heartbeat";
@@ -29,6 +30,11 @@ pub struct Entry {
 }
 
 impl Entry {
+    /// Its id.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
     /// The value of a field, if the entry has it.
     pub fn bytes(&self, name: &str) -> Option<&[u8]> {
         self.fields.iter().find(|(field, _)| field == name).map(|(_, value)| value.as_slice())
@@ -55,6 +61,11 @@ impl Redis {
     /// All dead letters.
     pub fn dead_letters(&self) -> Vec<Entry> {
         self.stream(DEAD)
+    }
+
+    /// The whole inbox.
+    pub fn inbox(&self) -> Vec<Entry> {
+        self.stream(INBOX)
     }
 
     /// Output entries with this message id.
@@ -97,6 +108,20 @@ impl Redis {
             match ids.iter().find(|id| !known.contains(*id)) {
                 None => Ok(()),
                 Some(missing) => Err(format!("{missing} and perhaps others have not arrived")),
+            }
+        });
+    }
+
+    /// Waits until each of these messages has been handed to a consumer: from then on its claim tells it from copies.
+    pub fn wait_until_known(&self, ids: &[String]) {
+        wait_for("claims of all messages", BOUND, || {
+            let mut command = cmd("EXISTS");
+            for id in ids {
+                command.arg(format!("{{messages:processed}}:claim:{id}"));
+            }
+            match self.run::<usize>(&command) {
+                claimed if claimed == ids.len() => Ok(()),
+                claimed => Err(format!("{claimed} of {}", ids.len())),
             }
         });
     }

@@ -3,6 +3,7 @@
 
 mod completions;
 mod config;
+mod dead;
 mod demo;
 mod exit;
 mod flags;
@@ -81,6 +82,8 @@ pub struct Cli {
 enum Command {
     /// Print the configuration in effect as a commented file
     Config(config::ConfigArgs),
+    /// Look at dead letters, replay them, purge them
+    Dead(dead::DeadArgs),
     /// See it work: a private Redis, a host and a publisher
     Demo(demo::DemoArgs),
     /// Publish messages: generated ones, or the lines of a file
@@ -109,6 +112,7 @@ pub fn execute(cli: Cli) -> Result<(), Failure> {
     match cli.command {
         None => run::execute(&cli.flags.overlaid_with(Flags::default())),
         Some(Command::Config(args)) => config::execute(cli.flags, args),
+        Some(Command::Dead(args)) => dead::execute(cli.flags, args),
         Some(Command::Demo(args)) => demo::execute(&cli.flags, args),
         Some(Command::Publish(args)) => publish::execute(cli.flags, &args),
         Some(Command::Completions(args)) => completions::execute(&args, &cli.flags),

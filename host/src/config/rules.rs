@@ -69,6 +69,11 @@ pub(super) fn problems(loaded: &Loaded) -> Vec<String> {
         &["message.bytes_max", "intake.buffer_bytes_max"],
         "the buffer must hold the longest message",
     );
+    check.require(
+        config.retry.delay <= config.retry.delay_max,
+        &["retry.delay", "retry.delay_max"],
+        "the first wait must not be longer than the longest",
+    );
     check.problems
 }
 

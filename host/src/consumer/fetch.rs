@@ -187,14 +187,40 @@ impl Fetcher {
                     }
                 }
             } else if !alive.contains(&owner.name) {
-                let taken = deliveries::take_over(connection, &self.keys, &owner.name, &own, room).await?;
+                let taken = self.take_over(connection, &owner.name, &own, room).await?;
                 if !taken.is_empty() {
-                    info!(deliveries = taken.len(), from = owner.name, "took deliveries of a dead host over");
-                    self.counters.taken_over.add(taken.len());
                     return Ok(taken);
                 }
             }
         }
         Ok(Vec::new())
+    }
+
+    /// Deliveries of a dead host. Those that may have killed it go back into the inbox, one message each.
+    async fn take_over(
+        &self,
+        connection: &mut Connection,
+        dead: &str,
+        own: &str,
+        room: usize,
+    ) -> Result<Vec<Delivery>, RedisError> {
+        loop {
+            let taken = deliveries::take_over(connection, &self.keys, dead, own, room).await?;
+            if taken.isolated > 0 {
+                warn!(
+                    deliveries = taken.isolated,
+                    from = dead,
+                    "isolated deliveries that several hosts died with; their messages are tried one at a time"
+                );
+            }
+            if !taken.deliveries.is_empty() {
+                info!(deliveries = taken.deliveries.len(), from = dead, "took deliveries of a dead host over");
+                self.counters.taken_over.add(taken.deliveries.len());
+                return Ok(taken.deliveries);
+            }
+            if taken.isolated == 0 {
+                return Ok(Vec::new());
+            }
+        }
     }
 }

@@ -1,26 +1,29 @@
 //! Consumers: each takes deliveries from the host's queue, claims, processes and settles them, one at a time, with a
 //! plugin instance of its own. They know nothing of Pub/Sub or of other hosts.
 
+mod attempts;
 pub mod fetch;
 mod flatten;
+pub mod forward;
 mod settlement;
 
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tracing::info;
+use tokio::sync::{Mutex, MutexGuard};
+use tracing::{info, warn};
 
-use crate::config::OutputConfig;
+use crate::config::{OutputConfig, RetryConfig};
 use crate::intake::pace::Pace;
 use crate::monitor::counters::Counters;
 use crate::plugin::{Failure, Instance, Plugin};
 use crate::redis::connection::Link;
-use crate::redis::deliveries::{self, Delivery};
+use crate::redis::deliveries::{self, Delivery, Settled};
 use crate::redis::keys::Keys;
 use crate::registry::{Identity, consumer_id};
 use fetch::Queue;
-use settlement::{Settlement, Signature};
+use settlement::{Settlement, Terms};
 
 /// What all consumers of a host share.
 #[derive(Debug)]
@@ -29,6 +32,8 @@ pub struct Shared {
     pub keys: Keys,
     /// What is written to the output stream.
     pub output: OutputConfig,
+    /// How often and when a message is tried again.
+    pub retry: RetryConfig,
     /// How long a message id is remembered.
     pub dedup_window: Duration,
     /// Under which id the host is known.
@@ -39,6 +44,8 @@ pub struct Shared {
     pub pace: Arc<Pace>,
     /// What the host counts.
     pub counters: Arc<Counters>,
+    /// Held by the consumer that has a suspect on trial: one at a time, so that the host's death is its fault alone.
+    pub trial: Mutex<()>,
 }
 
 /// One plugin instance with its loop.
@@ -73,7 +80,9 @@ impl Consumer {
     }
 
     async fn work_on(&mut self, delivery: &Delivery) {
-        let claimed = claim(&self.shared, &self.link, delivery).await;
+        let shared = self.shared.clone();
+        let _trial = shared.begin_trial(&self.link, delivery).await;
+        let claimed = claim(&shared, &self.link, delivery).await;
         self.process(delivery, &claimed).await;
         self.settle(delivery, delivery.messages.len() - claimed.len()).await;
     }
@@ -81,15 +90,20 @@ impl Consumer {
     async fn process(&mut self, delivery: &Delivery, claimed: &[usize]) {
         self.settlement.clear();
         self.refresh_ids();
-        let (host_id, id) = &self.ids;
-        let signature = Signature { host_id, consumer_id: id, plugin_digest: self.shared.plugin.digest() };
+        let Shared { output, retry, plugin, pace, .. } = &*self.shared;
+        let (host_id, consumer_id) = &self.ids;
+        let terms = Terms { host_id, consumer_id, plugin_digest: plugin.digest(), format: output.format, retry };
         let start = Instant::now();
         for index in claimed {
             let message = &delivery.messages[*index];
-            let outcome = self.instance.process(&message.id, &message.body, 1).await;
-            self.settlement.record(message, outcome, signature, self.shared.output.format);
+            if delivery.crashes >= retry.deliveries_max {
+                self.settlement.record_host_killer(delivery, message, terms);
+                continue;
+            }
+            let outcome = self.instance.process(&message.id, &message.body, message.attempt()).await;
+            self.settlement.record(delivery, message, outcome, terms);
         }
-        self.shared.pace.observe(claimed.len(), start.elapsed());
+        pace.observe(claimed.len(), start.elapsed());
     }
 
     /// A host that was taken for dead signs with its new id from the next delivery on.
@@ -102,12 +116,13 @@ impl Consumer {
     }
 
     async fn settle(&mut self, delivery: &Delivery, duplicates: usize) {
-        let Shared { keys, output, counters, .. } = &*self.shared;
-        let Settlement { results, dead_letters, dropped, messages, .. } = &self.settlement;
+        let Shared { keys, output, counters, dedup_window, .. } = &*self.shared;
+        let Settlement { results, dead_letters, retries, dropped, messages, .. } = &self.settlement;
+        let what = Settled { entry_id: &delivery.entry_id, results, dead_letters, retries };
         let settled = self
             .link
             .repeat("settle a delivery", move |mut connection| async move {
-                deliveries::settle(&mut connection, keys, output, &delivery.entry_id, results, dead_letters).await
+                deliveries::settle(&mut connection, keys, output, *dedup_window, what).await
             })
             .await;
         if settled {
@@ -115,6 +130,7 @@ impl Consumer {
             counters.results.add(results.len());
             counters.dropped.add(*dropped);
             counters.dead_letters.add(dead_letters.len());
+            counters.retries.add(retries.len());
             counters.duplicates.add(duplicates);
         } else {
             counters.outrun.add(1);
@@ -123,12 +139,40 @@ impl Consumer {
     }
 }
 
+impl Shared {
+    /// Waits for the turn of a delivery that is suspected to have killed its hosts, and marks it. Anything else goes on
+    /// at once, and so does what is given up: it never reaches the plugin.
+    async fn begin_trial(&self, link: &Link, delivery: &Delivery) -> Option<MutexGuard<'_, ()>> {
+        if delivery.crashes == 0 || delivery.crashes >= self.retry.deliveries_max {
+            return None;
+        }
+        let turn = self.trial.lock().await;
+        let host_id = &*self.identity.host_id();
+        link.repeat("mark a suspect delivery", move |mut connection| async move {
+            deliveries::begin_trial(&mut connection, &self.keys, host_id, &delivery.entry_id).await
+        })
+        .await;
+        let message_id = delivery.messages.first().map(|message| message.id.as_str());
+        warn!(
+            message_id,
+            deaths = delivery.crashes,
+            "hosts died with this message in hand; it is tried apart from others"
+        );
+        Some(turn)
+    }
+}
+
 /// The messages of a delivery that are for us to process; the others are duplicates.
 async fn claim(shared: &Shared, link: &Link, delivery: &Delivery) -> Vec<usize> {
-    // All claims of a delivery carry one token, so a message that is in it twice would look like ours twice.
+    // A claim that carries the message's own token is ours, so a message that is here twice with one token would look
+    // like ours twice. With two tokens it is for the claim to say which of them it is.
     let mut seen = HashSet::with_capacity(delivery.messages.len());
-    let mut wanted: Vec<usize> =
-        (0..delivery.messages.len()).filter(|index| seen.insert(delivery.messages[*index].id.as_str())).collect();
+    let mut first = |index: &usize| {
+        let message = &delivery.messages[*index];
+        let token = message.history.as_ref().map(|history| history.token.as_str());
+        seen.insert((message.id.as_str(), token))
+    };
+    let mut wanted: Vec<usize> = (0..delivery.messages.len()).filter(|index| first(index)).collect();
     let Shared { keys, dedup_window, .. } = shared;
     let asked = &wanted;
     let ours = link

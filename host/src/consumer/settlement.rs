@@ -1,15 +1,19 @@
 //! What becomes of an outcome: the one place that decides. It writes nothing itself.
 
-use tracing::warn;
+use std::time::Duration;
 
+use tracing::{info, warn};
+
+use super::attempts::next_wait;
 use super::flatten::write_result;
-use crate::config::OutputFormat;
-use crate::dead_letter::DeadLetter;
+use crate::config::{OutputFormat, RetryConfig};
+use crate::dead_letter::{DeadLetter, Origin};
 use crate::message::Reason;
 use crate::monitor::throttle::Throttle;
 use crate::plugin::{Failure, Outcome};
-use crate::redis::deliveries::Message;
+use crate::redis::deliveries::{Delivery, Message};
 use crate::redis::entries::Entries;
+use crate::redis::retries::{History, Retries};
 
 /// Everything that a delivery will have written. Reused from delivery to delivery.
 #[derive(Debug, Default)]
@@ -18,22 +22,37 @@ pub struct Settlement {
     pub results: Entries,
     /// Entries for the dead letters.
     pub dead_letters: Entries,
+    /// Messages to try again.
+    pub retries: Retries,
     /// Messages that the plugin dropped on purpose.
     pub dropped: usize,
-    /// Messages decided about.
+    /// Messages done with: all that were recorded but the retries.
     pub messages: usize,
     given_up: Throttle,
+    put_off: Throttle,
 }
 
-/// Who decides, for the entries that are signed.
+/// Who decides, by which rules, for the entries that are signed.
 #[derive(Clone, Copy, Debug)]
-pub struct Signature<'a> {
+pub struct Terms<'a> {
     /// The host's id.
     pub host_id: &'a str,
     /// The consumer's id.
     pub consumer_id: &'a str,
     /// SHA-256 of the plugin in use.
     pub plugin_digest: &'a str,
+    /// Form of an output entry.
+    pub format: OutputFormat,
+    /// How often and when a message is tried again.
+    pub retry: &'a RetryConfig,
+}
+
+/// What is decided about a message that gave no result.
+enum Verdict {
+    /// Another attempt, if one is left, after the delay that the plugin named.
+    TryAgain(Option<u32>, Reason, String),
+    /// No attempt would end otherwise.
+    GiveUp(Reason, String),
 }
 
 impl Settlement {
@@ -41,76 +60,106 @@ impl Settlement {
     pub fn clear(&mut self) {
         self.results.clear();
         self.dead_letters.clear();
+        self.retries.clear();
         self.dropped = 0;
         self.messages = 0;
     }
 
-    /// Decides what becomes of a message.
+    /// Decides what becomes of a message of this delivery.
     pub fn record(
         &mut self,
+        delivery: &Delivery,
         message: &Message,
         outcome: Result<Outcome, Failure>,
-        signature: Signature<'_>,
-        format: OutputFormat,
+        terms: Terms<'_>,
     ) {
-        self.messages += 1;
-        // This version makes one attempt, so whatever asks for another ends as a dead letter.
-        let (reason, error) = match outcome {
-            Ok(Outcome::Emit(result)) => match self.emit(message, std::slice::from_ref(&result), signature, format) {
-                Ok(()) => return,
-                Err(error) => (Reason::BadResult, error),
-            },
-            Ok(Outcome::EmitAll(results)) => match self.emit(message, &results, signature, format) {
-                Ok(()) => return,
-                Err(error) => (Reason::BadResult, error),
-            },
+        let verdict = match outcome {
+            Ok(Outcome::Emit(result)) => self.emit(message, std::slice::from_ref(&result), terms),
+            Ok(Outcome::EmitAll(results)) => self.emit(message, &results, terms),
             Ok(Outcome::Drop) => {
                 self.dropped += 1;
-                return;
+                Ok(())
             }
-            Ok(Outcome::Retry(_)) => {
-                (Reason::PluginRetried, "the plugin asked for another attempt and none is left".to_string())
+            Ok(Outcome::Retry(delay_ms)) => {
+                let asked = "the plugin asked for another attempt".to_string();
+                Err(Verdict::TryAgain(delay_ms, Reason::PluginRetried, asked))
             }
             Ok(Outcome::Reject(reason)) => {
-                (Reason::PluginRejected, format!("the plugin rejected the message: {reason}"))
+                let rejected = format!("the plugin rejected the message: {reason}");
+                Err(Verdict::GiveUp(Reason::PluginRejected, rejected))
             }
-            Err(failure) => (reason(&failure), failure.to_string()),
+            Err(failure) => Err(match reason(&failure) {
+                Reason::BadResult => Verdict::GiveUp(Reason::BadResult, failure.to_string()),
+                reason => Verdict::TryAgain(None, reason, failure.to_string()),
+            }),
         };
-        self.give_up(message, reason, &error, signature);
+        match verdict {
+            Ok(()) => self.messages += 1,
+            Err(Verdict::GiveUp(reason, error)) => self.give_up(delivery, message, reason, &error, terms),
+            Err(Verdict::TryAgain(asked, reason, error)) => match next_wait(terms.retry, message.attempt(), asked) {
+                Some(wait) => self.put_off(delivery, message, wait, reason, &error, terms),
+                None => self.give_up(delivery, message, reason, &error, terms),
+            },
+        }
+    }
+
+    /// Gives up on a message because its hosts died, without another attempt.
+    pub fn record_host_killer(&mut self, delivery: &Delivery, message: &Message, terms: Terms<'_>) {
+        let deaths = delivery.crashes;
+        let error = format!("{deaths} hosts died or stopped while they had the message in hand");
+        self.give_up(delivery, message, Reason::HostKiller, &error, terms);
     }
 
     /// All results of a message or none of them.
-    fn emit(
-        &mut self,
-        message: &Message,
-        results: &[String],
-        signature: Signature<'_>,
-        format: OutputFormat,
-    ) -> Result<(), String> {
+    fn emit(&mut self, message: &Message, results: &[String], terms: Terms<'_>) -> Result<(), Verdict> {
         let before = self.results.len();
         for result in results {
-            if let Err(error) = write_result(&mut self.results, &message.id, signature.consumer_id, result, format) {
+            if let Err(error) = write_result(&mut self.results, &message.id, terms.consumer_id, result, terms.format) {
                 self.results.truncate(before);
-                return Err(error);
+                return Err(Verdict::GiveUp(Reason::BadResult, error));
             }
         }
         Ok(())
     }
 
-    fn give_up(&mut self, message: &Message, reason: Reason, error: &str, signature: Signature<'_>) {
+    fn put_off(
+        &mut self,
+        delivery: &Delivery,
+        message: &Message,
+        wait: Duration,
+        reason: Reason,
+        error: &str,
+        terms: Terms<'_>,
+    ) {
+        let attempt = message.attempt();
+        if let Some(unlogged) = self.put_off.permit() {
+            let (message_id, consumer_id) = (&message.id, terms.consumer_id);
+            info!(message_id, consumer_id, %reason, attempt, unlogged, "{error}; trying again in {wait:?}");
+        }
+        let token = delivery.token(message).to_string();
+        let history = History { attempt: attempt + 1, token, crashes: delivery.crashes };
+        self.retries.push(&message.id, &message.body, history, wait);
+    }
+
+    fn give_up(&mut self, delivery: &Delivery, message: &Message, reason: Reason, error: &str, terms: Terms<'_>) {
+        self.messages += 1;
+        let attempts = message.attempt();
         if let Some(unlogged) = self.given_up.permit() {
-            let (message_id, consumer_id) = (&message.id, signature.consumer_id);
-            warn!(message_id, consumer_id, %reason, unlogged, "{error}; the message is kept as a dead letter");
+            let (message_id, consumer_id) = (&message.id, terms.consumer_id);
+            warn!(message_id, consumer_id, %reason, attempts, unlogged, "{error}; the message is kept as a dead letter");
         }
         DeadLetter {
-            message_id: Some(&message.id),
             payload: message.body.as_bytes(),
             reason,
             error,
-            attempts: 1,
-            host_id: signature.host_id,
-            consumer_id: Some(signature.consumer_id),
-            plugin_digest: Some(signature.plugin_digest),
+            host_id: terms.host_id,
+            origin: Some(Origin {
+                message_id: &message.id,
+                token: delivery.token(message),
+                attempts,
+                consumer_id: terms.consumer_id,
+                plugin_digest: terms.plugin_digest,
+            }),
         }
         .write_to(&mut self.dead_letters);
     }
@@ -129,45 +178,100 @@ fn reason(failure: &Failure) -> Reason {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Config;
 
-    const SIGNATURE: Signature<'_> = Signature { host_id: "h", consumer_id: "h/1", plugin_digest: "abc" };
-
-    fn settle(outcomes: Vec<Result<Outcome, Failure>>) -> Settlement {
+    /// Settles one message at this attempt for each outcome.
+    fn settle(attempt: u32, outcomes: Vec<Result<Outcome, Failure>>) -> Settlement {
+        let retry = Config::default().retry;
+        let terms = Terms {
+            host_id: "h",
+            consumer_id: "h/1",
+            plugin_digest: "abc",
+            format: OutputFormat::Fields,
+            retry: &retry,
+        };
         let mut settlement = Settlement::default();
         for outcome in outcomes {
-            let message = Message { id: "m".into(), body: "{}".into() };
-            settlement.record(&message, outcome, SIGNATURE, OutputFormat::Fields);
+            let history = History { attempt, token: "5-0".into(), crashes: 0 };
+            let message = Message { id: "m".into(), body: "{}".into(), history: Some(Box::new(history)) };
+            let delivery = Delivery { entry_id: "9-0".into(), messages: Vec::new(), crashes: 0 };
+            settlement.record(&delivery, &message, outcome, terms);
         }
         settlement
+    }
+
+    fn of_dead_letters(settlement: &Settlement, name: &str) -> Vec<String> {
+        let value = |fields: &Vec<String>| fields.iter().skip_while(|field| *field != name).nth(1).cloned();
+        settlement.dead_letters.texts().iter().filter_map(value).collect()
+    }
+
+    /// One of each outcome after which another attempt may help.
+    fn attempts() -> Vec<Result<Outcome, Failure>> {
+        vec![
+            Ok(Outcome::Retry(Some(5))),
+            Ok(Outcome::Retry(None)),
+            Err(Failure::Failed("no".into())),
+            Err(Failure::Trapped("unreachable".into())),
+            Err(Failure::TimedOut(Duration::from_secs(1))),
+            Err(Failure::OutOfMemory(1)),
+            Err(Failure::Start("trap".into())),
+        ]
     }
 
     #[test]
     fn several_results_are_written_all_or_not_at_all() {
         let good = || r#"{"a":1}"#.to_string();
-        let settlement = settle(vec![
-            Ok(Outcome::Emit(good())),
-            Ok(Outcome::EmitAll(vec![good(), "nonsense".into()])),
-            Ok(Outcome::EmitAll(vec![good(), good()])),
-            Ok(Outcome::EmitAll(vec![])),
-        ]);
+        let settlement = settle(
+            1,
+            vec![
+                Ok(Outcome::Emit(good())),
+                Ok(Outcome::EmitAll(vec![good(), "nonsense".into()])),
+                Ok(Outcome::EmitAll(vec![good(), good()])),
+                Ok(Outcome::EmitAll(vec![])),
+            ],
+        );
         assert_eq!((settlement.results.len(), settlement.dead_letters.len(), settlement.messages), (3, 1, 4));
     }
 
     #[test]
-    fn every_outcome_is_a_result_a_drop_or_a_dead_letter_with_its_reason() {
-        let settlement = settle(vec![
-            Ok(Outcome::Drop),
-            Ok(Outcome::Retry(Some(5))),
-            Ok(Outcome::Reject("too old".into())),
-            Err(Failure::Failed("no".into())),
-        ]);
-        assert_eq!((settlement.dropped, settlement.results.len()), (1, 0));
-        let reasons: Vec<String> = settlement
-            .dead_letters
-            .texts()
-            .iter()
-            .map(|fields| fields.iter().skip_while(|field| *field != "reason").nth(1).cloned().unwrap_or_default())
-            .collect();
-        assert_eq!(reasons, ["plugin-retried", "plugin-rejected", "plugin-failed"]);
+    fn what_another_attempt_may_help_is_tried_again_while_one_is_left() {
+        for attempt in [1, 4] {
+            let settlement = settle(attempt, attempts());
+            assert_eq!((settlement.retries.len(), settlement.dead_letters.len(), settlement.messages), (7, 0, 0));
+        }
+    }
+
+    #[test]
+    fn the_last_attempt_ends_in_a_dead_letter_with_its_reason() {
+        let settlement = settle(5, attempts());
+        assert_eq!((settlement.retries.len(), settlement.dead_letters.len(), settlement.messages), (0, 7, 7));
+        let reasons = [
+            "plugin-retried",
+            "plugin-retried",
+            "plugin-failed",
+            "plugin-trapped",
+            "plugin-timed-out",
+            "plugin-memory",
+            "plugin-trapped",
+        ];
+        assert_eq!(of_dead_letters(&settlement, "reason"), reasons);
+        assert_eq!(of_dead_letters(&settlement, "attempts"), ["5"; 7]);
+        assert_eq!(of_dead_letters(&settlement, "token"), ["5-0"; 7]);
+        assert_eq!(of_dead_letters(&settlement, "first_seen"), ["1970-01-01T00:00:00.005Z"; 7]);
+    }
+
+    #[test]
+    fn what_no_attempt_can_help_is_a_dead_letter_at_once() {
+        let settlement = settle(
+            1,
+            vec![
+                Ok(Outcome::Drop),
+                Ok(Outcome::Reject("too old".into())),
+                Ok(Outcome::Emit("[]".into())),
+                Err(Failure::ResultTooLong { bytes_max: 1 }),
+            ],
+        );
+        assert_eq!((settlement.dropped, settlement.results.len(), settlement.retries.len()), (1, 0, 0));
+        assert_eq!(of_dead_letters(&settlement, "reason"), ["plugin-rejected", "bad-result", "bad-result"]);
     }
 }

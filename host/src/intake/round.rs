@@ -98,17 +98,8 @@ impl Round {
         if let Some(unlogged) = self.refusals.permit() {
             warn!(reason = %refusal.reason, bytes = payload.len(), unlogged, "{refusal}; it is kept as a dead letter");
         }
-        DeadLetter {
-            message_id: None,
-            payload,
-            reason: refusal.reason,
-            error: &refusal.sentence,
-            attempts: 0,
-            host_id,
-            consumer_id: None,
-            plugin_digest: None,
-        }
-        .write_to(&mut self.dead_letters);
+        DeadLetter { payload, reason: refusal.reason, error: &refusal.sentence, host_id, origin: None }
+            .write_to(&mut self.dead_letters);
     }
 }
 

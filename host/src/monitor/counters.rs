@@ -26,7 +26,7 @@ pub struct Counters {
     pub received: Counter,
     /// Messages appended to the inbox by this host's intake.
     pub appended: Counter,
-    /// Messages that this host's consumers have settled: results, drops and dead letters, not duplicates.
+    /// Messages that this host's consumers have settled: results, drops and dead letters, not duplicates or retries.
     pub processed: Counter,
     /// Results written by this host's consumers.
     pub results: Counter,
@@ -36,6 +36,8 @@ pub struct Counters {
     pub duplicates: Counter,
     /// Dead letters written by this host, by its intake and its consumers.
     pub dead_letters: Counter,
+    /// Times that this host's consumers put a message off for another attempt.
+    pub retries: Counter,
     /// Messages that found the intake's buffer full.
     pub shed: Counter,
     /// Connections made again after they broke.

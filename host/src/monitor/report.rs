@@ -44,6 +44,8 @@ pub struct Report {
     pub dead_letters: u64,
     /// Deliveries waiting or in work; `None` without Redis.
     pub inbox: Option<u64>,
+    /// Times that this host put a message off for another attempt.
+    pub retries: u64,
     /// Messages waiting for another attempt; `None` without Redis.
     pub retries_waiting: Option<u64>,
     /// Messages that this host received and had no room for.
@@ -85,6 +87,9 @@ impl Report {
             self.shed,
             self.reconnects,
         );
+        if self.retries > 0 {
+            line += &format!(" | retries {}", self.retries);
+        }
         if self.gaps > 0 {
             line += &format!(" | gaps {} ({} ms)", self.gaps, self.gap_ms);
         }
@@ -168,6 +173,7 @@ impl Reporter {
             duplicates: counters.duplicates.get(),
             dead_letters: counters.dead_letters.get(),
             inbox: stats.map(|stats| stats.inbox),
+            retries: counters.retries.get(),
             retries_waiting: stats.map(|stats| stats.retries_waiting),
             shed: counters.shed.get(),
             reconnects: counters.reconnects.get(),

@@ -9,19 +9,39 @@ use redis::{RedisError, Value, from_redis_value};
 use super::connection::Connection;
 use super::entries::Entries;
 use super::keys::{self, Keys};
+use super::retries::{HISTORY_FIELD, History, Retries};
 use super::script::Source;
 use crate::config::OutputConfig;
 
 static SETTLE: LazyLock<Source> = LazyLock::new(|| Source::new(include_str!("scripts/settle.lua")));
 static TAKE_OVER: LazyLock<Source> = LazyLock::new(|| Source::new(include_str!("scripts/take_over.lua")));
 
+/// Deaths from which on a delivery is suspected to have caused them. One is bad luck, two may be.
+pub const SUSPECT_FROM: u32 = 3;
+
+/// Delivery count that marks an entry on trial; no entry is delivered so often.
+const TRIAL: u32 = 1_000_000;
+
+/// Deliveries isolated by one call: each may become 128 entries.
+const ISOLATIONS_MAX: usize = 8;
+
 /// One inbox entry handed to one consumer.
 #[derive(Debug)]
 pub struct Delivery {
-    /// Id of the inbox entry, and the token of its claims.
+    /// Id of the inbox entry.
     pub entry_id: String,
     /// Its messages, 1 to 128.
     pub messages: Vec<Message>,
+    /// Hosts that died with it in hand, when it is suspected to have caused that. Then it has one message.
+    pub crashes: u32,
+}
+
+impl Delivery {
+    /// The token of a message's claim: the id of the inbox entry that first carried it.
+    #[must_use]
+    pub fn token<'a>(&'a self, message: &'a Message) -> &'a str {
+        message.history.as_ref().map_or(&self.entry_id, |history| &history.token)
+    }
 }
 
 /// A message of a delivery.
@@ -31,6 +51,16 @@ pub struct Message {
     pub id: String,
     /// The JSON text as it was published.
     pub body: String,
+    /// What happened to it before; nothing in its first delivery.
+    pub history: Option<Box<History>>,
+}
+
+impl Message {
+    /// Which attempt this is, from 1.
+    #[must_use]
+    pub fn attempt(&self) -> u32 {
+        self.history.as_ref().map_or(1, |history| history.attempt)
+    }
 }
 
 /// Creates the inbox and its group, unless they are there.
@@ -82,10 +112,26 @@ fn delivery(entry: Value) -> Option<Delivery> {
     };
     let mut messages = Vec::with_capacity(values.len() / 2);
     let mut values = values.into_iter();
+    let (mut history, mut crashes) = (None, 0);
     while let (Some(id), Some(body)) = (values.next(), values.next()) {
-        messages.push(Message { id: text(id), body: text(body) });
+        if is_history(&id) {
+            history = read_history(&body);
+            continue;
+        }
+        let history: Option<Box<History>> = history.take();
+        crashes = crashes.max(history.as_ref().map_or(0, |history| history.crashes));
+        messages.push(Message { id: text(id), body: text(body), history });
     }
-    Some(Delivery { entry_id, messages })
+    Some(Delivery { entry_id, messages, crashes })
+}
+
+fn is_history(field: &Value) -> bool {
+    matches!(field, Value::BulkString(name) if name == HISTORY_FIELD)
+}
+
+fn read_history(value: &Value) -> Option<Box<History>> {
+    let Value::BulkString(header) = value else { return None };
+    History::read(header).map(Box::new)
 }
 
 /// The intake writes only UTF-8; should anybody else have written, the plugin gets replacement characters.
@@ -99,10 +145,10 @@ fn text(value: Value) -> String {
 }
 
 /// Claims every message of a delivery that `wanted` names; the answer says which are ours.
-/// A claim that carries our own token is ours from an earlier try.
+/// A claim that carries the message's own token is ours from an earlier try or attempt.
 ///
 /// # Errors
-/// Whatever the network or the server says; then any number of the claims may have been made, under our token.
+/// Whatever the network or the server says; then any number of the claims may have been made, under their tokens.
 pub async fn claim(
     connection: &mut Connection,
     keys: &Keys,
@@ -117,20 +163,35 @@ pub async fn claim(
         pipeline
             .cmd("SET")
             .arg(keys::claim(keys, &message.id))
-            .arg(&delivery.entry_id)
+            .arg(delivery.token(message))
             .arg("NX")
             .arg("GET")
             .arg("PX")
             .arg(&window_ms);
     }
     let replies = connection.send_packed_commands(&pipeline, 0, wanted.len()).await?;
+    let token = |index: &usize| delivery.token(&delivery.messages[*index]).as_bytes();
     replies
         .into_iter()
-        .map(|reply| match reply.extract_error()? {
-            Value::BulkString(token) => Ok(token == delivery.entry_id.as_bytes()),
+        .zip(wanted)
+        .map(|(reply, index)| match reply.extract_error()? {
+            Value::BulkString(holder) => Ok(holder == token(index)),
             _ => Ok(true),
         })
         .collect()
+}
+
+/// What a delivery has come to.
+#[derive(Clone, Copy, Debug)]
+pub struct Settled<'a> {
+    /// Id of the inbox entry.
+    pub entry_id: &'a str,
+    /// Entries for the output stream.
+    pub results: &'a Entries,
+    /// Entries for the dead letters.
+    pub dead_letters: &'a Entries,
+    /// Messages to try again.
+    pub retries: &'a Retries,
 }
 
 /// Settles a delivery. `false`: somebody else had settled it, and nothing was written.
@@ -141,14 +202,22 @@ pub async fn settle(
     connection: &mut Connection,
     keys: &Keys,
     output: &OutputConfig,
-    entry_id: &str,
-    results: &Entries,
-    dead_letters: &Entries,
+    dedup_window: Duration,
+    settled: Settled<'_>,
 ) -> Result<bool, RedisError> {
-    let mut command = SETTLE.command(&[&keys.inbox, &keys.output, &keys.dead]);
+    let Settled { entry_id, results, dead_letters, retries } = settled;
+    let mut command = if retries.is_empty() {
+        SETTLE.command(&[&keys.inbox, &keys.output, &keys.dead])
+    } else {
+        let claims: Vec<String> = retries.message_ids().map(|id| keys::claim(keys, id)).collect();
+        let mut all = vec![keys.inbox.as_str(), &keys.output, &keys.dead, &keys.retry];
+        all.extend(claims.iter().map(String::as_str));
+        SETTLE.command(&all)
+    };
     command.arg(&keys.group).arg(entry_id).arg(output.length_max).arg(output.dead_length_max);
     results.write_to(&mut command);
     dead_letters.write_to(&mut command);
+    retries.write_to(&mut command, dedup_window);
     let settled: u8 = from_redis_value(SETTLE.run(connection, &command).await?)?;
     Ok(settled == 1)
 }
@@ -198,7 +267,16 @@ async fn read(connection: &mut Connection, command: &redis::Cmd) -> Result<Vec<D
     Ok(entries.filter_map(delivery).collect())
 }
 
-/// Takes up to `count` deliveries of a dead host over. Nothing: the dead host had none and is forgotten.
+/// What came of a look at a dead host's deliveries. Nothing: it had none and is forgotten.
+#[derive(Debug)]
+pub struct TakenOver {
+    /// Deliveries that are this host's now.
+    pub deliveries: Vec<Delivery>,
+    /// Deliveries that were suspected to have killed their hosts; their messages are back in the inbox, each alone.
+    pub isolated: usize,
+}
+
+/// Takes up to `count` deliveries of a dead host over, and isolates those under suspicion.
 ///
 /// # Errors
 /// Whatever the network or the server says.
@@ -208,11 +286,27 @@ pub async fn take_over(
     dead_host_id: &str,
     host_id: &str,
     count: usize,
-) -> Result<Vec<Delivery>, RedisError> {
+) -> Result<TakenOver, RedisError> {
     let mut command = TAKE_OVER.command(&[&keys.inbox]);
     command.arg(&keys.group).arg(dead_host_id).arg(host_id).arg(count);
-    let entries: Vec<Value> = from_redis_value(TAKE_OVER.run(connection, &command).await?)?;
-    Ok(entries.into_iter().filter_map(delivery).collect())
+    command.arg(SUSPECT_FROM).arg(TRIAL).arg(ISOLATIONS_MAX);
+    let (entries, isolated): (Vec<Value>, usize) = from_redis_value(TAKE_OVER.run(connection, &command).await?)?;
+    Ok(TakenOver { deliveries: entries.into_iter().filter_map(delivery).collect(), isolated })
+}
+
+/// Marks a suspect delivery as on trial: should its host die now, it is to blame.
+///
+/// # Errors
+/// Whatever the network or the server says; marking again does no harm.
+pub async fn begin_trial(
+    connection: &mut Connection,
+    keys: &Keys,
+    host_id: &str,
+    entry_id: &str,
+) -> Result<(), RedisError> {
+    let mut command = redis::cmd("XCLAIM");
+    command.arg(&keys.inbox).arg(&keys.group).arg(host_id).arg(0).arg(entry_id);
+    command.arg("RETRYCOUNT").arg(TRIAL).arg("JUSTID").query_async(connection).await
 }
 
 #[cfg(test)]

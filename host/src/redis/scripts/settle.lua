@@ -1,19 +1,22 @@
 -- Settles one delivery: acknowledge it and write everything that came of it, or nothing at all.
 --
 -- KEYS  1 inbox   2 output stream   3 dead letters
+--       and, when there is anything to try again: 4 waiting retries, then the claim of each such message
 -- ARGV  1 consumer group   2 entry id
 --       3 results kept, 0 for all   4 dead letters kept, 0 for all
 --       5 number of results, then for each: number of values, field, value, …
 --       then number of dead letters, then each likewise
+--       then, for each message to try again: delay in ms, member, token of its claim, ms that the claim is to last
 -- Reply 1 when this call settled the delivery, 0 when somebody had settled it before: then nothing is written.
 --
 -- Atomic, because XACK is the fence: whoever gets its 1 writes, and nobody sees it acknowledged but unwritten.
 -- The types are checked first, because a script that fails halfway is not undone.
-local inbox, output, dead = KEYS[1], KEYS[2], KEYS[3]
-for key = 2, 3 do
-  local kind = redis.call('TYPE', KEYS[key]).ok
-  if kind ~= 'stream' and kind ~= 'none' then
-    return redis.error_reply('WRONGTYPE ' .. KEYS[key] .. ' is a ' .. kind .. ', not a stream; rename or delete it')
+-- While a message waits its claim is kept alive, so that a copy of it published meanwhile is a duplicate.
+local inbox, output, dead, waiting = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+for key = 2, math.min(#KEYS, 4) do
+  local kind, wanted = redis.call('TYPE', KEYS[key]).ok, key == 4 and 'zset' or 'stream'
+  if kind ~= wanted and kind ~= 'none' then
+    return redis.error_reply('WRONGTYPE ' .. KEYS[key] .. ' is a ' .. kind .. ', not a ' .. wanted .. '; rename or delete it')
   end
 end
 if redis.call('XACK', inbox, ARGV[1], ARGV[2]) == 0 then
@@ -36,5 +39,18 @@ local function append(stream, length_max)
 end
 append(output, ARGV[3])
 append(dead, ARGV[4])
+if waiting then
+  local time = redis.call('TIME')
+  local now = time[1] * 1000 + math.floor(time[2] / 1000)
+  for key = 5, #KEYS do
+    local delay_ms, member, token, claim_ms = unpack(ARGV, at, at + 3)
+    redis.call('ZADD', waiting, now + delay_ms, member)
+    local holder = redis.call('GET', KEYS[key])
+    if not holder or holder == token then
+      redis.call('SET', KEYS[key], token, 'PX', claim_ms)
+    end
+    at = at + 4
+  end
+end
 redis.call('XDEL', inbox, ARGV[2])
 return 1

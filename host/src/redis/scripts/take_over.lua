@@ -2,18 +2,60 @@
 --
 -- KEYS  1 inbox
 -- ARGV  1 consumer group   2 dead host's id   3 id of the host that takes over   4 most deliveries to take
--- Reply the entries taken, as XCLAIM gives them.
+--       5 deaths from which on a delivery is suspect   6 delivery count that marks a trial
+--       7 most deliveries to isolate
+-- Reply {entries taken, as XCLAIM gives them; number of deliveries isolated}.
+--
+-- A delivery that has been in the hands of several dead hosts may have killed them. It is isolated: each of its messages
+-- becomes an entry of its own that carries the number of deaths, so that the hosts try one suspect at a time. Only an
+-- entry on trial, marked by its delivery count, is blamed for a further death; suspects that merely waited are not.
 --
 -- Atomic, because a group consumer that is deleted takes its pending entries with it: between the look that
 -- finds none and the deletion nobody may add one. Entries are found by their owner's name and not by their
 -- idle time, so a slow plugin is never mistaken for a dead host, and two hosts never take the same entry.
-local pending = redis.call('XPENDING', KEYS[1], ARGV[1], '-', '+', ARGV[4], ARGV[2])
+-- XACK is the fence of isolation as it is of settling: a host that was only paused writes nothing afterwards.
+local inbox, group, dead, heir = KEYS[1], ARGV[1], ARGV[2], ARGV[3]
+local suspect_from, trial, isolations_max = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
+local pending = redis.call('XPENDING', inbox, group, '-', '+', ARGV[4], dead)
 if #pending == 0 then
-  redis.call('XGROUP', 'DELCONSUMER', KEYS[1], ARGV[1], ARGV[2])
-  return {}
+  redis.call('XGROUP', 'DELCONSUMER', inbox, group, dead)
+  return {{}, 0}
 end
-local ids = {}
-for place, entry in ipairs(pending) do
-  ids[place] = entry[1]
+
+local function isolate(entry_id, fields, deliveries)
+  redis.call('XACK', inbox, group, entry_id)
+  local attempt, token, crashes, seen = '1', entry_id, 0, {}
+  for at = 1, #fields, 2 do
+    local name, value = fields[at], fields[at + 1]
+    if name == '' then
+      attempt, token, crashes = string.match(value, '^(%d+) (%S+) (%d+)$')
+      attempt, token, crashes = attempt or '1', token or entry_id, tonumber(crashes) or 0
+    else
+      -- A copy in the same delivery has the same token, and its claim would let both in once they are apart.
+      local copy = token .. ' ' .. name
+      if not seen[copy] then
+        seen[copy] = true
+        local deaths = deliveries >= trial and crashes + 1 or math.max(crashes, suspect_from)
+        redis.call('XADD', inbox, '*', '', attempt .. ' ' .. token .. ' ' .. deaths, name, value)
+      end
+      attempt, token, crashes = '1', entry_id, 0
+    end
+  end
+  redis.call('XDEL', inbox, entry_id)
 end
-return redis.call('XCLAIM', KEYS[1], ARGV[1], ARGV[3], 0, unpack(ids))
+
+local ids, isolated = {}, 0
+for _, entry in ipairs(pending) do
+  local entry_id, deliveries = entry[1], entry[4]
+  local found = deliveries >= suspect_from and redis.call('XRANGE', inbox, entry_id, entry_id)[1]
+  if not found then
+    ids[#ids + 1] = entry_id
+  elseif isolated < isolations_max then
+    isolate(entry_id, found[2], deliveries)
+    isolated = isolated + 1
+  end
+end
+if #ids == 0 then
+  return {{}, isolated}
+end
+return {redis.call('XCLAIM', inbox, group, heir, 0, unpack(ids)), isolated}

@@ -13,6 +13,7 @@
 //! | `reject` | `reason` | given up |
 //! | `fail` | `reason` | returns an error |
 //! | `succeed-at` | `attempt` | asks for a retry in `delay_ms` until this attempt, then echoes |
+//! | `flaky` | | by chance: a trap, an error, a retry, or an echo |
 //! | `attempt` | | the result has the number of the attempt in `attempt` |
 //! | `state` | | the result has the number of calls of this instance in `calls` |
 //! | `forge` | | the result carries a false `message_id` and `consumer_id` |
@@ -28,6 +29,8 @@
 //! | `trap` | | executes `unreachable` |
 //! | `panic` | `reason` | panics |
 
+use std::collections::hash_map::RandomState;
+use std::hash::{BuildHasher as _, Hasher as _};
 use std::hint::black_box;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -64,6 +67,13 @@ impl Guest for Puppet {
                 return Ok(Outcome::Retry(number(&order, "delay_ms")));
             }
             "succeed-at" => {}
+            "flaky" => match RandomState::new().build_hasher().finish() % 8 {
+                0 => core::arch::wasm32::unreachable(),
+                1 => return Err("bad luck".to_owned()),
+                2 => return Ok(Outcome::Retry(Some(0))),
+                3 => return Ok(Outcome::Retry(None)),
+                _ => {}
+            },
             "attempt" => return Ok(emit(json!({ "attempt": message.attempt }))),
             "state" => return Ok(emit(json!({ "calls": calls }))),
             "forge" => {

@@ -1,0 +1,128 @@
+//! Dead letters as text and as JSON. It only formats.
+
+use serde_json::{Map, Value, json};
+
+use crate::redis::dead::Letter;
+
+/// Characters of a message id, and of an error, in the table.
+const ID_CHARS_MAX: usize = 40;
+const ERROR_CHARS_MAX: usize = 80;
+
+/// Fields that are numbers.
+const NUMBERS: [&str; 3] = ["attempts", "payload_bytes", "plugin_generation"];
+
+/// What the table shows of a dead letter.
+#[derive(Debug)]
+pub(super) struct Row([String; 6]);
+
+const HEAD: [&str; 6] = ["ENTRY", "TIME", "REASON", "ATTEMPTS", "MESSAGE", "ERROR"];
+
+impl Row {
+    pub(super) fn of(letter: &Letter) -> Row {
+        let cell = |name| line(letter.get(name).unwrap_or(b"-"));
+        Row([
+            letter.entry_id.clone(),
+            cell("time"),
+            cell("reason"),
+            cell("attempts"),
+            cut(cell("message_id"), ID_CHARS_MAX),
+            cut(cell("error"), ERROR_CHARS_MAX),
+        ])
+    }
+}
+
+/// A table with a head; nothing for no rows.
+pub(super) fn table(rows: &[Row]) -> String {
+    if rows.is_empty() {
+        return String::new();
+    }
+    let width = |column: usize| {
+        let cells = rows.iter().map(|row| row.0[column].chars().count());
+        cells.chain([HEAD[column].len()]).max().unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..HEAD.len()).map(width).collect();
+    let mut text = String::new();
+    let mut push = |cells: [&str; 6]| {
+        let padded = cells.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}"));
+        let line = padded.collect::<Vec<_>>().join("  ");
+        text.push_str(line.trim_end());
+        text.push('\n');
+    };
+    push(HEAD);
+    for row in rows {
+        push(std::array::from_fn(|column| row.0[column].as_str()));
+    }
+    text
+}
+
+/// All fields, the payload last and as it is.
+pub(super) fn whole(letter: &Letter) -> Vec<u8> {
+    let mut text = format!("entry: {}\n", letter.entry_id);
+    for (name, value) in letter.fields.iter().filter(|(name, _)| name != "payload") {
+        text += &format!("{}: {}\n", line(name.as_bytes()), line(value));
+    }
+    let mut text = text.into_bytes();
+    if let Some(payload) = letter.get("payload") {
+        text.extend_from_slice(b"payload:\n");
+        text.extend_from_slice(payload);
+        text.push(b'\n');
+    }
+    text
+}
+
+/// All fields as one line of JSON. Bytes that are no text are replaced, and `payload_is_text` says whether any were.
+pub(super) fn json(letter: &Letter) -> String {
+    let mut object = Map::new();
+    object.insert("entry".into(), json!(letter.entry_id));
+    for (name, value) in &letter.fields {
+        let text = String::from_utf8_lossy(value);
+        let number = NUMBERS.contains(&name.as_str()).then(|| text.parse::<u64>().ok()).flatten();
+        object.insert(name.clone(), number.map_or_else(|| json!(text), |number| json!(number)));
+    }
+    let is_text = letter.get("payload").is_none_or(|payload| std::str::from_utf8(payload).is_ok());
+    object.insert("payload_is_text".into(), json!(is_text));
+    format!("{}\n", Value::Object(object))
+}
+
+/// Text that stays on its line, whatever a message or a plugin has put into it.
+fn line(value: &[u8]) -> String {
+    let text = String::from_utf8_lossy(value);
+    let escaped = |c: char| match c.is_control() {
+        true => c.escape_default().collect::<String>(),
+        false => c.to_string(),
+    };
+    text.chars().map(escaped).collect()
+}
+
+fn cut(text: String, chars_max: usize) -> String {
+    if text.chars().count() <= chars_max {
+        return text;
+    }
+    text.chars().take(chars_max - 1).chain(['…']).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn letter(fields: &[(&str, &[u8])]) -> Letter {
+        let fields = fields.iter().map(|(name, value)| ((*name).to_owned(), value.to_vec())).collect();
+        Letter { entry_id: "5-0".into(), fields }
+    }
+
+    #[test]
+    fn a_table_has_a_line_for_each_whatever_is_in_it() {
+        let long = "x".repeat(100);
+        let letter = letter(&[("message_id", b"a\nb\x1b[2J"), ("reason", b"bad-id"), ("error", long.as_bytes())]);
+        let text = table(&[Row::of(&letter), Row::of(&letter)]);
+        assert_eq!(text.lines().count(), 3, "{text}");
+        assert!(text.contains("a\\nb\\u{1b}[2J") && text.contains("x…") && !text.contains(&long), "{text}");
+        assert_eq!(table(&[]), "");
+    }
+
+    #[test]
+    fn json_has_numbers_and_says_when_a_payload_is_no_text() {
+        let value: Value = serde_json::from_str(&json(&letter(&[("attempts", b"5"), ("payload", b"\xff")]))).unwrap();
+        assert_eq!(value, json!({"entry": "5-0", "attempts": 5, "payload": "\u{fffd}", "payload_is_text": false}));
+    }
+}

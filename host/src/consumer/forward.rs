@@ -1,0 +1,73 @@
+//! Brings messages that wait for another attempt back into the inbox when they are due. Every host does this for all of
+//! them, so that they outlive any host; whoever looks first moves them. It knows nothing of why they wait.
+
+use std::time::Duration;
+
+use tracing::debug;
+
+use crate::redis::connection::Link;
+use crate::redis::keys::Keys;
+use crate::redis::retries::{Forwarded, forward};
+
+/// Longest time between two looks: what was scheduled meanwhile is late by no more.
+const LOOK_MAX: Duration = Duration::from_millis(100);
+
+/// Shortest time between two looks, so that many due times in a row do not make one look each.
+const LOOK_MIN: Duration = Duration::from_millis(5);
+
+/// Moves due messages.
+#[derive(Debug)]
+pub struct Forwarder {
+    link: Link,
+    keys: Keys,
+}
+
+impl Forwarder {
+    /// A forwarder on a connection of its own.
+    #[must_use]
+    pub fn new(link: Link, keys: Keys) -> Forwarder {
+        Forwarder { link, keys }
+    }
+
+    /// Forwards for ever.
+    pub async fn run(&self) {
+        loop {
+            let forwarded = self
+                .link
+                .repeat("bring retries back into the inbox", move |mut connection| async move {
+                    forward(&mut connection, &self.keys).await
+                })
+                .await;
+            if forwarded.moved > 0 {
+                debug!(messages = forwarded.moved, "messages are due for another attempt");
+            }
+            tokio::time::sleep(until_next_look(forwarded)).await;
+        }
+    }
+}
+
+/// When the next message is due, within bounds.
+fn until_next_look(forwarded: Forwarded) -> Duration {
+    match forwarded.next_due {
+        // More than one call moves: the next one follows at once.
+        Some(Duration::ZERO) if forwarded.moved > 0 => Duration::ZERO,
+        Some(next_due) => next_due.clamp(LOOK_MIN, LOOK_MAX),
+        None => LOOK_MAX,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_next_look_is_when_the_next_message_is_due_but_soon_in_any_case() {
+        let ms = Duration::from_millis;
+        let next = |moved, next_due: Option<u64>| until_next_look(Forwarded { moved, next_due: next_due.map(ms) });
+        assert_eq!(next(0, None), LOOK_MAX);
+        assert_eq!(next(0, Some(1)), LOOK_MIN);
+        assert_eq!(next(3, Some(40)), ms(40));
+        assert_eq!(next(3, Some(60_000)), LOOK_MAX);
+        assert_eq!(next(128, Some(0)), Duration::ZERO);
+    }
+}
