@@ -42,9 +42,9 @@ format:
     cargo fmt
     @.ci/guests cargo fmt --all
 
-# Measure the host against bare Redis; `just bench --help` shows the options
+# Measure the host, all of it or parts by name: path, trap, loop, start; `just bench --help` shows the options
 bench *args: plugins build
-    @cargo bench --quiet --bench path -- "$@"
+    @cargo bench --quiet --bench bench -- "$@"
 
 # Remove everything that was built
 clean:

@@ -8,6 +8,8 @@
 mod file;
 mod layers;
 mod print;
+#[cfg(test)]
+mod properties;
 mod redis_url;
 mod rules;
 mod setting;
@@ -254,7 +256,7 @@ settings! {
 impl fmt::Debug for RedisConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RedisConfig")
-            .field("url", &masked(&self.url))
+            .field("url", &redis_url::shown(&self.url))
             .field("ca_file", &self.ca_file)
             .field("cert_file", &self.cert_file)
             .field("key_file", &self.key_file)

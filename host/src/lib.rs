@@ -11,6 +11,8 @@
 //! before its results are written, and both happen in one step; a poisoned store is never called again; every queue,
 //! wait and retry has a bound that `config` names.
 
+#[cfg(test)]
+mod arbitrary;
 pub mod cli;
 pub mod config;
 pub mod consumer;

@@ -239,6 +239,9 @@ impl<'de> Deserialize<'de> for IsId {
 }
 
 #[cfg(test)]
+mod properties;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -1,39 +1,46 @@
-//! `just bench`: what the host costs beside bare Redis, on the machine it runs on.
-//!
-//! The floor does what no implementation can leave out, and nothing else: it receives what is published, claims each
-//! id with `SET … NX PX` and appends one entry with `XADD`. The host then does all of its work with one to ten
-//! consumers. Floor and hosts take turns over several rounds, each with a Redis of its own, so that a machine that is
-//! slower for a while is slower for all of them.
+//! `just bench`: what the host does, in figures, on the machine it runs on. Each part is a module. Subjects take turns
+//! over several rounds; the median of the rounds is shown with the lowest and the highest, and its ratio to the first
+//! subject's, which means more than the figure does.
 
+mod columns;
 mod floor;
+mod guests;
+mod looping;
+mod path;
 mod run;
+mod start;
 mod table;
+mod trap;
 
 use std::path::PathBuf;
 
-use anyhow::{Context as _, Result, ensure};
-use clap::Parser;
+use anyhow::{Result, ensure};
+use clap::{Parser, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::{Map, Value, json};
 
-use run::{Measured, Subject};
+use columns::Table;
 
-/// Measure the host against bare Redis.
+/// Measure the host
 #[derive(Debug, Parser)]
 #[command(name = "just bench", bin_name = "just bench")]
 struct Args {
+    /// What to measure; all of it if nothing is named
+    parts: Vec<Part>,
+
     /// Messages in a burst
     #[arg(long, value_name = "N", default_value_t = 200_000, value_parser = clap::value_parser!(u64).range(1_000..))]
     messages: u64,
 
     /// Rounds, of which the median is shown
-    #[arg(long, value_name = "N", default_value_t = 9, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
 
-    /// Numbers of consumers, separated by commas
+    /// Numbers of consumers on the path, separated by commas
     #[arg(long, value_name = "N,…", value_delimiter = ',', default_value = "1,2,4,10")]
     consumers: Vec<u32>,
 
-    /// Print one JSON object instead of a table
+    /// Print one JSON object instead of tables
     #[arg(long)]
     json: bool,
 
@@ -41,9 +48,68 @@ struct Args {
     #[arg(long, hide = true, num_args = 2)]
     floor: Option<Vec<u64>>,
 
+    /// Be a process that takes a core
+    #[arg(long, hide = true)]
+    burn: bool,
+
     /// `cargo bench` says this to every benchmark
     #[arg(long, hide = true)]
     bench: bool,
+}
+
+/// A part of the benchmark.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Part {
+    /// A burst through the host beside bare Redis
+    Path,
+    /// The next message of a consumer whose plugin has trapped
+    Trap,
+    /// Ten consumers while messages loop until the time limit
+    Loop,
+    /// From the start of the process until it receives, with and without a compiled plugin at hand
+    Start,
+}
+
+impl Part {
+    fn name(self) -> &'static str {
+        match self {
+            Part::Path => "path",
+            Part::Trap => "trap",
+            Part::Loop => "loop",
+            Part::Start => "start",
+        }
+    }
+
+    /// What the figures mean, under the table.
+    fn note(self) -> &'static str {
+        match self {
+            Part::Path => "× floor: of its messages/s, and of its Redis CPU for both kinds of CPU time",
+            Part::Trap => "a thousand traps in each round",
+            Part::Loop => "10 consumers; a loop ends after 100 ms, and the next one follows at once",
+            Part::Start => "10 consumers; warm: the second start with the same cache of compiled plugins",
+        }
+    }
+
+    /// The figures for people and for programs.
+    fn measure(self, args: &Args) -> Result<(String, Value)> {
+        let enrich = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../plugins/dist/enrich.wasm"));
+        ensure!(enrich.is_file(), "there is no {}; build it with `just plugins`", enrich.display());
+        let both = |table: Table| (table.text(), table.json());
+        Ok(match self {
+            Part::Path => {
+                let lines = path::measure(args, args.rounds, &enrich)?;
+                (table::text(&lines), table::json(&lines))
+            }
+            Part::Trap => both(trap::measure(args.rounds)?),
+            Part::Loop => both(looping::measure(args, args.rounds)?),
+            Part::Start => both(start::measure(args.rounds, &enrich)?),
+        })
+    }
+}
+
+fn progress_bar(steps: u64) -> Result<ProgressBar> {
+    let style = ProgressStyle::with_template("{wide_bar} {msg}, {eta} left")?;
+    Ok(ProgressBar::new(steps).with_style(style))
 }
 
 fn main() -> Result<()> {
@@ -51,40 +117,31 @@ fn main() -> Result<()> {
     if let Some([port, messages]) = args.floor.as_deref() {
         return floor::run(u16::try_from(*port)?, *messages);
     }
-    let plugin = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../plugins/dist/enrich.wasm"));
-    ensure!(plugin.is_file(), "there is no {}; build it with `just plugins`", plugin.display());
-
+    if args.burn {
+        looping::burn();
+    }
     let machine = table::Machine::look()?;
     if !args.json {
         println!("{machine}");
-        println!("{} messages in a burst, {} rounds\n", args.messages, args.rounds);
+        println!("{} messages in a burst, {} rounds", args.messages, args.rounds);
     }
-    let subjects: Vec<Subject> =
-        std::iter::once(Subject::Floor).chain(args.consumers.iter().map(|n| Subject::Host { consumers: *n })).collect();
-    let mut measured: Vec<Vec<Measured>> = vec![Vec::new(); subjects.len()];
-    let bar = progress_bar(u64::from(args.rounds) * subjects.len() as u64)?;
-    for round in 1..=args.rounds {
-        for (subject, results) in subjects.iter().zip(&mut measured) {
-            bar.set_message(format!("round {round}, {subject}"));
-            let result = run::measure(subject, args.messages, &plugin);
-            results.push(result.with_context(|| format!("{subject}, round {round}"))?);
-            bar.inc(1);
+    let mut results = Map::new();
+    for part in Part::value_variants().iter().filter(|part| args.parts.is_empty() || args.parts.contains(part)) {
+        let (text, json) = part.measure(&args)?;
+        if !args.json {
+            println!("\n{}\n\n{text}\n{}", part.name(), part.note());
         }
+        results.insert(part.name().to_owned(), json);
     }
-    bar.finish_and_clear();
-
-    let lines = table::lines(&subjects, &measured);
+    let load = table::load();
     if args.json {
-        println!("{}", table::json(&args, &machine, &lines)?);
+        let Args { messages, rounds, .. } = args;
+        let all = json!({
+            "machine": machine.json(), "load_at_the_end": load, "messages": messages, "rounds": rounds, "results": results,
+        });
+        println!("{all}");
     } else {
-        print!("{}", table::text(&lines));
-        println!("\n× floor: of its messages/s, and of its Redis CPU for both kinds of CPU time");
-        println!("load at the end: {}", table::load().unwrap_or_else(|| "unknown".into()));
+        println!("\nload at the end: {}", load.unwrap_or_else(|| "unknown".into()));
     }
     Ok(())
-}
-
-fn progress_bar(steps: u64) -> Result<ProgressBar> {
-    let style = ProgressStyle::with_template("{wide_bar} {msg}, {eta} left")?;
-    Ok(ProgressBar::new(steps).with_style(style))
 }

@@ -1,4 +1,4 @@
-//! One measurement: a fresh Redis, the floor or a host as a process of its own, and a burst from another process.
+//! One measurement of the path, and what the other parts share with it: a fresh Redis, the floor or a host as a process of its own, and a burst from another process.
 
 use std::fmt;
 use std::path::Path;
@@ -10,13 +10,14 @@ use anyhow::{Context as _, Result, bail, ensure};
 use host::redis::embedded::Embedded;
 use redis::{Connection, FromRedisValue, RedisResult, cmd};
 
-const HOST: &str = env!("CARGO_BIN_EXE_host");
+/// The binary.
+pub const HOST: &str = env!("CARGO_BIN_EXE_host");
 
 /// Longest wait for a start, and for progress.
 const WAIT_MAX: Duration = Duration::from_secs(30);
 
 /// Time between two looks; each costs Redis a few microseconds.
-const POLL: Duration = Duration::from_millis(5);
+pub const POLL: Duration = Duration::from_millis(5);
 
 /// Kernel ticks a second, in which Linux counts the CPU time of a process.
 const TICKS_PER_SECOND: f64 = 100.0;
@@ -55,7 +56,7 @@ pub struct Measured {
 }
 
 /// Ends a process when dropped.
-struct Ended(Child);
+pub struct Ended(pub Child);
 
 impl Drop for Ended {
     fn drop(&mut self) {
@@ -78,14 +79,7 @@ pub fn measure(subject: &Subject, messages: u64, plugin: &Path) -> Result<Measur
 
     let (redis_before, process_before) = (redis_seconds(&mut redis)?, process_seconds(process.0.id()));
     let start = Instant::now();
-    let mut publisher = Ended(
-        Command::new(HOST)
-            .args(["publish", "--redis", &server.url(), "--count", &messages.to_string()])
-            .env_clear()
-            .stdout(Stdio::null())
-            .spawn()
-            .context("cannot start the publisher")?,
-    );
+    let mut publisher = Ended(publisher(&server, messages)?);
     let elapsed = wait_for_results(&mut redis, &mut process.0, messages, start)?;
     let (redis_after, process_after) = (redis_seconds(&mut redis)?, process_seconds(process.0.id()));
     ensure!(publisher.0.wait()?.success(), "the publisher failed");
@@ -98,26 +92,40 @@ pub fn measure(subject: &Subject, messages: u64, plugin: &Path) -> Result<Measur
     })
 }
 
+/// Publishes a burst, in a process of its own.
+pub fn publisher(server: &Embedded, messages: u64) -> Result<Child> {
+    let mut command = Command::new(HOST);
+    command.args(["publish", "--redis", &server.url(), "--count", &messages.to_string()]);
+    command.env_clear().stdout(Stdio::null()).spawn().context("cannot start the publisher")
+}
+
+/// A host that is ready to be started.
+pub fn host(consumers: u32, server: &Embedded, plugin: &Path) -> Command {
+    let mut command = Command::new(HOST);
+    command.arg("--plugin").arg(plugin);
+    command.args(["--consumers", &consumers.to_string(), "--redis", &server.url()]);
+    // What is measured here begins after the start, and the user's cache is none of our business.
+    command.env_clear().env("HOST_LOG_LEVEL", "warn").env("HOST_NO_CACHE", "true");
+    command.stdin(Stdio::null()).stdout(Stdio::null());
+    command
+}
+
 fn start(subject: &Subject, server: &Embedded, messages: u64, plugin: &Path) -> Result<Child> {
     let mut command = match subject {
         Subject::Floor => {
             let mut command = Command::new(std::env::current_exe()?);
             // One more than will come, so that it is still there when its CPU time is read.
             command.args(["--floor", &server.port().to_string(), &(messages + 1).to_string()]);
+            command.env_clear().stdin(Stdio::null()).stdout(Stdio::null());
             command
         }
-        Subject::Host { consumers } => {
-            let mut command = Command::new(HOST);
-            command.arg("--plugin").arg(plugin);
-            command.args(["--consumers", &consumers.to_string(), "--redis", &server.url(), "--log-level", "warn"]);
-            command
-        }
+        Subject::Host { consumers } => host(*consumers, server, plugin),
     };
-    Ok(command.env_clear().stdin(Stdio::null()).stdout(Stdio::null()).spawn()?)
+    Ok(command.spawn()?)
 }
 
 /// Waits for the subscription, and for the consumers of a host.
-fn wait_until_ready(subject: &Subject, redis: &mut Connection, process: &mut Child) -> Result<()> {
+pub fn wait_until_ready(subject: &Subject, redis: &mut Connection, process: &mut Child) -> Result<()> {
     let deadline = Instant::now() + WAIT_MAX;
     let wanted = match subject {
         Subject::Floor => 0,
@@ -138,7 +146,12 @@ fn wait_until_ready(subject: &Subject, redis: &mut Connection, process: &mut Chi
 }
 
 /// Waits until every message has its entry, and says how long that was after `start`.
-fn wait_for_results(redis: &mut Connection, process: &mut Child, messages: u64, start: Instant) -> Result<Duration> {
+pub fn wait_for_results(
+    redis: &mut Connection,
+    process: &mut Child,
+    messages: u64,
+    start: Instant,
+) -> Result<Duration> {
     let mut last = (0, Instant::now());
     loop {
         let results: u64 = ask(redis, &["XLEN", "messages:processed"])?;

@@ -5,7 +5,6 @@ use std::fmt::{self, Write as _};
 use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
 
-use crate::Args;
 use crate::run::{Measured, Subject};
 
 /// Where the numbers come from.
@@ -38,6 +37,14 @@ impl Machine {
     }
 }
 
+impl Machine {
+    /// For programs.
+    pub fn json(&self) -> Value {
+        let Machine { cpu, cores, system, server, load } = self;
+        json!({ "cpu": cpu, "cores": cores, "system": system, "redis": server, "load": load })
+    }
+}
+
 impl fmt::Display for Machine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Machine { cpu, cores, system, server, load } = self;
@@ -61,7 +68,8 @@ pub struct Figure {
 }
 
 impl Figure {
-    fn of(values: &[f64], floor: &[f64]) -> Option<Figure> {
+    /// The figure of these values, beside those of the floor; `None` without values.
+    pub fn of(values: &[f64], floor: &[f64]) -> Option<Figure> {
         let median = median(values)?;
         Some(Figure {
             median,
@@ -71,10 +79,12 @@ impl Figure {
         })
     }
 
-    fn json(figure: Option<Figure>) -> Value {
-        figure.map_or(Value::Null, |Figure { median, min, max, ratio }| {
-            json!({ "median": median, "min": min, "max": max, "floor_ratio": ratio })
-        })
+    /// For programs, with the ratio under this name.
+    pub fn json(figure: Option<Figure>, ratio_name: &str) -> Value {
+        figure.map_or(
+            Value::Null,
+            |Figure { median, min, max, ratio }| json!({ "median": median, "min": min, "max": max, ratio_name: ratio }),
+        )
     }
 }
 
@@ -134,7 +144,8 @@ pub fn text(lines: &[Line]) -> String {
     text
 }
 
-fn cell(figure: Option<Figure>, digits: usize, width: usize, wide: usize) -> String {
+/// Median, range and ratio, in columns.
+pub fn cell(figure: Option<Figure>, digits: usize, width: usize, wide: usize) -> String {
     let Some(Figure { median, min, max, ratio }) = figure else {
         return format!("{:>width$} {:>wide$} {:>7}", "-", "-", "-");
     };
@@ -142,25 +153,15 @@ fn cell(figure: Option<Figure>, digits: usize, width: usize, wide: usize) -> Str
     format!("{median:>width$.digits$} {range:>wide$} {ratio:>7.2}")
 }
 
-/// Everything as one JSON object.
-pub fn json(args: &Args, machine: &Machine, lines: &[Line]) -> Result<String> {
-    let Machine { cpu, cores, system, server, load } = machine;
-    let lines: Vec<Value> = lines
-        .iter()
-        .map(|line| {
-            json!({
-                "name": line.name,
-                "messages_per_second": Figure::json(line.messages_per_second),
-                "redis_us_per_message": Figure::json(line.redis_us),
-                "process_us_per_message": Figure::json(line.process_us),
-            })
+/// The figures for programs.
+pub fn json(lines: &[Line]) -> Value {
+    let line = |line: &Line| {
+        json!({
+            "name": line.name,
+            "messages_per_second": Figure::json(line.messages_per_second, "floor_ratio"),
+            "redis_us_per_message": Figure::json(line.redis_us, "floor_ratio"),
+            "process_us_per_message": Figure::json(line.process_us, "floor_ratio"),
         })
-        .collect();
-    Ok(serde_json::to_string(&json!({
-        "machine": { "cpu": cpu, "cores": cores, "system": system, "redis": server },
-        "load": { "start": load, "end": self::load() },
-        "messages": args.messages,
-        "rounds": args.rounds,
-        "results": lines,
-    }))?)
+    };
+    lines.iter().map(line).collect()
 }

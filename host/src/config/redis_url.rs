@@ -44,7 +44,11 @@ pub(super) fn shown(url: &str) -> String {
 /// URL pass through it.
 pub fn masked(text: &str) -> String {
     let ends_word = |c: char| c.is_whitespace() || "\"'`<>".contains(c);
-    let mask = |word| if is_interface(word) { word.to_owned() } else { mask_login(word) };
+    let mask = |part: &str| {
+        let word = part.trim_end_matches(ends_word);
+        let end = &part[word.len()..];
+        if is_interface(word) { part.to_owned() } else { mask_login(word) + end }
+    };
     text.split_inclusive(ends_word).map(mask).collect()
 }
 
@@ -67,12 +71,13 @@ fn mask_login(word: &str) -> String {
     {
         shown.replace_range(login + colon + 1..at, MASK);
     }
+    // Of a name that stands there twice Redis's client takes the last value.
     for name in ["?pass=", "&pass="] {
-        if let Some(start) = shown.find(name) {
-            let value = start + name.len();
-            let end =
-                shown[value..].find(['&', '#', '\'', '"', '`', '\n']).map_or(shown.len(), |length| value + length);
-            shown.replace_range(value..end, MASK);
+        let mut from = 0;
+        while let Some(start) = shown[from..].find(name) {
+            from += start + name.len();
+            let end = shown[from..].find(['&', '#']).map_or(shown.len(), |length| from + length);
+            shown.replace_range(from..end, MASK);
         }
     }
     shown
@@ -92,6 +97,7 @@ mod tests {
             ("redis://u@h", "redis://u@h"),
             ("unix:///r.sock?db=1&user=u&pass=secret", "unix:///r.sock?db=1&user=u&pass=***"),
             ("unix:///r.sock?pass=se@cret&db=1", "unix:///r.sock?pass=***&db=1"),
+            ("'unix:///r.sock?user=u&pass=old&pass=secret'", "'unix:///r.sock?user=u&pass=***&pass=***'"),
             ("to `redis://:secret@h` and redis://:secret@i: no", "to `redis://:***@h` and redis://:***@i: no"),
             ("redis://:secret@1.2.3", "redis://:***@1.2.3"),
             ("u:secret@127.0.0.1:6379", "u:***@127.0.0.1:6379"),
@@ -105,6 +111,7 @@ mod tests {
         }
         assert_eq!(masked("redis//:secret@h"), "redis//:***@h");
         assert_eq!(shown("redis://:sec 'ret@h"), "redis://:***@h");
+        assert_eq!(shown("unix:///r.sock?pass=sec 'ret&db=1"), "unix:///r.sock?pass=***&db=1");
     }
 
     #[test]

@@ -126,6 +126,9 @@ impl<'de: 'a, 'a> Deserialize<'de> for Name<'a> {
 }
 
 #[cfg(test)]
+mod properties;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -104,6 +104,9 @@ impl Round {
 }
 
 #[cfg(test)]
+mod properties;
+
+#[cfg(test)]
 mod tests {
     use std::time::{Duration, Instant};
 

@@ -324,3 +324,6 @@ pub async fn begin_trial(
     command.arg(&keys.inbox).arg(&keys.group).arg(host_id).arg(0).arg(entry_id);
     command.arg("RETRYCOUNT").arg(TRIAL).arg("JUSTID").query_async(connection).await
 }
+
+#[cfg(test)]
+mod properties;

@@ -1,0 +1,272 @@
+//! What the property tests draw from: JSON texts of every kind, right and wrong, and a reader that says what is in
+//! them. The reader is written from the grammar and shares nothing with the parser that the host uses.
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::sample::select;
+
+/// So many random cases in each run. A failure prints the smallest case that fails; no file is kept.
+pub(crate) fn cases(count: u32) -> ProptestConfig {
+    ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(count) }
+}
+
+/// What a JSON text is, with the text of each value as it was written.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Node<'a> {
+    pub(crate) raw: &'a str,
+    pub(crate) kind: Kind<'a>,
+}
+
+/// The kinds of JSON values. A string is `None` when half of a surrogate pair makes it no text.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Kind<'a> {
+    Word,
+    Number,
+    Text(Option<String>),
+    Array(Vec<Node<'a>>),
+    Object(Vec<(Option<String>, Node<'a>)>),
+}
+
+impl Node<'_> {
+    /// How many objects and arrays lie inside each other.
+    pub(crate) fn depth(&self) -> u32 {
+        match &self.kind {
+            Kind::Array(items) => 1 + items.iter().map(Node::depth).max().unwrap_or(0),
+            Kind::Object(members) => 1 + members.iter().map(|(_, value)| value.depth()).max().unwrap_or(0),
+            _ => 0,
+        }
+    }
+}
+
+/// Reads a JSON text; `None` if it is none.
+pub(crate) fn read(text: &str) -> Option<Node<'_>> {
+    let mut reader = Reader { text, at: 0 };
+    let node = reader.value()?;
+    reader.blank();
+    (reader.at == text.len()).then_some(node)
+}
+
+struct Reader<'a> {
+    text: &'a str,
+    at: usize,
+}
+
+impl<'a> Reader<'a> {
+    fn rest(&self) -> &'a str {
+        &self.text[self.at..]
+    }
+
+    fn blank(&mut self) {
+        self.at = self.text.len() - self.rest().trim_start_matches([' ', '\t', '\n', '\r']).len();
+    }
+
+    /// Steps over `token` if it is next.
+    fn skip(&mut self, token: &str) -> bool {
+        let found = self.rest().starts_with(token);
+        self.at += if found { token.len() } else { 0 };
+        found
+    }
+
+    /// Steps over digits; whether there was one.
+    fn digits(&mut self) -> bool {
+        let rest = self.rest();
+        let count = rest.len() - rest.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+        self.at += count;
+        count > 0
+    }
+
+    fn value(&mut self) -> Option<Node<'a>> {
+        self.blank();
+        let begin = self.at;
+        let kind = match self.rest().chars().next()? {
+            '{' => self.object()?,
+            '[' => self.array()?,
+            '"' => Kind::Text(self.string()?),
+            '-' | '0'..='9' => self.number()?,
+            _ => ["null", "true", "false"].into_iter().any(|word| self.skip(word)).then_some(Kind::Word)?,
+        };
+        Some(Node { raw: &self.text[begin..self.at], kind })
+    }
+
+    fn number(&mut self) -> Option<Kind<'a>> {
+        self.skip("-");
+        let whole = self.skip("0") || self.digits();
+        let fraction = !self.skip(".") || self.digits();
+        let exponent = !(self.skip("e") || self.skip("E")) || {
+            let _ = self.skip("+") || self.skip("-");
+            self.digits()
+        };
+        (whole && fraction && exponent).then_some(Kind::Number)
+    }
+
+    /// A string's text, if it is one: the UTF-16 units that its escapes stand for may not be.
+    fn string(&mut self) -> Option<Option<String>> {
+        self.at += 1;
+        let mut units = Vec::new();
+        loop {
+            let c = self.rest().chars().next()?;
+            self.at += c.len_utf8();
+            match c {
+                '"' => return Some(String::from_utf16(&units).ok()),
+                '\\' => {
+                    let escape = self.rest().chars().next()?;
+                    self.at += escape.len_utf8();
+                    units.push(match escape {
+                        '"' | '\\' | '/' => escape as u16,
+                        'b' => 8,
+                        't' => 9,
+                        'n' => 10,
+                        'f' => 12,
+                        'r' => 13,
+                        'u' => {
+                            let digits = self.rest().get(..4)?;
+                            self.at += 4;
+                            let is_hex = digits.chars().all(|digit| digit.is_ascii_hexdigit());
+                            is_hex.then(|| u16::from_str_radix(digits, 16).ok())??
+                        }
+                        _ => return None,
+                    });
+                }
+                '\0'..='\x1f' => return None,
+                c => units.extend_from_slice(c.encode_utf16(&mut [0; 2])),
+            }
+        }
+    }
+
+    fn array(&mut self) -> Option<Kind<'a>> {
+        let mut items = Vec::new();
+        self.at += 1;
+        self.blank();
+        if self.skip("]") {
+            return Some(Kind::Array(items));
+        }
+        loop {
+            items.push(self.value()?);
+            self.blank();
+            if self.skip("]") {
+                return Some(Kind::Array(items));
+            }
+            self.skip(",").then_some(())?;
+        }
+    }
+
+    fn object(&mut self) -> Option<Kind<'a>> {
+        let mut members = Vec::new();
+        self.at += 1;
+        self.blank();
+        if self.skip("}") {
+            return Some(Kind::Object(members));
+        }
+        loop {
+            self.blank();
+            let name = self.rest().starts_with('"').then(|| self.string())??;
+            self.blank();
+            self.skip(":").then_some(())?;
+            members.push((name, self.value()?));
+            self.blank();
+            if self.skip("}") {
+                return Some(Kind::Object(members));
+            }
+            self.skip(",").then_some(())?;
+        }
+    }
+}
+
+/// The JSON of a string: as short as it can be, or all in escapes.
+pub(crate) fn json_string(text: &str, escaped: bool) -> String {
+    if !escaped {
+        return serde_json::to_string(text).unwrap();
+    }
+    let units: String = text.encode_utf16().map(|unit| format!("\\u{unit:04x}")).collect();
+    format!("\"{units}\"")
+}
+
+fn blank() -> impl Strategy<Value = &'static str> {
+    prop_oneof![4 => Just(""), 1 => select(vec![" ", "\n\t", "\r  "])]
+}
+
+/// Names that matter to the host come often, and often twice.
+fn name() -> impl Strategy<Value = String> {
+    let known = vec!["message_id", "consumer_id", "message_ic", "a", "b", "", "json"];
+    let text = prop_oneof![3 => select(known).prop_map(str::to_owned), 1 => any::<String>()];
+    (text, prop::bool::weighted(0.1)).prop_map(|(text, escaped)| json_string(&text, escaped))
+}
+
+fn scalar() -> impl Strategy<Value = String> {
+    prop_oneof![
+        select(vec!["null", "true", "false", "\"\"", "0", "-0", "1e400", r#""\ud800""#, r#""\ud83d\ude00""#])
+            .prop_map(str::to_owned),
+        "-?(0|[1-9][0-9]{0,25})(\\.[0-9]{1,20})?([eE][+-]?[0-9]{1,3})?",
+        (any::<String>(), any::<bool>()).prop_map(|(text, escaped)| json_string(&text, escaped)),
+        "[a-z{}\\[\\]:,]{1,12}".prop_map(|text| json_string(&text, false)),
+    ]
+}
+
+/// JSON texts of up to about eight levels.
+fn json() -> impl Strategy<Value = String> {
+    scalar().prop_recursive(8, 48, 5, |inner| {
+        prop_oneof![
+            (vec(inner.clone(), 0..5), blank()).prop_map(|(items, blank)| format!("[{blank}{}]", items.join(","))),
+            object_of(inner),
+        ]
+    })
+}
+
+fn object_of(value: impl Strategy<Value = String>) -> impl Strategy<Value = String> {
+    let member = (blank(), name(), blank(), value)
+        .prop_map(|(before, name, after, value)| format!("{before}{name}{after}:{value}"));
+    (vec(member, 0..7), blank()).prop_map(|(members, blank)| format!("{{{}{blank}}}", members.join(",")))
+}
+
+/// Texts of JSON objects, with everything that the grammar allows.
+pub(crate) fn json_object() -> impl Strategy<Value = String> {
+    (blank(), object_of(json()), blank()).prop_map(|(before, object, after)| format!("{before}{object}{after}"))
+}
+
+/// Texts that may be anything: JSON, JSON with a mistake, a soup of its tokens, anything at all.
+pub(crate) fn almost_json() -> impl Strategy<Value = String> {
+    let tokens =
+        vec!["{", "}", "[", "]", "\"", "\\", ":", ",", "\"message_id\"", "\"a\"", "1", "-", "e", ".", "nul", "\\u"];
+    prop_oneof![
+        3 => json_object(),
+        1 => json(),
+        3 => (json_object(), any::<prop::sample::Index>(), select(tokens.clone()), any::<bool>()).prop_map(mistaken),
+        2 => vec(select(tokens), 0..16).prop_map(|tokens| tokens.concat()),
+        1 => any::<String>(),
+    ]
+}
+
+/// The text with a token put in somewhere, in the place of a character or between two.
+fn mistaken((text, place, token, instead): (String, prop::sample::Index, &'static str, bool)) -> String {
+    let mut characters: Vec<String> = text.chars().map(String::from).collect();
+    let place = place.index(characters.len());
+    characters.splice(place..place + usize::from(instead), [token.to_owned()]);
+    characters.concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    proptest! {
+        #![proptest_config(cases(1_000))]
+
+        #[test]
+        fn what_serde_reads_is_read_the_same(text in almost_json()) {
+            let node = read(&text);
+            // serde_json's own tree takes neither numbers out of range nor halves of surrogate pairs.
+            if let Ok(value) = serde_json::from_str::<serde_json::Value>(&text) {
+                let node = node.expect("a valid text");
+                prop_assert_eq!(value.is_object(), matches!(node.kind, Kind::Object(_)));
+                prop_assert_eq!(value.as_str(), if let Kind::Text(text) = &node.kind { text.as_deref() } else { None });
+            } else if let Some(node) = node {
+                prop_assert!(node.raw.contains('e') || node.raw.contains('E') || node.raw.contains("\\u") || node.raw.len() > 300);
+            }
+        }
+
+        #[test]
+        fn json_that_is_made_is_json(text in json_object()) {
+            prop_assert!(matches!(read(&text), Some(Node { kind: Kind::Object(_), .. })), "{}", text);
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! From the start of the process until it receives: with a plugin that was never compiled before, and again.
+//! A plugin with as much code as an interpreter stands for those in Python and JavaScript.
+
+use std::io::{BufRead as _, BufReader};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use anyhow::{Context as _, Result, bail};
+use host::redis::embedded::Embedded;
+
+use crate::columns::{Column, Table};
+use crate::run::{Ended, HOST};
+use crate::{guests, progress_bar};
+
+/// What the host logs when it receives.
+const READY: &str = r#""message":"ready""#;
+
+const COLUMNS: [Column; 1] = [Column { key: "ready_ms", title: "ready after, ms", digits: 0 }];
+
+/// Measures each plugin `rounds` times, cold and warm.
+pub fn measure(rounds: u32, enrich: &Path) -> Result<Table> {
+    let large = guests::large()?;
+    let plugins = [("enrich", enrich), ("large", &large)];
+    let mut subjects = Vec::new();
+    for (name, path) in plugins {
+        let kib = path.metadata().with_context(|| format!("there is no {}", path.display()))?.len() >> 10;
+        subjects.extend([format!("{name}, {kib} KiB, cold"), format!("{name}, {kib} KiB, warm")]);
+    }
+    let mut table = Table::new(&COLUMNS, subjects);
+    let server = Embedded::start()?;
+    let bar = progress_bar(u64::from(rounds) * plugins.len() as u64 * 2)?;
+    for round in 1..=rounds {
+        for (index, (name, path)) in plugins.into_iter().enumerate() {
+            // The first start finds an empty cache, the second one what the first has left there.
+            let cache = tempfile::tempdir()?;
+            for (offset, state) in ["cold", "warm"].into_iter().enumerate() {
+                bar.set_message(format!("start, round {round}, {name}, {state}"));
+                let ready = ready_ms(&server, path, cache.path());
+                table.add(2 * index + offset, &[ready.with_context(|| format!("{name}, {state}, round {round}"))?]);
+                bar.inc(1);
+            }
+        }
+    }
+    bar.finish_and_clear();
+    Ok(table)
+}
+
+/// Milliseconds until a host with the default number of consumers receives.
+fn ready_ms(server: &Embedded, plugin: &Path, cache: &Path) -> Result<f64> {
+    let mut redis = redis::Client::open(server.url())?.get_connection()?;
+    let () = redis::cmd("FLUSHALL").query(&mut redis)?;
+    let mut command = Command::new(HOST);
+    command.arg("--plugin").arg(plugin);
+    command.args(["--redis", &server.url(), "--log-format", "json", "--log-level", "info"]);
+    command.env_clear().env("XDG_CACHE_HOME", cache);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let start = Instant::now();
+    let mut process = Ended(command.spawn().context("cannot start the host")?);
+    let log = process.0.stderr.take().context("the log is piped")?;
+    let mut said = String::new();
+    for line in BufReader::new(log).lines() {
+        let line = line?;
+        if line.contains(READY) {
+            return Ok(start.elapsed().as_secs_f64() * 1e3);
+        }
+        said = said + &line + "\n";
+    }
+    bail!("it ended while it was starting:\n{said}")
+}
