@@ -45,6 +45,7 @@ pub(super) fn execute(before: &Flags, args: CheckArgs) -> Result<(), Failure> {
     let config = load_for_plugin(before, args.flags, "check")?;
     log::start(&config)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    // Without the cache: what a compilation costs is one of the things to tell.
     let inspected = runtime.block_on(async { Engine::new(&config.plugin_limits, 1)?.inspect(&args.plugin).await });
     runtime.shutdown_background();
 

@@ -95,7 +95,7 @@ impl FromArgMatches for PluginFlags {
 /// Whether a setting changes what a plugin may do, is given or has written, or how that is shown.
 fn matters_to_plugins(setting: &Setting) -> bool {
     matches!(setting.section, "limits" | "message")
-        || matches!(setting.flag(), "output-format" | "log-format" | "log-level")
+        || matches!(setting.flag(), "no-cache" | "output-format" | "log-format" | "log-level")
 }
 
 fn given<'a>(matches: &ArgMatches, settings: impl Iterator<Item = &'a Setting>) -> Given {

@@ -184,7 +184,7 @@ struct Tried {
 
 impl Bench {
     async fn start(plugin: &Path, config: Config) -> Result<Bench, Failure> {
-        let plugin = Engine::new(&config.plugin_limits, 1)?.load(plugin).await?;
+        let plugin = Engine::configured(&config, 1)?.load(plugin).await?;
         let instance = plugin
             .instantiate(CONSUMER_ID.into())
             .await
