@@ -200,7 +200,7 @@ impl Running {
         let beating = registry.clone();
         tasks.spawn(async move { beating.run().await });
         let fetching = tasks.spawn(async move { fetcher.run().await });
-        let forwarder = Forwarder::new(link("retries"), keys.clone());
+        let forwarder = Forwarder::new(link("retries"), keys.clone(), config.delivery.clone(), pace.clone());
         tasks.spawn(async move { forwarder.run().await });
         let (every, format) = (config.report_interval, config.log_format);
         let farewell = link("farewell");
