@@ -15,6 +15,9 @@ use crate::support::host::Ended;
 use crate::support::redis::free_port;
 use crate::support::{enrich, puppet, repository};
 
+/// Compiled plugins are shared with the other tests, and kept apart from the user's.
+const CACHE: &str = concat!(env!("CARGO_TARGET_TMPDIR"), "/cache");
+
 /// One call of the binary. Output goes to files, so that a full pipe holds nothing up.
 struct Call {
     arguments: Vec<String>,
@@ -35,7 +38,7 @@ impl Call {
         let mut child = Command::new(env!("CARGO_BIN_EXE_host"))
             .args(&self.arguments)
             .env_clear()
-            .env("HOME", std::env::var_os("HOME").unwrap_or_default())
+            .env("XDG_CACHE_HOME", CACHE)
             .env("HOST_REDIS", format!("redis://127.0.0.1:{}", free_port()))
             .current_dir(repository())
             .stdin(Stdio::piped())
@@ -364,7 +367,12 @@ fn a_reader_that_leaves_early_is_no_failure() {
     for arguments in [vec!["check", plugin.to_str().unwrap()], vec!["test", plugin.to_str().unwrap(), &path]] {
         let (reader, writer) = std::io::pipe().expect("a pipe");
         drop(reader);
-        let output = Command::new(env!("CARGO_BIN_EXE_host")).args(&arguments).stdout(writer).output().expect("start");
+        let output = Command::new(env!("CARGO_BIN_EXE_host"))
+            .args(&arguments)
+            .env("XDG_CACHE_HOME", CACHE)
+            .stdout(writer)
+            .output()
+            .expect("start");
         assert_eq!(output.status.code(), Some(0), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
     }
 }
