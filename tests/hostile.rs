@@ -155,7 +155,7 @@ fn results_that_are_no_objects() {
 #[test]
 fn leaked_handles() {
     let limits = [("--max-plugin-time", "20s")];
-    expect_dead_letters(&limits, json!({"do": "leak-handles"}), "plugin-trapped", "handle");
+    expect_dead_letters(&limits, json!({"do": "leak-handles"}), "plugin-trapped", "no free keys");
 }
 
 #[test]
@@ -187,7 +187,7 @@ fn a_log_flood_is_dropped_and_counted() {
         scene.redis.result_of(&id);
         scene.others += 1;
         let counts = parsed(complete(&scene.host.log()));
-        let dropped: u64 = counts.iter().filter_map(|line| line["fields"]["dropped"].as_u64()).sum();
+        let dropped: u64 = counts.iter().filter_map(|line| line["dropped"].as_u64()).sum();
         if dropped >= (ATTACKS * (lines - 100)) as u64 { Ok(dropped) } else { Err(format!("{dropped} counted")) }
     });
     let logged = scene.host.log().matches("of a flood").count();
@@ -205,7 +205,7 @@ fn a_log_of_rubbish_stays_on_its_lines() {
     let mut scene = Scene::set(&[("--log-format", "json"), ("--log-level", "info,plugin=debug")]);
     let ids = scene.attack("rubbish", &json!({"do": "log-rubbish", "bytes": 300_000}));
     ids.iter().for_each(|id| drop(scene.redis.result_of(id)));
-    scene.host.wait_for_log("stderr");
+    scene.host.wait_for_log("stdout");
     for line in complete(&scene.host.log()).lines() {
         let value: Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
         assert!(value["level"].is_string(), "{line}");

@@ -134,7 +134,7 @@ fn log_lines_carry_consumer_message_generation_and_level() {
     let log = host.stop().stderr;
     let lines = |text: &str, context: &str| -> Vec<Value> {
         let lines = log.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
-        lines.filter(|line| line["fields"]["message"] == text && line["fields"]["context"] == context).collect()
+        lines.filter(|line| line["message"] == text && line["context"] == context).collect()
     };
     for (text, context, id, level) in [
         ("by wasi:logging", "puppet", "logged", "WARN"),
@@ -143,9 +143,8 @@ fn log_lines_carry_consumer_message_generation_and_level() {
     ] {
         let found = lines(text, context);
         let [line] = &found[..] else { panic!("{context}: {log}") };
-        let fields = &line["fields"];
         assert_eq!(
-            (&line["level"], &fields["consumer"], &fields["message_id"], &fields["generation"]),
+            (&line["level"], &line["consumer"], &line["message_id"], &line["generation"]),
             (&json!(level), &json!(consumer), &json!(id), &json!(1)),
         );
     }

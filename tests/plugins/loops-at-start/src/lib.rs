@@ -16,12 +16,9 @@ impl Guest for Unused {
     }
 }
 
-/// Called when an instance is made, as constructors of global objects are.
-#[used]
-#[unsafe(link_section = ".init_array")]
-static AT_START: extern "C" fn() = at_start;
-
-extern "C" fn at_start() {
+/// Called when an instance is made.
+#[unsafe(no_mangle)]
+pub extern "C" fn _initialize() {
     let mut steps = 0_u64;
     while black_box(true) {
         steps = black_box(steps.wrapping_add(1));

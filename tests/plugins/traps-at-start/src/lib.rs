@@ -14,11 +14,8 @@ impl Guest for Unused {
     }
 }
 
-/// Called when an instance is made, as constructors of global objects are.
-#[used]
-#[unsafe(link_section = ".init_array")]
-static AT_START: extern "C" fn() = at_start;
-
-extern "C" fn at_start() {
+/// Called when an instance is made.
+#[unsafe(no_mangle)]
+pub extern "C" fn _initialize() {
     panic!("not today");
 }
