@@ -46,6 +46,8 @@ impl FilterArgs {
             Since::At(at) => at,
             Since::Ago(ago) => now.checked_sub(ago).unwrap_or(SystemTime::UNIX_EPOCH),
         });
+        // Redis numbers entries from 1970 on.
+        let since = since.map(|since| since.max(SystemTime::UNIX_EPOCH));
         Filter { ids: self.ids, reasons: self.reasons, since }
     }
 }
