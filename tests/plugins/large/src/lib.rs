@@ -33,7 +33,11 @@ fn step<const NUMBER: u64>(seed: u64) -> u64 {
     let mut b = NUMBER;
     repeat!({
         a = (a ^ NUMBER).rotate_left((b & 31) as u32);
-        if a > b { b = b.wrapping_add(a * 3) } else { b = b.wrapping_mul(NUMBER | 1) };
+        if a > b {
+            b = b.wrapping_add(a * 3)
+        } else {
+            b = b.wrapping_mul(NUMBER | 1)
+        };
     });
     a ^ b
 }
