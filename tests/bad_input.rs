@@ -5,7 +5,7 @@ use std::iter;
 use serde_json::json;
 
 use crate::support::records::{DEAD, OUTPUT};
-use crate::support::{BOUND, Entry, Host, Publisher, Redis, message, wait_for};
+use crate::support::{BOUND, Entry, Host, Publisher, Redis, message, wait_for, wait_until};
 
 /// A bad payload, the reason that it must get, and the id that the dead letter must know.
 struct Bad {
@@ -160,6 +160,27 @@ fn an_oversized_message_becomes_a_dead_letter_with_its_beginning_and_its_length(
     Publisher::new(&redis).publish(message("after", json!({})));
     redis.result_of("after");
     assert_eq!(redis.length(DEAD), 2);
+}
+
+#[test]
+fn a_bad_message_is_kept_once_also_when_a_standby_takes_over() {
+    let redis = Redis::start();
+    let active = Host::ready(&redis, 2);
+    let lease = redis.wait_for_a_lease();
+    let _standby = Host::ready(&redis, 2);
+    // Published three times, it is three bad messages.
+    let all = (0..20).map(|n| format!("bad {n}")).chain(iter::repeat_n("again".to_owned(), 3));
+    let mut publisher = Publisher::new(&redis);
+    publisher.publish_all(all);
+    let letters = || redis.length(DEAD);
+    wait_until("a dead letter each", || letters() == 23);
+    active.kill();
+    wait_until("another active intake", || redis.lease().is_some_and(|now| now != lease));
+    // It has replayed what it had kept by the time that it takes in something new.
+    publisher.publish("new");
+    publisher.publish(message("after", json!({})));
+    redis.result_of("after");
+    assert_eq!(letters(), 24);
 }
 
 #[test]

@@ -5,11 +5,13 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod access;
+mod author_tools;
 mod bad_input;
 mod burst;
 mod connection_loss;
 mod dead_letters;
 mod duplicates;
+mod hostile;
 mod ids;
 mod large_results;
 mod load;
@@ -21,6 +23,7 @@ mod readme;
 mod registry;
 mod report;
 mod retries;
+mod sandbox;
 mod scaling;
 mod start_up;
 mod stop;

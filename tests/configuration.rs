@@ -82,7 +82,7 @@ fn value(setting: &Setting) -> String {
 
 fn toml_value(setting: &Setting) -> String {
     match setting.kind {
-        Kind::Number => value(setting),
+        Kind::Number | Kind::Switch => value(setting),
         _ => format!("{:?}", value(setting)),
     }
 }
@@ -331,7 +331,10 @@ fn the_help_describes_every_setting() {
     let short = call.run(&["-h"]).output();
     let config = call.run(&["config"]).output();
     for setting in SETTINGS {
-        let flag = format!("--{} <", setting.flag());
+        let flag = match setting.kind {
+            Kind::Switch => format!("--{}[=<", setting.flag()),
+            _ => format!("--{} <", setting.flag()),
+        };
         assert!(long.contains(&flag), "{flag}");
         assert_eq!(short.contains(&flag), setting.is_common(), "{flag}");
         assert!(long.contains(&setting.variables().join(", ")), "{flag}");

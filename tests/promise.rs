@@ -65,6 +65,27 @@ fn nothing_is_lost_when_the_active_one_of_two_hosts_dies_at_20_000_messages_a_se
 }
 
 #[test]
+fn nothing_is_lost_when_the_active_one_of_two_hosts_dies_and_is_started_again_at_once() {
+    let redis = Redis::start();
+    let mut active = Host::ready(&redis, 2);
+    let mut lease = redis.wait_for_a_lease();
+    let mut standby = Host::ready(&redis, 2);
+    let traffic = Traffic::start(&redis, 2_000, json!({}));
+    for _ in 0..3 {
+        traffic.wait_for_more(1_000);
+        active.kill();
+        // What the newcomer hears begins after the death; only the old standby can close the gap.
+        let newcomer = Host::on(&redis).consumers(2).start();
+        wait_until("another active intake", || redis.lease().is_some_and(|now| now != lease));
+        lease = redis.wait_for_a_lease();
+        redis.wait_for_subscribers(2);
+        (active, standby) = (standby, newcomer);
+    }
+    expect_each_once(&redis, traffic.finish());
+    drop((active, standby));
+}
+
+#[test]
 fn deliveries_of_a_dead_host_are_taken_over() {
     let redis = Redis::start();
     let doomed = Host::ready(&redis, 2);

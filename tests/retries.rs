@@ -178,7 +178,7 @@ fn a_copy_published_while_a_retry_waits_is_a_duplicate_even_after_the_dedup_wind
 fn retries_outlive_every_host() {
     let redis = Redis::start();
     let hosts = [Host::ready(&redis, 2), Host::ready(&redis, 2)];
-    let ids: Vec<String> = (0..300).map(|n| format!("r-{n}")).collect();
+    let ids: Vec<String> = (0..2_000).map(|n| format!("r-{n}")).collect();
     let order = json!({"do": "succeed-at", "attempt": 2, "delay_ms": 3_600_000});
     Publisher::new(&redis).publish_all(ids.iter().map(|id| message(id, order.clone())));
     wait_until_waiting(&redis, ids.len());
@@ -228,6 +228,19 @@ fn retries_wait_while_redis_is_away_and_traffic_flows_on() {
     let traffic = Traffic::start(&redis, 500, json!({}));
     traffic.wait_for_more(200);
     expect_each_once(&redis, ids.into_iter().chain(traffic.finish()));
+}
+
+#[test]
+fn of_messages_with_one_id_in_a_delivery_the_one_that_has_the_claim_counts() {
+    let redis = Redis::start();
+    let _host = Host::ready(&redis, 1);
+    redis.run::<()>(cmd("SET").arg("{messages:processed}:claim:x").arg("7-0"));
+    let body = |from: &str| message("x", json!({"from": from}));
+    let (other, own) = (body("other"), body("own"));
+    let fields = ["", "2 6-0 0", "x", &other, "", "2 7-0 0", "x", &own, "", "2 7-0 0", "x", &own, "x", &other];
+    redis.run::<String>(cmd("XADD").arg(INBOX).arg("*").arg(&fields));
+    expect_each_once(&redis, ["x".into()]);
+    assert_eq!(redis.result_of("x").text("from"), "own");
 }
 
 /// Ids of messages in an entry of the inbox.

@@ -66,6 +66,8 @@ settings! {
         /// A message with the same id within this time is dropped as a duplicate. Redis keeps 133 to 180
         /// bytes for each id: at 10,000 messages a second, 5m cost about 500 MB.
         pub dedup_window: Duration = flag("dedup-window").default("5m").between("1s", "7d").common();
+        /// Compile the plugin at every start, instead of keeping compiled plugins in the user's cache folder.
+        pub no_cache: bool = flag("no-cache").default("false");
         /// Form of log lines (standard error) and report lines (standard output).
         pub log_format: LogFormat = flag("log-format").default("text").common();
         /// Least severe level that is logged: error, warn, info, debug, trace or off.
@@ -197,8 +199,32 @@ settings! {
         pub time_max: Duration = flag("max-plugin-time").default("1s").between("1ms", "1h");
         /// Memory of an instance. A host may need it once for every consumer, and twice while it swaps plugins.
         pub memory_bytes_max: usize = flag("max-plugin-memory").default("256MiB").between("64KiB", "4GiB");
-        /// Length of one result.
+        /// Length of one result. All results of a message together may be four times as long.
         pub result_bytes_max: usize = flag("max-result-bytes").default("4MiB").between("64", "256MiB");
+        /// Results of one message.
+        pub results_max: u32 = flag("max-results").default("1000").between("1", "100000");
+        /// Stack of an instance; a deeper recursion is a trap.
+        pub stack_bytes_max: usize = flag("max-plugin-stack").default("512KiB").between("64KiB", "16MiB");
+        /// Tables of an instance.
+        pub tables_max: u32 = flag("max-plugin-tables").default("128").between("1", "10000");
+        /// Elements of all tables of an instance together, 8 bytes each.
+        pub table_elements_max: u32 = flag("max-plugin-table-elements").default("500000").between("100", "100000000");
+        /// Core instances in an instance. One from a linked Python interpreter has some tens.
+        pub instances_max: u32 = flag("max-plugin-core-instances").default("128").between("1", "10000");
+        /// Handles (streams, pollables and the like) that an instance may hold at a time.
+        pub handles_max: u32 = flag("max-plugin-handles").default("1000").between("10", "1000000");
+        /// Log lines of one message; further ones are dropped and counted.
+        pub log_lines_max: u32 = flag("max-log-lines").default("100").between("0", "1000000");
+        /// Log lines a second of all instances together; further ones are dropped and counted.
+        pub log_rate_max: u32 = flag("max-log-rate").default("1000").between("1", "1000000");
+        /// Length of a log line; longer ones are cut.
+        pub log_line_bytes_max: usize = flag("max-log-line-bytes").default("8KiB").between("64", "1MiB");
+        /// Messages that an instance processes before a fresh one takes its place; 0 keeps it.
+        pub instance_messages_max: u64 = flag("max-instance-messages").default("0").between("0", "1000000000000");
+        /// A fresh instance for every message, so that nothing survives from one to the next.
+        ///
+        /// Costs about 40 µs a message for a plugin in Rust, and a millisecond and more for one in Python.
+        pub instance_per_message: bool = flag("instance-per-message").default("false");
     }
 
     /// What a message may be.

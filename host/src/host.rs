@@ -7,7 +7,7 @@ use std::thread::available_parallelism;
 use std::time::{Duration, Instant};
 
 use tokio::runtime::{Builder, Runtime};
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 use tracing::{info, warn};
 
 use crate::config::Config;
@@ -21,7 +21,7 @@ use crate::monitor::report::Reporter;
 use crate::plugin::{Engine, Failure, LoadError, Plugin};
 use crate::redis::checks::{self, CheckError};
 use crate::redis::connection::{Connector, ConnectorError, Link};
-use crate::redis::deliveries::ensure_group;
+use crate::redis::deliveries::{ensure_group, hand_back};
 use crate::redis::keys::Keys;
 use crate::registry::{Identity, Registry};
 
@@ -96,7 +96,7 @@ async fn start(config: Config) -> Result<Running, RunError> {
     let connector = Connector::new(&config.redis)?;
     let keys: Keys = Arc::new(config.keys.clone());
     let checked = checks::check(&connector, &keys).await?;
-    let engine = Engine::new(&config.plugin_limits, config.consumers)?;
+    let engine = Engine::configured(&config, config.consumers)?;
     let plugin = engine.load(&path).await?;
     info!(redis = connector.address(), server = checked.server, plugin = %path.display(), digest = plugin.digest(), "starting");
     advise(&config, &checked);
@@ -128,8 +128,12 @@ struct Running {
     registry: Arc<Registry>,
     queue: Queue,
     intake: Intake,
+    /// Says what is left to say at a stop, apart from whatever the other connections wait for.
+    farewell: Link,
+    keys: Keys,
     /// Heartbeat, fetching, retries and reports: everything on the caller's thread.
     tasks: JoinSet<()>,
+    fetching: AbortHandle,
     consumers: JoinSet<()>,
     workers: Runtime,
 }
@@ -195,14 +199,35 @@ impl Running {
         let mut tasks = JoinSet::new();
         let beating = registry.clone();
         tasks.spawn(async move { beating.run().await });
-        tasks.spawn(async move { fetcher.run().await });
-        let forwarder = Forwarder::new(link("retries"), keys.clone());
+        let fetching = tasks.spawn(async move { fetcher.run().await });
+        let forwarder = Forwarder::new(link("retries"), keys.clone(), config.delivery.clone(), pace.clone());
         tasks.spawn(async move { forwarder.run().await });
         let (every, format) = (config.report_interval, config.log_format);
-        let reporter =
-            Reporter { connector, keys, identity: identity.clone(), counters: counters.clone(), every, format };
+        let farewell = link("farewell");
+        let reporter = Reporter {
+            connector,
+            keys: keys.clone(),
+            identity: identity.clone(),
+            counters: counters.clone(),
+            every,
+            format,
+        };
         tasks.spawn(async move { reporter.run().await });
-        Ok(Running { started, config, identity, counters, registry, queue, intake, tasks, consumers, workers })
+        Ok(Running {
+            started,
+            config,
+            identity,
+            counters,
+            registry,
+            queue,
+            intake,
+            farewell,
+            keys,
+            tasks,
+            fetching,
+            consumers,
+            workers,
+        })
     }
 
     /// Returns when messages are received.
@@ -212,9 +237,30 @@ impl Running {
         info!(%host, consumers, after_ms = self.started.elapsed().as_millis(), "ready");
     }
 
+    /// What no consumer has begun need not wait for what is in work here: other hosts take it over now.
+    async fn hand_back_unbegun(&self) {
+        let unbegun = self.queue.close();
+        if unbegun.is_empty() {
+            return;
+        }
+        let host_id = self.identity.host_id();
+        let (keys, host_id, entries) = (&self.keys, &*host_id, &unbegun);
+        let handed_back = self.farewell.repeat("hand deliveries back", move |mut connection| async move {
+            hand_back(&mut connection, keys, host_id, entries).await
+        });
+        match tokio::time::timeout(FAREWELL_TIMEOUT, handed_back).await {
+            Ok(()) => info!(deliveries = unbegun.len(), "handed back deliveries that no consumer had begun"),
+            Err(_) => warn!(
+                deliveries = unbegun.len(),
+                "could not hand deliveries back; others find them once this host is dead"
+            ),
+        }
+    }
+
     /// Stops fetching, finishes what is in work, hands the intake over, takes the ids off the list.
     async fn stop(mut self) -> Summary {
-        self.queue.close();
+        self.fetching.abort();
+        self.hand_back_unbegun().await;
         let drained = tokio::time::timeout(self.config.drain_timeout, async {
             while self.consumers.join_next().await.is_some() {}
         });

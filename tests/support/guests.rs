@@ -22,6 +22,26 @@ pub fn unknown_import() -> PathBuf {
     test_guests().join("unknown_import.wasm")
 }
 
+/// A plugin that makes an HTTP request when the message asks for it.
+pub fn http() -> PathBuf {
+    test_guests().join("http.wasm")
+}
+
+/// A plugin whose instances never finish their start.
+pub fn loops_at_start() -> PathBuf {
+    test_guests().join("loops_at_start.wasm")
+}
+
+/// A plugin whose instances trap at their start.
+pub fn traps_at_start() -> PathBuf {
+    test_guests().join("traps_at_start.wasm")
+}
+
+/// A plugin whose instances take 64 MiB of memory at their start.
+pub fn grows_at_start() -> PathBuf {
+    test_guests().join("grows_at_start.wasm")
+}
+
 /// The example that adds `random_property`.
 pub fn enrich() -> PathBuf {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();

@@ -105,6 +105,8 @@ impl Launch {
                 command.env_remove(&name);
             }
         }
+        // Compiled plugins are shared by the tests, and kept apart from the user's.
+        command.env("XDG_CACHE_HOME", concat!(env!("CARGO_TARGET_TMPDIR"), "/cache"));
         command.current_dir(repository()).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         Launch { command, options: Vec::new() }
     }
@@ -113,6 +115,12 @@ impl Launch {
     pub fn arg(mut self, name: &str, value: impl AsRef<OsStr>) -> Launch {
         self.options.retain(|(given, _)| given != name);
         self.options.push((name.to_owned(), value.as_ref().to_owned()));
+        self
+    }
+
+    /// A flag without a value.
+    pub fn switch(mut self, name: &str) -> Launch {
+        self.command.arg(name);
         self
     }
 
@@ -179,6 +187,15 @@ impl Host {
             child.try_wait().expect("look at the host").ok_or_else(|| format!("it runs; its log:\n{}", stderr.text()))
         });
         Ended { code: status.code(), stdout: self.stdout.rest(), stderr: self.stderr.rest() }
+    }
+
+    /// Memory of its process that is in RAM now, in bytes.
+    pub fn resident_bytes(&self) -> u64 {
+        let path = format!("/proc/{}/status", self.child.id());
+        let status = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("read {path}: {error}"));
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a line VmRSS");
+        let kib = line.trim().strip_suffix(" kB").expect("a number of kB");
+        kib.parse::<u64>().expect("a number") * 1024
     }
 
     /// Its log so far.

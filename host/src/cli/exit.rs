@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use crate::config::ConfigError;
 use crate::host::RunError;
+use crate::plugin::LoadError;
 use crate::redis::embedded::EmbeddedError;
 
 /// Why the process ends, as its exit code tells.
@@ -61,6 +62,12 @@ impl From<EmbeddedError> for Failure {
 impl From<ConfigError> for Failure {
     fn from(error: ConfigError) -> Self {
         Failure { exit: Exit::Usage, error: error.into() }
+    }
+}
+
+impl From<LoadError> for Failure {
+    fn from(error: LoadError) -> Self {
+        Failure { exit: Exit::Plugin, error: error.into() }
     }
 }
 

@@ -30,19 +30,7 @@ impl Flags {
 
 impl Args for Flags {
     fn augment_args(command: Command) -> Command {
-        let file = Arg::new("config")
-            .long("config")
-            .value_name("FILE")
-            .value_parser(clap::value_parser!(PathBuf))
-            .value_hint(ValueHint::FilePath)
-            .help_heading(SETTINGS[0].heading)
-            .help("Configuration file (TOML), as printed by `host config`")
-            .long_help(
-                "Configuration file (TOML), as printed by `host config`\n\n\
-                 Flags and environment variables are stronger than the file. \
-                 Unknown keys and wrong values are refused.\n\n[env: HOST_CONFIG]",
-            );
-        command.arg(file).args(SETTINGS.iter().map(arg))
+        command.arg(file_arg()).args(SETTINGS.iter().map(arg))
     }
 
     fn augment_args_for_update(command: Command) -> Command {
@@ -52,15 +40,83 @@ impl Args for Flags {
 
 impl FromArgMatches for Flags {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
-        let value = |setting: &Setting| Some((setting.flag(), matches.get_one::<String>(setting.flag())?.clone()));
-        let flags: BTreeMap<_, _> = SETTINGS.iter().filter_map(value).collect();
-        Ok(Flags { given: Given { file: matches.get_one::<PathBuf>("config").cloned(), flags } })
+        Ok(Flags { given: given(matches, SETTINGS.iter()) })
     }
 
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
         *self = Self::from_arg_matches(matches)?;
         Ok(())
     }
+}
+
+/// `--config` and the flags of the settings that matter to a plugin, for commands that only try one.
+#[derive(Clone, Debug, Default)]
+pub struct PluginFlags {
+    given: Given,
+}
+
+impl PluginFlags {
+    /// These and the ones before the command, or the name of one of those that such a command would ignore.
+    pub fn under(self, before: &Flags) -> Result<Given, &'static str> {
+        let mut given = before.given.clone();
+        let useless = SETTINGS.iter().filter(|setting| !matters_to_plugins(setting)).map(Setting::flag);
+        if let Some(flag) = useless.into_iter().find(|flag| given.flags.contains_key(flag)) {
+            return Err(flag);
+        }
+        given.flags.extend(self.given.flags);
+        given.file = self.given.file.or(given.file);
+        Ok(given)
+    }
+}
+
+impl Args for PluginFlags {
+    fn augment_args(command: Command) -> Command {
+        let settings = SETTINGS.iter().filter(|setting| matters_to_plugins(setting));
+        command.arg(file_arg()).args(settings.map(arg))
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Self::augment_args(command)
+    }
+}
+
+impl FromArgMatches for PluginFlags {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let settings = SETTINGS.iter().filter(|setting| matters_to_plugins(setting));
+        Ok(PluginFlags { given: given(matches, settings) })
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
+/// Whether a setting changes what a plugin may do, is given or has written, or how that is shown.
+fn matters_to_plugins(setting: &Setting) -> bool {
+    matches!(setting.section, "limits" | "message")
+        || matches!(setting.flag(), "no-cache" | "output-format" | "log-format" | "log-level")
+}
+
+fn given<'a>(matches: &ArgMatches, settings: impl Iterator<Item = &'a Setting>) -> Given {
+    let value = |setting: &Setting| Some((setting.flag(), matches.get_one::<String>(setting.flag())?.clone()));
+    let flags: BTreeMap<_, _> = settings.filter_map(value).collect();
+    Given { file: matches.get_one::<PathBuf>("config").cloned(), flags }
+}
+
+fn file_arg() -> Arg {
+    Arg::new("config")
+        .long("config")
+        .value_name("FILE")
+        .value_parser(clap::value_parser!(PathBuf))
+        .value_hint(ValueHint::FilePath)
+        .help_heading(SETTINGS[0].heading)
+        .help("Configuration file (TOML), as printed by `host config`")
+        .long_help(
+            "Configuration file (TOML), as printed by `host config`\n\n\
+             Flags and environment variables are stronger than the file. \
+             Unknown keys and wrong values are refused.\n\n[env: HOST_CONFIG]",
+        )
 }
 
 fn arg(setting: &Setting) -> Arg {
@@ -79,6 +135,13 @@ fn arg(setting: &Setting) -> Arg {
         Kind::Duration => arg.value_name("DURATION"),
         Kind::Size => arg.value_name("SIZE"),
         Kind::File => arg.value_name("FILE").value_hint(ValueHint::FilePath),
+        // The value needs its `=`, so that what follows the bare flag is never taken for it.
+        Kind::Switch => arg
+            .value_name("true|false")
+            .num_args(0..=1)
+            .require_equals(true)
+            .default_missing_value("true")
+            .value_parser(PossibleValuesParser::new(["true", "false"])),
         Kind::Choice(words) => arg.value_name("WORD").value_parser(PossibleValuesParser::new(words)),
     }
 }

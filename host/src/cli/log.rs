@@ -1,6 +1,6 @@
 //! Log lines on standard error, as text or JSON.
 
-use std::io::{self, IsTerminal as _};
+use std::io::{self, IsTerminal};
 
 use anyhow::Context as _;
 use tracing_subscriber::EnvFilter;
@@ -10,12 +10,10 @@ use crate::config::{Config, LogFormat};
 /// Starts logging for the rest of the process.
 pub(super) fn start(config: &Config) -> anyhow::Result<()> {
     let filter = EnvFilter::try_new(&config.log_level).context("cannot use the log level")?;
-    // https://no-color.org: set and not empty
-    let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     let subscriber = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(io::stderr)
-        .with_ansi(io::stderr().is_terminal() && !no_color)
+        .with_ansi(colours(&io::stderr()))
         // The report of a failed write would go to the same closed standard error, and panic.
         .log_internal_errors(false);
     let started = match config.log_format {
@@ -23,4 +21,11 @@ pub(super) fn start(config: &Config) -> anyhow::Result<()> {
         LogFormat::Json => subscriber.json().flatten_event(true).try_init(),
     };
     started.map_err(|error| anyhow::anyhow!("cannot start logging: {error}"))
+}
+
+/// Whether what is written there should have colours.
+pub(super) fn colours(stream: &impl IsTerminal) -> bool {
+    // https://no-color.org: set and not empty
+    let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    stream.is_terminal() && !no_color
 }

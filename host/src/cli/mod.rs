@@ -1,6 +1,7 @@
 //! The command line: one file for each command. It turns arguments into a configuration and an exit code,
 //! and knows nothing of messages.
 
+mod check;
 mod completions;
 mod config;
 mod dead;
@@ -11,6 +12,7 @@ mod log;
 mod man;
 mod publish;
 mod run;
+mod test;
 
 use std::io::{self, Write as _};
 
@@ -18,9 +20,9 @@ use clap::error::ErrorKind;
 use clap::{CommandFactory as _, Parser, Subcommand};
 
 pub use exit::{Exit, Failure};
-pub use flags::Flags;
+pub use flags::{Flags, PluginFlags};
 
-use crate::config::{Given, Loaded, masked};
+use crate::config::{Config, Given, Loaded, masked};
 
 const ABOUT: &str = "Turn a Redis Pub/Sub channel into a consumer group that runs a WebAssembly plugin";
 
@@ -86,6 +88,10 @@ enum Command {
     Dead(dead::DeadArgs),
     /// See it work: a private Redis, a host and a publisher
     Demo(demo::DemoArgs),
+    /// Tell what a plugin is, and whether a host can use it
+    Check(check::CheckArgs),
+    /// Try a plugin on cases from a file, without Redis
+    Test(test::TestArgs),
     /// Publish messages: generated ones, or the lines of a file
     Publish(publish::PublishArgs),
     /// Print the completion script of a shell
@@ -114,6 +120,8 @@ pub fn execute(cli: Cli) -> Result<(), Failure> {
         Some(Command::Config(args)) => config::execute(cli.flags, args),
         Some(Command::Dead(args)) => dead::execute(cli.flags, args),
         Some(Command::Demo(args)) => demo::execute(&cli.flags, args),
+        Some(Command::Check(args)) => check::execute(&cli.flags, args),
+        Some(Command::Test(args)) => test::execute(&cli.flags, args),
         Some(Command::Publish(args)) => publish::execute(cli.flags, &args),
         Some(Command::Completions(args)) => completions::execute(&args, &cli.flags),
         Some(Command::Man) => man::execute(&cli.flags),
@@ -125,13 +133,20 @@ fn load(given: &Given) -> Result<Loaded, Failure> {
     Ok(crate::config::load(given, |name| std::env::var_os(name))?)
 }
 
+/// The configuration of a command that only tries a plugin.
+fn load_for_plugin(before: &Flags, flags: PluginFlags, command: &str) -> Result<Config, Failure> {
+    let given = flags.under(before).map_err(|flag| useless(flag, command))?;
+    Ok(load(&given)?.config)
+}
+
 /// Refuses settings in front of a command that would ignore them.
 fn refuse(flags: &Flags, command: &str) -> Result<(), Failure> {
-    let Some(flag) = flags.first() else {
-        return Ok(());
-    };
+    flags.first().map_or(Ok(()), |flag| Err(useless(flag, command)))
+}
+
+fn useless(flag: &str, command: &str) -> Failure {
     let error = anyhow::anyhow!("`host {command}` has no use for --{flag}; leave it out");
-    Err(Failure { exit: Exit::Usage, error })
+    Failure { exit: Exit::Usage, error }
 }
 
 /// Writes the whole output of a command at once, so that a reader that leaves early is noticed here.

@@ -71,6 +71,8 @@ impl Reader<'_> {
             (Kind::Number | Kind::Size, DeValue::Integer(number)) if number.radix() == 10 => {
                 self.entries.push((index, number.as_str().to_owned(), self.place(at)));
             }
+            (Kind::Switch, DeValue::Boolean(on)) => self.entries.push((index, on.to_string(), self.place(at))),
+            (Kind::Switch, _) => self.wrong_type(setting, value, "true or false without quotes"),
             (Kind::Number, _) => self.wrong_type(setting, value, "a whole number without quotes such as 10"),
             (_, DeValue::String(text)) => self.entries.push((index, text.to_string(), self.place(at))),
             (Kind::Size, _) => self.wrong_type(setting, value, "a number of bytes or text such as \"64KiB\""),

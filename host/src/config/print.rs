@@ -38,7 +38,7 @@ impl Loaded {
             push_line(text, "# URL, or write the password here and let nobody else read this file.");
         }
         match setting.kind {
-            Kind::Number => push_line(text, &format!("{} = {value}", setting.key)),
+            Kind::Number | Kind::Switch => push_line(text, &format!("{} = {value}", setting.key)),
             _ => push_line(text, &format!("{} = {}", setting.key, quoted(&value))),
         }
     }

@@ -19,6 +19,7 @@ fn valid(setting: &'static Setting) -> BoxedStrategy<String> {
     let bounds = setting.bounds().unwrap_or(("1", "1000"));
     match setting.kind {
         Kind::Choice(words) => select(words.to_vec()).prop_map(str::to_owned).boxed(),
+        Kind::Switch => select(vec!["true".to_owned(), "false".to_owned()]).boxed(),
         Kind::Number => {
             let bound = |text: &str| u64::parse(text).unwrap();
             (bound(bounds.0)..=bound(bounds.1)).prop_map(|number| number.to_string()).boxed()
@@ -74,7 +75,7 @@ fn file(values: impl Iterator<Item = (usize, String)>) -> String {
             section = setting.section;
             text += &format!("[{section}]\n");
         }
-        let value = if setting.kind == Kind::Number { value } else { quoted(&value) };
+        let value = if matches!(setting.kind, Kind::Number | Kind::Switch) { value } else { quoted(&value) };
         text += &format!("{} = {value}\n", setting.key);
     }
     text

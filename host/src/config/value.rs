@@ -21,6 +21,8 @@ pub enum Kind {
     File,
     /// One of these words.
     Choice(&'static [&'static str]),
+    /// `true` or `false`. The flag alone, without a value, says `true`.
+    Switch,
 }
 
 /// A type that a setting can have.
@@ -86,6 +88,18 @@ impl Value for Duration {
 
     fn text(&self) -> Option<String> {
         Some(humantime::format_duration(*self).to_string())
+    }
+}
+
+impl Value for bool {
+    const KIND: Kind = Kind::Switch;
+
+    fn parse(text: &str) -> Result<Self, String> {
+        text.parse().map_err(|_| "it must be true or false".to_owned())
+    }
+
+    fn text(&self) -> Option<String> {
+        Some(self.to_string())
     }
 }
 

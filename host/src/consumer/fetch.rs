@@ -58,16 +58,15 @@ impl Queue {
         self.0.recv().await.ok()
     }
 
-    /// Closes the queue. What waits in it goes back: whoever takes the host's place will find it.
-    pub fn close(&self) {
+    /// Closes the queue and returns the inbox entries of the deliveries that nobody has begun.
+    #[must_use]
+    pub fn close(&self) -> Vec<String> {
         self.0.close();
-        let mut waiting = 0;
-        while self.0.try_recv().is_ok() {
-            waiting += 1;
+        let mut unbegun = Vec::new();
+        while let Ok(work) = self.0.try_recv() {
+            unbegun.push(work.delivery.entry_id.clone());
         }
-        if waiting > 0 {
-            info!(deliveries = waiting, "handed back deliveries that no consumer had begun");
-        }
+        unbegun
     }
 }
 
@@ -146,7 +145,7 @@ impl Fetcher {
             }
             let Some(one) = room.split(1) else { return };
             let work = Work { delivery, in_work: self.in_work.clone(), _room: one };
-            // Fails when the host stops; then the delivery goes back like all that wait.
+            // Fails when the host stops; then the delivery goes back with the host's name.
             let _ = self.queue.try_send(work);
         }
     }

@@ -1,10 +1,13 @@
 //! Brings messages that wait for another attempt back into the inbox when they are due. Every host does this for all of
 //! them, so that they outlive any host; whoever looks first moves them. It knows nothing of why they wait.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tracing::debug;
 
+use crate::config::DeliveryConfig;
+use crate::intake::pace::Pace;
 use crate::redis::connection::Link;
 use crate::redis::keys::Keys;
 use crate::redis::retries::{Forwarded, forward};
@@ -15,29 +18,39 @@ const LOOK_MAX: Duration = Duration::from_millis(100);
 /// Shortest time between two looks, so that many due times in a row do not make one look each.
 const LOOK_MIN: Duration = Duration::from_millis(5);
 
+/// Fewer messages than this at a time are no flood.
+const FEW: usize = 64;
+
 /// Moves due messages.
 #[derive(Debug)]
 pub struct Forwarder {
     link: Link,
     keys: Keys,
+    delivery: DeliveryConfig,
+    pace: Arc<Pace>,
 }
 
 impl Forwarder {
     /// A forwarder on a connection of its own.
     #[must_use]
-    pub fn new(link: Link, keys: Keys) -> Forwarder {
-        Forwarder { link, keys }
+    pub fn new(link: Link, keys: Keys, delivery: DeliveryConfig, pace: Arc<Pace>) -> Forwarder {
+        Forwarder { link, keys, delivery, pace }
     }
 
     /// Forwards for ever.
     pub async fn run(&self) {
+        let mut due = 0;
         loop {
+            // When few are due each is a delivery of its own, so that none waits for another to fail again.
+            let (messages, bytes) = (self.pace.delivery_messages(due, &self.delivery), self.delivery.bytes_max);
+            let messages = if due < FEW { 1 } else { messages };
             let forwarded = self
                 .link
                 .repeat("bring retries back into the inbox", move |mut connection| async move {
-                    forward(&mut connection, &self.keys).await
+                    forward(&mut connection, &self.keys, messages, bytes).await
                 })
                 .await;
+            due = forwarded.moved;
             if forwarded.moved > 0 {
                 debug!(messages = forwarded.moved, "messages are due for another attempt");
             }

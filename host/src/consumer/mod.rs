@@ -3,7 +3,7 @@
 
 mod attempts;
 pub mod fetch;
-mod flatten;
+pub(crate) mod flatten;
 pub mod forward;
 mod settlement;
 

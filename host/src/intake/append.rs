@@ -21,6 +21,9 @@ use crate::registry::Identity;
 /// How often a standby looks whether the lease is free.
 const STANDBY_LOOK: Duration = Duration::from_millis(100);
 
+/// How much earlier than this host another one may have received a message and appended what came of it.
+const REPLAY_SLACK: Duration = Duration::from_secs(1);
+
 /// Appends for ever, or stands by for it.
 pub(super) struct Append {
     pub(super) connector: Connector,
@@ -38,7 +41,8 @@ pub(super) struct Append {
 enum Ended {
     /// The host stops: all is appended and the lease is free.
     Stopped,
-    /// The subscription is gone: all is appended and the lease is free.
+    /// The subscription was interrupted: what was received before is appended and the lease is free. However short
+    /// the gap was, another host may have heard what was published in it.
     Deaf,
     /// Another host has the lease.
     Lost,
@@ -79,6 +83,7 @@ impl Append {
         let mut appender =
             Appender::new(connection, self.keys.clone(), self.output.clone(), host_id.clone(), self.intake.lease_ttl);
         let mut free_since = None;
+        let mut interrupted = false;
         loop {
             let since = *subscribed.borrow_and_update();
             let waiting = !self.shared.buffer().is_empty();
@@ -104,7 +109,9 @@ impl Append {
                 }
                 Lease::Free => {
                     let free_since = free_since.get_or_insert_with(Instant::now);
-                    turn(since, self.pace.hosts(), self.intake.standby_age_max).saturating_sub(free_since.elapsed())
+                    // Whoever has just come is not counted yet, and may have heard what was missed here.
+                    let hosts = self.pace.hosts().max(if interrupted { 2 } else { 1 });
+                    turn(since, hosts, self.intake.standby_age_max).saturating_sub(free_since.elapsed())
                 }
                 Lease::Own => Duration::ZERO,
             };
@@ -115,11 +122,14 @@ impl Append {
                 }
                 continue;
             }
+            free_since = None;
             if appender.acquire().await? {
                 info!("the intake is active");
-                match self.active(&mut appender, &host_id, stop, subscribed).await? {
+                let ended = self.active(&mut appender, &host_id, since, stop, subscribed).await?;
+                interrupted = matches!(ended, Ended::Deaf);
+                match ended {
                     Ended::Stopped => return Ok(()),
-                    Ended::Deaf => info!("the intake let its lease go, because it has no subscription"),
+                    Ended::Deaf => info!("the intake let its lease go, because its subscription was interrupted"),
                     Ended::Lost => warn!("the intake lost its lease to another host and stands by"),
                 }
             }
@@ -135,11 +145,12 @@ impl Append {
         }
     }
 
-    /// Appends rounds while the lease holds.
+    /// Appends rounds while the lease holds and the subscription is the one made at `since`.
     async fn active(
         &self,
         appender: &mut Appender,
         host_id: &str,
+        since: Option<Instant>,
         stop: &mut watch::Receiver<bool>,
         subscribed: &mut watch::Receiver<Option<Instant>>,
     ) -> Result<Ended, RedisError> {
@@ -151,16 +162,27 @@ impl Append {
         };
         let mut round = match oldest {
             None => Round::default(),
-            Some(oldest) => Round::after_replay(replayed, appender.refused_since(oldest.elapsed()).await?),
+            Some(oldest) => {
+                Round::after_replay(replayed, appender.refused_since(oldest.elapsed() + REPLAY_SLACK).await?)
+            }
         };
+        // Messages to append before the lease goes, once the subscription was interrupted.
+        let mut owed = None;
         loop {
+            if owed.is_none() && *subscribed.borrow_and_update() != since {
+                owed = Some(self.shared.buffer().len());
+            }
+            if owed == Some(0) {
+                appender.release().await?;
+                return Ok(Ended::Deaf);
+            }
             round.fill(&self.shared.buffer(), &self.pace, &self.delivery, &self.message, host_id);
             if round.messages == 0 {
                 if *stop.borrow_and_update() {
                     appender.release().await?;
                     return Ok(Ended::Stopped);
                 }
-                if subscribed.borrow_and_update().is_none() {
+                if since.is_none() {
                     appender.release().await?;
                     return Ok(Ended::Deaf);
                 }
@@ -176,6 +198,7 @@ impl Append {
                 return Ok(Ended::Lost);
             }
             self.shared.buffer().consume(round.messages);
+            owed = owed.map(|owed: usize| owed.saturating_sub(round.messages));
             self.shared.counters.appended.add(round.messages - round.dead_letters.len());
             self.shared.counters.dead_letters.add(round.dead_letters.len());
             round.done();

@@ -7,16 +7,19 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use wasmtime::component::Component;
-use wasmtime::{Config, InstanceAllocationStrategy, OptLevel, PoolingAllocationConfig};
+use wasmtime::{Cache, Config, InstanceAllocationStrategy, OptLevel, PoolingAllocationConfig};
 
-use super::{LoadError, limits};
-use crate::config::PluginLimits;
+use super::{LoadError, cache, limits};
+use crate::config::{Config as Settings, PluginLimits};
 
 /// Time between two ticks of the epoch. A busy guest holds a worker thread for at most two of them.
 const TICK: Duration = Duration::from_millis(10);
 
 /// Stacks beyond one for each instance, while old and new instances live side by side.
 const SPARE_STACKS_MAX: u32 = 1_000;
+
+/// Stack for the host's own work in a call, beyond the guest's. What wasmtime leaves by default.
+const HOST_STACK_BYTES: usize = 1_536 << 10;
 
 /// Most instances whose initial memory is mapped instead of copied. Every mapped image costs an
 /// instance two more of the 65,530 memory mappings that Linux allows a process (vm.max_map_count):
@@ -40,11 +43,33 @@ struct Inner {
 }
 
 impl Engine {
-    /// An engine for `instances` instances at a time.
+    /// An engine for `instances` instances at a time, which compiles whatever it is given.
+    ///
+    /// # Errors
+    /// When the system does not give what it needs.
     pub fn new(limits: &PluginLimits, instances: u32) -> Result<Engine, LoadError> {
-        let on_demand = wasmtime::Engine::new(&configure(None, instances))
-            .map_err(|error| LoadError::Engine(format!("{error:#}")))?;
-        let pooled = wasmtime::Engine::new(&configure(Some(pool(limits, instances)), instances))
+        Engine::with(limits, instances, None)
+    }
+
+    /// An engine as the settings say: with their limits, and with the user's cache of compiled plugins unless
+    /// they do without.
+    ///
+    /// # Errors
+    /// When the system does not give what it needs. A cache that cannot be used is only warned of.
+    pub fn configured(settings: &Settings, instances: u32) -> Result<Engine, LoadError> {
+        let cache = if settings.no_cache { None } else { cache::open() };
+        Engine::with(&settings.plugin_limits, instances, cache)
+    }
+
+    fn with(limits: &PluginLimits, instances: u32, cache: Option<Cache>) -> Result<Engine, LoadError> {
+        let configure = |pool| {
+            let mut config = configure(pool, limits, instances);
+            config.cache(cache.clone());
+            config
+        };
+        let on_demand =
+            wasmtime::Engine::new(&configure(None)).map_err(|error| LoadError::Engine(format!("{error:#}")))?;
+        let pooled = wasmtime::Engine::new(&configure(Some(pool(limits, instances))))
             .inspect_err(|error| {
                 tracing::warn!(
                     "cannot reserve memory for {instances} plugin instances, so each will map its own, which makes \
@@ -84,7 +109,7 @@ impl fmt::Debug for Engine {
 }
 
 /// All tuning of wasmtime, with the reason at every knob.
-fn configure(pool: Option<PoolingAllocationConfig>, instances: u32) -> Config {
+fn configure(pool: Option<PoolingAllocationConfig>, limits: &PluginLimits, instances: u32) -> Config {
     let mut config = Config::new();
 
     // Calls run one at a time in a store. The machinery for concurrent ones, on by default in some
@@ -102,6 +127,10 @@ fn configure(pool: Option<PoolingAllocationConfig>, instances: u32) -> Config {
     config.wasm_exceptions(false);
     config.gc_support(false);
     config.wasm_threads(false);
+
+    // The host's functions run on the guest's stack, below the guest's own share.
+    config.max_wasm_stack(limits.stack_bytes_max);
+    config.async_stack_size(limits.stack_bytes_max.saturating_add(HOST_STACK_BYTES));
 
     // A plugin is compiled once and called millions of times.
     config.cranelift_opt_level(OptLevel::Speed);
@@ -125,8 +154,8 @@ fn pool(limits: &PluginLimits, instances: u32) -> PoolingAllocationConfig {
 
     // Counters only, they reserve nothing. A Rust component has 3 or 4 core instances, one from a
     // linked Python interpreter some tens.
-    pool.max_core_instances_per_component(limits::INSTANCES_MAX);
-    pool.total_core_instances(slots.saturating_mul(limits::INSTANCES_MAX));
+    pool.max_core_instances_per_component(limits.instances_max);
+    pool.total_core_instances(slots.saturating_mul(limits.instances_max));
 
     // One memory of 4 GiB of address space each, most of it never backed by anything: 10,000
     // instances reserve 80 of the 128 TiB that x86-64 has. Components with more memories are

@@ -12,13 +12,14 @@ use std::time::{Duration, Instant};
 use tokio::time::{Sleep, sleep};
 use wasmtime::component::ResourceTable;
 use wasmtime::{Store, Trap, UpdateDeadline};
-use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
+use wasmtime_wasi::{I32Exit, WasiCtx, WasiCtxView, WasiView};
 
 use super::bindings::exports::host::plugin::processor;
 use super::limits::{self, StoreLimits};
 use super::loader::Plugin;
-use super::logging::{Output, printable};
+use super::logging::{Journal, printable};
 use super::{Failure, Outcome, bindings};
+use crate::config::PluginLimits;
 
 /// Longest text of a failure that comes from a guest, in bytes.
 const REASON_BYTES_MAX: usize = 2 << 10;
@@ -40,6 +41,8 @@ struct Live {
     guest: bindings::Plugin,
     /// Set when the guest gave way to other tasks, so that the time until it goes on is not its own.
     gave_way: Arc<AtomicBool>,
+    /// Messages that it has answered.
+    messages: u64,
 }
 
 /// What belongs to a store.
@@ -47,8 +50,7 @@ pub(super) struct State {
     wasi: WasiCtx,
     handles: ResourceTable,
     limits: StoreLimits,
-    pub(super) consumer_id: Arc<str>,
-    stderr: Output,
+    pub(super) journal: Journal,
 }
 
 impl WasiView for State {
@@ -63,6 +65,11 @@ impl Instance {
         Ok(Instance { plugin, consumer_id, live: Some(live) })
     }
 
+    /// Bytes of memory that the instance has now; 0 after a trap or a limit, until the next message.
+    pub fn memory_bytes(&self) -> usize {
+        self.live.as_ref().map_or(0, |live| live.store.data().limits.memory_bytes())
+    }
+
     /// Runs the plugin's `process` on one message, under the limits.
     ///
     /// A call that is dropped half-way costs the instance, as a trap does.
@@ -72,10 +79,18 @@ impl Instance {
             Some(live) => live,
             None => Live::start(&self.plugin, &self.consumer_id).await?,
         };
-        let answer = live.call(&self.plugin, processor::Message { id, body, attempt }).await?;
-        self.live = Some(live);
+        let limits = self.plugin.limits();
+        let answer = live.call(&self.plugin, processor::Message { id, body, attempt }).await;
+        live.store.data().journal.end();
+        let answer = answer.inspect_err(|failure| {
+            tracing::debug!(consumer = &*self.consumer_id, message_id = id, "an instance is given up: {failure}");
+        })?;
+        live.messages += 1;
+        if !limits.instance_per_message && live.messages != limits.instance_messages_max {
+            self.live = Some(live);
+        }
         match answer {
-            Ok(outcome) => checked(outcome, self.plugin.limits().result_bytes_max),
+            Ok(outcome) => checked(outcome, limits),
             Err(reason) => Err(Failure::Failed(printable(&reason, REASON_BYTES_MAX).into_owned())),
         }
     }
@@ -95,9 +110,10 @@ impl Live {
     async fn start(plugin: &Plugin, consumer_id: &Arc<str>) -> Result<Live, Failure> {
         let limits = plugin.limits();
         let ready = plugin.ready();
-        let mut store = Store::new(ready.engine(), State::new(limits.memory_bytes_max, consumer_id));
+        let journal = Journal::new(Arc::clone(plugin.log_budget()), Arc::clone(consumer_id));
+        let mut store = Store::new(ready.engine(), State::new(limits, journal));
         store.limiter(|state| &mut state.limits);
-        store.set_max_component_handles(limits::HANDLES_MAX);
+        store.set_max_component_handles(limits.handles_max as usize);
         store.set_hostcall_fuel(limits::hand_over_bytes_max(limits.result_bytes_max));
         let gave_way = Arc::new(AtomicBool::new(false));
         let giving_way = Arc::clone(&gave_way);
@@ -108,8 +124,9 @@ impl Live {
         });
         store.set_epoch_deadline(TICKS);
         let started = within(limits.time_max, &gave_way, ready.instantiate_async(&mut store)).await;
+        store.data().journal.end();
         match started {
-            Some(Ok(guest)) => Ok(Live { store, guest, gave_way }),
+            Some(Ok(guest)) => Ok(Live { store, guest, gave_way, messages: 0 }),
             Some(Err(error)) => Err(Failure::Start(match why(&error, &store, limits.memory_bytes_max) {
                 Failure::Trapped(reason) => reason,
                 failure => failure.to_string(),
@@ -127,13 +144,13 @@ impl Live {
         let limits = plugin.limits();
         let state = self.store.data_mut();
         state.limits.reset_refusal();
-        state.stderr.forget();
+        state.journal.begin(message.id);
         self.store.set_epoch_deadline(TICKS);
         let call = self.guest.host_plugin_processor().call_process(&mut self.store, message);
         match within(limits.time_max, &self.gave_way, call).await {
             Some(Ok(answer)) => Ok(answer),
             Some(Err(error)) => {
-                tracing::debug!(consumer = &*self.store.data().consumer_id, "a call of the plugin ended: {error:?}");
+                tracing::debug!("a call of the plugin ended: {error:?}");
                 Err(match why(&error, &self.store, limits.memory_bytes_max) {
                     Failure::ResultTooLong { .. } => {
                         Failure::ResultTooLong { bytes_max: limits::hand_over_bytes_max(limits.result_bytes_max) }
@@ -147,20 +164,18 @@ impl Live {
 }
 
 impl State {
-    fn new(memory_bytes_max: usize, consumer_id: &Arc<str>) -> State {
-        let stderr = Output::new(Arc::clone(consumer_id), "stderr");
-        // No files, environment, arguments or addresses: a builder begins with none.
+    fn new(limits: &PluginLimits, journal: Journal) -> State {
+        // No files, environment, arguments or addresses, and a closed stdin: a builder begins with none.
         let wasi = WasiCtx::builder()
-            .stdout(Output::new(Arc::clone(consumer_id), "stdout"))
-            .stderr(stderr.clone())
+            .stdout(journal.stdout())
+            .stderr(journal.stderr())
             .allow_tcp(false)
             .allow_udp(false)
             .max_random_size(limits::RANDOM_BYTES_MAX)
             .build();
         let mut handles = ResourceTable::new();
-        handles.set_max_capacity(limits::HANDLES_MAX);
-        let limits = StoreLimits::new(memory_bytes_max);
-        State { wasi, handles, limits, consumer_id: Arc::clone(consumer_id), stderr }
+        handles.set_max_capacity(limits.handles_max as usize);
+        State { wasi, handles, limits: StoreLimits::new(limits), journal }
     }
 }
 
@@ -196,21 +211,29 @@ fn why(error: &wasmtime::Error, store: &Store<State>, memory_bytes_max: usize) -
     if state.limits.memory_refused() {
         return Failure::OutOfMemory(memory_bytes_max);
     }
-    let reason = match error.downcast_ref::<Trap>() {
-        Some(trap) => trap.to_string(),
-        None => error.root_cause().to_string(),
+    let reason = match (error.downcast_ref::<Trap>(), error.downcast_ref::<I32Exit>()) {
+        (Some(trap), _) => trap.to_string(),
+        // Whatever the code: a plugin that ends itself has no outcome.
+        (_, Some(I32Exit(code))) => format!("it called exit({code})"),
+        _ => error.root_cause().to_string(),
     };
     // The type is wasmtime's secret; a test holds this text to what the version in use says.
     if reason.contains("fuel allocated for hostcalls has been exhausted") {
         return Failure::ResultTooLong { bytes_max: 0 };
     }
-    let last_words = state.stderr.last_words();
+    let last_words = state.journal.last_words();
     let separator = if last_words.is_empty() { "" } else { "; its last words: " };
     Failure::Trapped(printable(&format!("{reason}{separator}{last_words}"), REASON_BYTES_MAX).into_owned())
 }
 
-/// The guest's outcome as the host's, unless a result is too long.
-fn checked(outcome: processor::Outcome, bytes_max: usize) -> Result<Outcome, Failure> {
+/// The guest's outcome as the host's, unless a result is too long or there are too many.
+fn checked(outcome: processor::Outcome, limits: &PluginLimits) -> Result<Outcome, Failure> {
+    let bytes_max = limits.result_bytes_max;
+    if let processor::Outcome::EmitAll(results) = &outcome
+        && results.len() > limits.results_max as usize
+    {
+        return Err(Failure::TooManyResults(limits.results_max));
+    }
     let too_long = match &outcome {
         processor::Outcome::Emit(result) => result.len() > bytes_max,
         processor::Outcome::EmitAll(results) => results.iter().any(|result| result.len() > bytes_max),

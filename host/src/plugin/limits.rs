@@ -3,14 +3,12 @@
 
 use wasmtime::ResourceLimiter;
 
-/// Core instances in a store. A component linked from a Python interpreter has some tens.
-pub(super) const INSTANCES_MAX: u32 = 128;
+use crate::config::PluginLimits;
+
 /// Tables of a component that gets its instances from the pool.
 pub(super) const POOLED_TABLES_MAX: u32 = 4;
 /// Elements of a table in the pool, 8 bytes each; large interpreters have 10,000 to 15,000.
 pub(super) const POOLED_TABLE_ELEMENTS_MAX: usize = 20_000;
-/// Handles (streams, pollables and the like) that an instance may hold at a time.
-pub(super) const HANDLES_MAX: usize = 1_000;
 /// Random bytes that a guest gets in one call.
 pub(super) const RANDOM_BYTES_MAX: u64 = 1 << 20;
 /// How much longer than one result all results of a message may be together.
@@ -18,10 +16,6 @@ const RESULTS_FACTOR: usize = 4;
 
 /// Memories in a store; all of them share the memory limit.
 const MEMORIES_MAX: usize = 16;
-/// Tables in a store.
-const TABLES_MAX: usize = 128;
-/// Elements of all tables in a store, 8 bytes each.
-const TABLE_ELEMENTS_MAX: usize = 500_000;
 
 /// Bytes that a guest may hand over in one call or return from it.
 pub(super) fn hand_over_bytes_max(result_bytes_max: usize) -> usize {
@@ -32,6 +26,9 @@ pub(super) fn hand_over_bytes_max(result_bytes_max: usize) -> usize {
 #[derive(Debug)]
 pub(super) struct StoreLimits {
     memory_bytes_max: usize,
+    table_elements_max: usize,
+    tables_max: usize,
+    instances_max: usize,
     /// All memories together.
     memory_bytes: usize,
     /// All tables together.
@@ -43,8 +40,22 @@ pub(super) struct StoreLimits {
 }
 
 impl StoreLimits {
-    pub(super) fn new(memory_bytes_max: usize) -> StoreLimits {
-        StoreLimits { memory_bytes_max, memory_bytes: 0, table_elements: 0, granted_bytes: 0, memory_refused: false }
+    pub(super) fn new(limits: &PluginLimits) -> StoreLimits {
+        StoreLimits {
+            memory_bytes_max: limits.memory_bytes_max,
+            table_elements_max: limits.table_elements_max as usize,
+            tables_max: limits.tables_max as usize,
+            instances_max: limits.instances_max as usize,
+            memory_bytes: 0,
+            table_elements: 0,
+            granted_bytes: 0,
+            memory_refused: false,
+        }
+    }
+
+    /// Bytes of all memories now.
+    pub(super) fn memory_bytes(&self) -> usize {
+        self.memory_bytes
     }
 
     /// Forgets a refusal that the guest survived in an earlier call.
@@ -81,7 +92,7 @@ impl ResourceLimiter for StoreLimits {
 
     fn table_growing(&mut self, current: usize, desired: usize, _maximum: Option<usize>) -> wasmtime::Result<bool> {
         let total = self.table_elements.saturating_add(desired.saturating_sub(current));
-        if total > TABLE_ELEMENTS_MAX {
+        if total > self.table_elements_max {
             return Ok(false);
         }
         self.table_elements = total;
@@ -89,11 +100,11 @@ impl ResourceLimiter for StoreLimits {
     }
 
     fn instances(&self) -> usize {
-        INSTANCES_MAX as usize
+        self.instances_max
     }
 
     fn tables(&self) -> usize {
-        TABLES_MAX
+        self.tables_max
     }
 
     fn memories(&self) -> usize {

@@ -2,32 +2,52 @@
 //! It knows nothing of when and why a plugin is loaded.
 
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
-use wasmtime::component::{Component, HasSelf, Linker};
+use wasmtime::component::types::ComponentItem;
+use wasmtime::component::{Component, HasSelf, Linker, ResourceType};
+use wasmtime_wasi::p2::{DynInputStream, DynOutputStream, DynPollable, IoError};
 
 use super::bindings::PluginPre;
 use super::engine::Engine;
+use super::inspect::Grant;
 use super::instance::{Instance, State};
+use super::logging::LogBudget;
 use super::{Failure, LoadError};
 use crate::config::PluginLimits;
+
+/// Generation of the version that a host starts with.
+const FIRST_GENERATION: u64 = 1;
 
 /// What a plugin exports.
 const EXPORT: &str = "host:plugin/processor@0.1.0";
 /// How the name of a compatible version begins; whether its types are the same is checked as well.
 const EXPORT_COMPATIBLE: &str = "host:plugin/processor@0.1.";
+/// How the name of any version begins, past and to come.
+const EXPORT_ANY_VERSION: &str = "host:plugin/processor@";
 
-/// What a plugin may import: beginnings of names.
-const IMPORTS: [&str; 7] = [
-    "wasi:cli/",
-    "wasi:clocks/",
-    "wasi:filesystem/",
-    "wasi:io/",
-    "wasi:logging/logging@0.1.0-draft",
-    "wasi:random/",
-    "wasi:sockets/",
+/// How the names of the interfaces for HTTP begin, which are denied.
+const HTTP: &str = "wasi:http/";
+
+/// What a plugin may import, and what it finds: beginnings of names, the first that fits counts.
+const IMPORTS: [(&str, Grant); 15] = [
+    ("wasi:logging/logging@0.1.0-draft", Grant::Granted),
+    ("wasi:cli/stdout@", Grant::Granted),
+    ("wasi:cli/stderr@", Grant::Granted),
+    ("wasi:cli/environment@", Grant::Empty("no variables, no arguments")),
+    ("wasi:cli/stdin@", Grant::Empty("closed")),
+    ("wasi:cli/exit@", Grant::Empty("ends the instance as a trap does")),
+    ("wasi:cli/terminal-", Grant::Empty("no terminal")),
+    ("wasi:clocks/", Grant::Granted),
+    ("wasi:io/", Grant::Granted),
+    ("wasi:random/", Grant::Granted),
+    (HTTP, Grant::Empty("a call is a trap")),
+    ("wasi:filesystem/", Grant::Empty("no files")),
+    ("wasi:sockets/instance-network@", Grant::Empty("no network")),
+    ("wasi:sockets/ip-name-lookup@", Grant::Empty("no name is found")),
+    ("wasi:sockets/", Grant::Empty("no address may be used")),
 ];
 
 /// A binary begins with the magic bytes, then a version and a layer, 16 bits each.
@@ -44,6 +64,8 @@ struct Inner {
     /// Imports resolved, exports found and type-checked: all that can be done once for all instances.
     ready: PluginPre<State>,
     digest: String,
+    generation: u64,
+    log_budget: Arc<LogBudget>,
     /// Keeps the clock ticking that limits the instances' time.
     engine: Engine,
 }
@@ -55,10 +77,7 @@ impl Engine {
     pub async fn load(&self, path: &Path) -> Result<Plugin, LoadError> {
         let engine = self.clone();
         let owned_path = path.to_owned();
-        let compiled = tokio::task::spawn_blocking(move || compile(&engine, &owned_path)).await;
-        let plugin = compiled.unwrap_or_else(|error| {
-            Err(LoadError::Invalid { path: path.to_owned(), reason: format!("the compiler broke down: {error}") })
-        })?;
+        let plugin = off_the_data_path(path, move || prepare(&engine, &owned_path)).await?;
         // A version is good only once an instance of it has come up under the limits.
         plugin
             .instantiate("probe".into())
@@ -69,6 +88,12 @@ impl Engine {
 }
 
 impl Plugin {
+    pub(super) fn new(ready: PluginPre<State>, digest: String, engine: Engine) -> Plugin {
+        let generation = FIRST_GENERATION;
+        let log_budget = Arc::new(LogBudget::new(engine.limits(), generation));
+        Plugin { inner: Arc::new(Inner { ready, digest, generation, log_budget, engine }) }
+    }
+
     /// SHA-256 of the plugin's bytes, 64 hexadecimal digits.
     pub fn digest(&self) -> &str {
         &self.inner.digest
@@ -79,6 +104,16 @@ impl Plugin {
         &self.inner.digest[..12]
     }
 
+    /// Number of the version in use, counted from 1.
+    pub fn generation(&self) -> u64 {
+        self.inner.generation
+    }
+
+    /// Log lines of all its instances that were dropped because they were too many.
+    pub fn log_lines_dropped(&self) -> u64 {
+        self.inner.log_budget.dropped()
+    }
+
     /// An instance for the consumer with this id; the id is named in the plugin's log lines.
     pub async fn instantiate(&self, consumer_id: Arc<str>) -> Result<Instance, Failure> {
         Instance::start(self.clone(), consumer_id).await
@@ -86,6 +121,10 @@ impl Plugin {
 
     pub(super) fn limits(&self) -> &PluginLimits {
         self.inner.engine.limits()
+    }
+
+    pub(super) fn log_budget(&self) -> &Arc<LogBudget> {
+        &self.inner.log_budget
     }
 
     pub(super) fn ready(&self) -> &PluginPre<State> {
@@ -99,8 +138,28 @@ impl fmt::Debug for Plugin {
     }
 }
 
+/// Runs work that computes for long on a thread for blocking work.
+pub(super) async fn off_the_data_path<T: Send + 'static>(
+    path: &Path,
+    work: impl FnOnce() -> Result<T, LoadError> + Send + 'static,
+) -> Result<T, LoadError> {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| {
+        Err(LoadError::Invalid { path: path.to_owned(), reason: format!("the compiler broke down: {error}") })
+    })
+}
+
 /// Everything short of the probe. Blocks.
-fn compile(engine: &Engine, path: &Path) -> Result<Plugin, LoadError> {
+fn prepare(engine: &Engine, path: &Path) -> Result<Plugin, LoadError> {
+    let bytes = read(path)?;
+    let component = compile(engine, &bytes, path)?;
+    match misfits(&component, path).into_iter().next() {
+        Some(misfit) => Err(misfit),
+        None => Ok(Plugin::new(resolve(&component, path)?, digest(&bytes), engine.clone())),
+    }
+}
+
+/// The bytes of a component.
+pub(super) fn read(path: &Path) -> Result<Vec<u8>, LoadError> {
     let path = path.to_owned();
     let bytes = match std::fs::read(&path) {
         Ok(bytes) => bytes,
@@ -112,37 +171,59 @@ fn compile(engine: &Engine, path: &Path) -> Result<Plugin, LoadError> {
     if &bytes[6..8] == LAYER_CORE_MODULE {
         return Err(LoadError::CoreModule { path });
     }
-    let component = match engine.compile(&bytes) {
-        Ok(component) => component,
-        Err(error) => return Err(LoadError::Invalid { path, reason: one_line(&error) }),
-    };
-    let ready = check_contract(&component, path)?;
-    let digest = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
-    Ok(Plugin { inner: Arc::new(Inner { ready, digest, engine: engine.clone() }) })
+    Ok(bytes)
 }
 
-/// Resolves the imports and finds the exports of a component, or says what does not fit.
-fn check_contract(component: &Component, path: PathBuf) -> Result<PluginPre<State>, LoadError> {
-    let engine = component.engine();
-    let shape = component.component_type();
+pub(super) fn compile(engine: &Engine, bytes: &[u8], path: &Path) -> Result<Component, LoadError> {
+    engine.compile(bytes).map_err(|error| LoadError::Invalid { path: path.to_owned(), reason: one_line(&error) })
+}
 
+pub(super) fn digest(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+pub(super) fn exports(component: &Component) -> Vec<String> {
+    component.component_type().exports(component.engine()).map(|(name, _)| name.to_owned()).collect()
+}
+
+pub(super) fn imports(component: &Component) -> Vec<String> {
+    component.component_type().imports(component.engine()).map(|(name, _)| name.to_owned()).collect()
+}
+
+/// Whether this names some version of what a plugin exports.
+pub(super) fn is_ours(export: &str) -> bool {
+    export.starts_with(EXPORT_ANY_VERSION)
+}
+
+/// What an import of this name gets.
+pub(super) fn grant(import: &str) -> Grant {
+    IMPORTS.iter().find(|(known, _)| import.starts_with(known)).map_or(Grant::Unknown, |(_, grant)| *grant)
+}
+
+/// What does not fit the contract, as far as names tell.
+pub(super) fn misfits(component: &Component, path: &Path) -> Vec<LoadError> {
+    let path = || path.to_owned();
+    let mut misfits = Vec::new();
     // The export first: whoever gives a wrong file gets told so, and not about the file's imports.
-    let exports: Vec<String> = shape.exports(engine).map(|(name, _)| name.to_owned()).collect();
+    let exports = exports(component);
     if !exports.iter().any(|name| name.starts_with(EXPORT_COMPATIBLE)) {
-        return Err(LoadError::WrongWorld { path, expected: EXPORT, exports, reason: None });
+        misfits.push(LoadError::WrongWorld { path: path(), expected: EXPORT, exports, reason: None });
     }
-    let unknown: Vec<String> = shape
-        .imports(engine)
-        .map(|(name, _)| name)
-        .filter(|name| !IMPORTS.iter().any(|known| name.starts_with(known)))
-        .map(str::to_owned)
-        .collect();
+    let mut unknown = imports(component);
+    unknown.retain(|name| grant(name) == Grant::Unknown);
     if !unknown.is_empty() {
-        return Err(LoadError::UnknownImports { path, imports: unknown });
+        misfits.push(LoadError::UnknownImports { path: path(), imports: unknown });
     }
+    misfits
+}
 
-    let mut linker = Linker::new(engine);
+/// Resolves the imports and finds the exports of a component without misfits, or says whose types differ.
+pub(super) fn resolve(component: &Component, path: &Path) -> Result<PluginPre<State>, LoadError> {
+    let path = path.to_owned();
+    let mut linker = Linker::new(component.engine());
     link(&mut linker).map_err(|error| LoadError::Engine(one_line(&error)))?;
+    deny(&mut linker, component)
+        .map_err(|error| LoadError::WrongImports { path: path.clone(), reason: one_line(&error) })?;
     let linked = match linker.instantiate_pre(component) {
         Ok(linked) => linked,
         Err(error) => return Err(LoadError::WrongImports { path, reason: one_line(&error) }),
@@ -150,7 +231,7 @@ fn check_contract(component: &Component, path: PathBuf) -> Result<PluginPre<Stat
     PluginPre::new(linked).map_err(|error| LoadError::WrongWorld {
         path,
         expected: EXPORT,
-        exports,
+        exports: exports(component),
         reason: Some(one_line(&error)),
     })
 }
@@ -160,6 +241,47 @@ fn link(linker: &mut Linker<State>) -> wasmtime::Result<()> {
     wasmtime_wasi::p2::add_to_linker_async(linker)?;
     super::bindings::Plugin::add_to_linker::<_, HasSelf<State>>(linker, |state| state)
 }
+
+/// Puts a trap behind every function of `wasi:http`. Some toolchains import it into every component, whether it
+/// calls it or not, so refusing the component would be too much; but no call may look like one that worked.
+fn deny(linker: &mut Linker<State>, component: &Component) -> wasmtime::Result<()> {
+    let engine = component.engine();
+    for (name, import) in component.component_type().imports(engine) {
+        let ComponentItem::ComponentInstance(interface) = import.ty else { continue };
+        if !name.starts_with(HTTP) {
+            continue;
+        }
+        let mut instance = linker.instance(name)?;
+        for (item, exported) in interface.exports(engine) {
+            match exported.ty {
+                ComponentItem::ComponentFunc(_) => {
+                    let called = format!("{name}#{item}");
+                    instance.func_new(item, move |_, _, _, _| {
+                        wasmtime::bail!("it called {called}, which plugins are not granted")
+                    })?;
+                }
+                ComponentItem::Resource(_) => instance.resource(item, resource_type(item), |_, _| Ok(()))?,
+                // Types need no definition.
+                _ => {}
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The type behind a resource that a denied interface names: one of `wasi:io`, which is granted, or one of its own.
+fn resource_type(name: &str) -> ResourceType {
+    match name {
+        "input-stream" => ResourceType::host::<DynInputStream>(),
+        "output-stream" => ResourceType::host::<DynOutputStream>(),
+        "pollable" => ResourceType::host::<DynPollable>(),
+        "error" | "io-error" => ResourceType::host::<IoError>(),
+        _ => ResourceType::host::<Never>(),
+    }
+}
+
+/// Stands for all resources of denied interfaces, of which there is none ever.
+enum Never {}
 
 /// An error with its causes. Wasmtime's have line breaks.
 fn one_line(error: &wasmtime::Error) -> String {

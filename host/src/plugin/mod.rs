@@ -12,7 +12,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 mod bindings;
+mod cache;
 mod engine;
+mod inspect;
 mod instance;
 mod limits;
 mod loader;
@@ -21,6 +23,7 @@ mod logging;
 mod tests;
 
 pub use engine::Engine;
+pub use inspect::{Grant, Import, Inspection, Producer};
 pub use instance::Instance;
 pub use loader::Plugin;
 
@@ -63,6 +66,9 @@ pub enum Failure {
         /// The limit that was passed, in bytes.
         bytes_max: usize,
     },
+    /// A message had more results than it may have.
+    #[error("the plugin gave more than {0} results for one message; raise its limit of results or make it give fewer")]
+    TooManyResults(u32),
     /// No fresh instance could be made.
     #[error("could not start an instance of the plugin: {0}")]
     Start(String),

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use wasmtime::ResourceLimiter;
 
 use super::limits::StoreLimits;
-use super::{Engine, Failure, Instance, LoadError, Outcome, Plugin, logging};
+use super::{Engine, Failure, Grant, Import, Instance, LoadError, Outcome, Plugin};
 use crate::config::{Config, PluginLimits};
 
 fn guest(name: &str) -> PathBuf {
@@ -188,7 +188,7 @@ async fn a_guest_that_eats_memory_is_ended() {
 
 #[test]
 fn all_memories_of_a_store_share_its_limit() {
-    let mut store = StoreLimits::new(1_000);
+    let mut store = StoreLimits::new(&PluginLimits { memory_bytes_max: 1_000, ..limits() });
     assert!(store.memory_growing(0, 600, None).unwrap());
     assert!(!store.memory_growing(0, 600, None).unwrap(), "a second memory");
     assert!(store.memory_refused());
@@ -301,9 +301,77 @@ async fn load_errors_say_what_to_do() {
     assert!(unknown.contains("it imports example:thing/api, which this host does not provide"), "{unknown}");
 }
 
-#[test]
-fn a_guests_text_fits_one_line() {
-    assert_eq!(logging::printable("plain é", 100), "plain é");
-    assert_eq!(logging::printable("two\nlines\u{1b}[31m", 100), "two\\nlines\\u{1b}[31m");
-    assert_eq!(logging::printable("éé", 3), "é … (4 bytes)");
+#[tokio::test]
+async fn an_inspection_tells_what_a_plugin_is() {
+    let engine = Engine::new(&limits(), 1).unwrap();
+    let path = guest("puppet");
+    let puppet = engine.inspect(&path).await.unwrap();
+    assert!(puppet.problems.is_empty(), "{:?}", puppet.problems);
+    assert_eq!(puppet.bytes as u64, std::fs::metadata(&path).unwrap().len());
+    assert_eq!(puppet.contract.as_deref(), Some("host:plugin/processor@0.1.0"));
+    assert_eq!(puppet.exports, ["host:plugin/processor@0.1.0"]);
+    let has = |role: &str, name: &str| puppet.producers.iter().any(|made| made.role == role && made.name == name);
+    assert!(has("language", "Rust") && has("processed-by", "rustc"), "{:?}", puppet.producers);
+    let grant = |beginning: &str| {
+        puppet.imports.iter().find(|import| import.name.starts_with(beginning)).map(|import| import.grant)
+    };
+    assert_eq!(grant("wasi:logging/logging"), Some(Grant::Granted));
+    assert!(matches!(grant("wasi:cli/environment"), Some(Grant::Empty(_))), "{:?}", puppet.imports);
+    assert!(puppet.start_time.is_some() && puppet.memory_bytes.unwrap() >= 64 << 10);
+    assert_eq!(puppet.plugin.unwrap().digest(), puppet.digest);
+}
+
+#[tokio::test]
+async fn an_inspection_tells_what_is_missing() {
+    let engine = Engine::new(&limits(), 1).unwrap();
+    let command = engine.inspect(&guest("wrong-world")).await.unwrap();
+    assert_eq!(command.contract, None);
+    assert!(matches!(command.problems[..], [LoadError::WrongWorld { .. }]), "{:?}", command.problems);
+    assert!(command.plugin.is_none() && command.start_time.is_none());
+
+    let unknown = engine.inspect(&guest("unknown_import")).await.unwrap();
+    assert!(matches!(unknown.problems[..], [LoadError::UnknownImports { .. }]), "{:?}", unknown.problems);
+    let wanted = |import: &&Import| import.grant == Grant::Unknown;
+    let wanted: Vec<&Import> = unknown.imports.iter().filter(wanted).collect();
+    assert!(matches!(wanted[..], [import] if import.name.starts_with("example:thing/api")), "{wanted:?}");
+}
+
+#[tokio::test]
+async fn http_is_linked_and_denied() {
+    let engine = Engine::new(&limits(), 1).unwrap();
+    let caller = engine.inspect(&guest("http")).await.unwrap();
+    let denied = caller.imports.iter().find(|import| import.name.starts_with("wasi:http/")).unwrap();
+    assert_eq!(denied.grant, Grant::Empty("a call is a trap"));
+    let mut instance = caller.plugin.unwrap().instantiate("host-1:0".into()).await.unwrap();
+    assert_eq!(order(&mut instance, json!({})).await, Ok(Outcome::Emit("{}".into())));
+    let failure = order(&mut instance, json!({"do": "request"})).await.unwrap_err().to_string();
+    assert!(failure.contains("it called wasi:http/types@0.2.") && failure.contains("not granted"), "{failure}");
+}
+
+#[tokio::test]
+async fn the_memory_in_use_is_known() {
+    let mut puppet = instance("puppet", &limits()).await;
+    let start = puppet.memory_bytes();
+    order(&mut puppet, json!({"do": "grow", "bytes": 3 << 20})).await.unwrap();
+    assert!(puppet.memory_bytes() >= start + (3 << 20), "{start} bytes, then {}", puppet.memory_bytes());
+    order(&mut puppet, json!({"do": "trap"})).await.unwrap_err();
+    assert_eq!(puppet.memory_bytes(), 0);
+}
+
+#[tokio::test]
+async fn tables_and_core_instances_are_limited() {
+    for limits in [
+        PluginLimits { tables_max: 1, ..limits() },
+        PluginLimits { table_elements_max: 100, ..limits() },
+        PluginLimits { instances_max: 1, ..limits() },
+    ] {
+        let error = load("puppet", &limits).await.unwrap_err().to_string();
+        assert!(error.contains("does not start") || error.contains("cannot compile"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_stack_has_its_limit() {
+    let failure = order(&mut instance("puppet", &limits()).await, json!({"do": "recurse"})).await.unwrap_err();
+    assert!(failure.to_string().contains("call stack exhausted"), "{failure}");
 }

@@ -253,6 +253,8 @@ fn note_refusal(reply: Value, command: &str, object: &str, missing: &mut Vec<Str
     let what = match error.code() {
         // Queued after MULTI was refused; the refusal itself is noted.
         Some("ERR" | "EXECABORT") if !missing.is_empty() => return Ok(()),
+        // Rights come first. A host starts on a full Redis as it goes on when Redis becomes full: it waits.
+        Some("OOM") => return Ok(()),
         Some("NOPERM") if text.contains("channel") => format!("the channel {object}"),
         Some("NOPERM") if text.contains("key") => format!("the key {object}"),
         Some("NOPERM") => format!("the command {command}"),

@@ -267,6 +267,22 @@ async fn read(connection: &mut Connection, command: &redis::Cmd) -> Result<Vec<D
     Ok(entries.filter_map(delivery).collect())
 }
 
+/// Gives deliveries of a host that stops to a name that nobody has, so that others take them over at once.
+///
+/// # Errors
+/// Whatever the network or the server says.
+pub async fn hand_back(
+    connection: &mut Connection,
+    keys: &Keys,
+    host_id: &str,
+    entry_ids: &[String],
+) -> Result<(), RedisError> {
+    let nobody = format!("{host_id}/handed-back");
+    let mut command = redis::cmd("XCLAIM");
+    command.arg(&keys.inbox).arg(&keys.group).arg(nobody).arg(0).arg(entry_ids).arg("JUSTID");
+    command.query_async(connection).await
+}
+
 /// What came of a look at a dead host's deliveries. Nothing: it had none and is forgotten.
 #[derive(Debug)]
 pub struct TakenOver {

@@ -13,7 +13,7 @@ use super::script::Source;
 static FORWARD: LazyLock<Source> = LazyLock::new(|| Source::new(include_str!("scripts/forward.lua")));
 
 /// Messages moved by one call.
-const FORWARD_MESSAGES_MAX: usize = 128;
+const FORWARD_MESSAGES_MAX: usize = 256;
 
 /// Bytes after which one call stops; a single message may be longer.
 const FORWARD_BYTES_MAX: usize = 1 << 20;
@@ -110,13 +110,18 @@ pub struct Forwarded {
     pub next_due: Option<Duration>,
 }
 
-/// Moves messages that are due into the inbox, a bounded number at once.
+/// Moves messages that are due into the inbox, a bounded number at once, in deliveries of so many messages.
 ///
 /// # Errors
 /// Whatever the network or the server says; then any number may have been moved, and calling again does no harm.
-pub async fn forward(connection: &mut Connection, keys: &Keys) -> Result<Forwarded, RedisError> {
+pub async fn forward(
+    connection: &mut Connection,
+    keys: &Keys,
+    delivery_messages: usize,
+    delivery_bytes: usize,
+) -> Result<Forwarded, RedisError> {
     let mut command = FORWARD.command(&[&keys.retry, &keys.inbox]);
-    command.arg(FORWARD_MESSAGES_MAX).arg(FORWARD_BYTES_MAX);
+    command.arg(FORWARD_MESSAGES_MAX).arg(FORWARD_BYTES_MAX).arg(delivery_messages).arg(delivery_bytes);
     let (moved, next_due_ms): (usize, i64) = from_redis_value(FORWARD.run(connection, &command).await?)?;
     Ok(Forwarded { moved, next_due: u64::try_from(next_due_ms).ok().map(Duration::from_millis) })
 }

@@ -25,21 +25,33 @@
 //! | `count` | `millions` | computes so many steps, however long it takes, then echoes |
 //! | `loop` | | computes for ever |
 //! | `grow` | `bytes` | the result is a string property `filler` that long |
+//! | `many-results` | `count` | so many results, each an empty object |
 //! | `eat-memory` | | allocates until it is stopped |
+//! | `eat-at-once` | `bytes` | allocates that much at once, then echoes |
+//! | `recurse` | | calls itself until it is stopped |
+//! | `leak-handles` | | opens pollables until it is stopped |
+//! | `log-flood` | `lines` | writes so many log lines, then echoes |
+//! | `log-rubbish` | `bytes` | writes so many bytes that are no text to stdout and stderr, then echoes |
+//! | `try` | `what`, `target` | attempts something; the result has `granted` and what came of it in `answer` |
+//! | `exit` | `code` | ends itself as a program does |
 //! | `trap` | | executes `unreachable` |
 //! | `panic` | `reason` | panics |
+
+mod attempts;
 
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher as _, Hasher as _};
 use std::hint::black_box;
+use std::io::Write;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value, json};
 
-wit_bindgen::generate!({ path: "../../../wit", world: "plugin", generate_all });
+wit_bindgen::generate!({ path: ["../../../wit", "wit"], world: "test:puppet/puppet", generate_all });
 
 use exports::host::plugin::processor::{Guest, Message, Outcome};
+use wasi::clocks::monotonic_clock::subscribe_duration;
 use wasi::logging::logging::{Level, log};
 
 /// Calls of this instance.
@@ -96,7 +108,28 @@ impl Guest for Puppet {
                 let bytes = number(&order, "bytes").unwrap_or(0);
                 return Ok(emit(json!({ "filler": "x".repeat(bytes as usize) })));
             }
+            "many-results" => {
+                let count = number(&order, "count").unwrap_or(0) as usize;
+                return Ok(Outcome::EmitAll(vec!["{}".to_owned(); count]));
+            }
             "eat-memory" => eat_memory(),
+            "eat-at-once" => drop(black_box(vec![1_u8; number(&order, "bytes").unwrap_or(0) as usize])),
+            "recurse" => drop(black_box(recurse(1))),
+            "leak-handles" => loop {
+                std::mem::forget(subscribe_duration(1));
+            },
+            "log-flood" => {
+                for line in 0..number(&order, "lines").unwrap_or(0) {
+                    log(Level::Info, "flood", &format!("line {line} of a flood"));
+                }
+            }
+            "log-rubbish" => write_rubbish(number(&order, "bytes").unwrap_or(0))?,
+            "try" => {
+                let tried = attempts::attempt(text(&order, "what", ""), text(&order, "target", ""));
+                let (granted, answer) = (tried.is_ok(), tried.unwrap_or_else(|error| error));
+                return Ok(emit(json!({ "granted": granted, "answer": answer })));
+            }
+            "exit" => std::process::exit(number(&order, "code").unwrap_or(0) as i32),
             "trap" => core::arch::wasm32::unreachable(),
             "panic" => panic!("{}", text(&order, "reason", "panicked")),
             unknown => return Err(format!("the puppet cannot {unknown:?}")),
@@ -152,6 +185,20 @@ fn count(steps: u32) {
     for _ in 0..steps {
         number = black_box(number.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1));
     }
+}
+
+/// For ever, and not as a loop.
+fn recurse(depth: u64) -> u64 {
+    if black_box(depth) == 0 { 0 } else { black_box(recurse(depth.wrapping_add(1))).wrapping_mul(3) }
+}
+
+/// Every byte there is, over and over, so without a character set and with few ends of lines.
+fn write_rubbish(bytes: u32) -> Result<(), String> {
+    let rubbish: Vec<u8> = (0..bytes).map(|n| (n.wrapping_mul(167) >> 3) as u8).collect();
+    for mut stream in [Box::new(std::io::stdout()) as Box<dyn Write>, Box::new(std::io::stderr())] {
+        stream.write_all(&rubbish).and_then(|()| stream.flush()).map_err(|error| error.to_string())?;
+    }
+    Ok(())
 }
 
 fn eat_memory() {

@@ -1,0 +1,213 @@
+//! `host check`: tells what a plugin is, and whether a host with this configuration can use it.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, anyhow};
+use indicatif::BinaryBytes;
+use serde::Serialize;
+
+use super::test::duration;
+use super::{Exit, Failure, Flags, PluginFlags, load_for_plugin, log, print};
+use crate::plugin::{Engine, Grant, Import, Inspection, LoadError, Producer};
+
+/// Arguments of `host check`.
+#[derive(Debug, clap::Args)]
+#[command(long_about = "\
+Tell what a plugin is, and whether a host can use it.
+
+Shows size, digest, contract and makers of a component, everything it imports and what stands behind it, and what it \
+costs to compile and to start under the limits of this configuration. Redis is not needed.")]
+#[command(after_long_help = "\
+Imports:
+  granted  it works
+  empty    it is there, so that the plugin starts, with nothing behind it: no files, no network
+  MISSING  this host does not have it, and cannot use the plugin
+
+Exit codes:
+  0    a host can use the plugin
+  2    wrong usage or configuration
+  4    it cannot, and standard error says why and what to do")]
+pub(super) struct CheckArgs {
+    /// The plugin: a file with a Wasm component
+    #[arg(value_name = "PLUGIN")]
+    plugin: PathBuf,
+
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+
+    #[command(flatten)]
+    flags: PluginFlags,
+}
+
+pub(super) fn execute(before: &Flags, args: CheckArgs) -> Result<(), Failure> {
+    let config = load_for_plugin(before, args.flags, "check")?;
+    log::start(&config)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    // Without the cache: what a compilation costs is one of the things to tell.
+    let inspected = runtime.block_on(async { Engine::new(&config.plugin_limits, 1)?.inspect(&args.plugin).await });
+    runtime.shutdown_background();
+
+    let memory_limit_bytes = config.plugin_limits.memory_bytes_max;
+    let report = Report { path: &args.plugin, memory_limit_bytes, inspected: &inspected };
+    if args.json {
+        let json = serde_json::to_string(&report.as_json()).context("cannot write the report")?;
+        print(format!("{json}\n").as_bytes())?;
+    } else if let Ok(inspection) = &inspected {
+        print(report.as_text(inspection).as_bytes())?;
+    }
+    let problems = match inspected {
+        Ok(inspection) => inspection.problems,
+        Err(error) => vec![error],
+    };
+    verdict(problems)
+}
+
+fn verdict(mut problems: Vec<LoadError>) -> Result<(), Failure> {
+    match problems.len() {
+        0 => Ok(()),
+        1 => Err(problems.remove(0).into()),
+        _ => {
+            let problems: Vec<String> = problems.iter().map(LoadError::to_string).collect();
+            let error = anyhow!("the plugin has more than one problem:\n  {}", problems.join("\n  "));
+            Err(Failure { exit: Exit::Plugin, error })
+        }
+    }
+}
+
+/// What was found about a plugin.
+struct Report<'a> {
+    path: &'a Path,
+    memory_limit_bytes: usize,
+    inspected: &'a Result<Inspection, LoadError>,
+}
+
+impl Report<'_> {
+    fn as_text(&self, inspection: &Inspection) -> String {
+        let usable = if inspection.problems.is_empty() { "a host can use it" } else { "a host cannot use it" };
+        let mut text = format!("{}: {usable}\n\n", self.path.display());
+        let mut line = |name: &str, value: &str| text += &format!("  {name:<10} {value}\n");
+        line("size", &format!("{} ({} bytes)", BinaryBytes(inspection.bytes as u64), inspection.bytes));
+        line("digest", &inspection.digest);
+        line("contract", inspection.contract.as_deref().unwrap_or("none: it exports no host:plugin/processor"));
+        for (role, title) in [("language", "language"), ("processed-by", "made by"), ("sdk", "sdk")] {
+            let made: Vec<String> =
+                inspection.producers.iter().filter(|producer| producer.role == role).map(maker).collect();
+            if !made.is_empty() {
+                line(title, &made.join(", "));
+            }
+        }
+        line("compiled", &format!("in {}", duration(inspection.compile_time)));
+        if let (Some(time), Some(bytes)) = (inspection.start_time, inspection.memory_bytes) {
+            let (bytes, limit) = (BinaryBytes(bytes as u64), BinaryBytes(self.memory_limit_bytes as u64));
+            line("started", &format!("in {}, with {bytes} of memory; the limit is {limit}", duration(time)));
+        }
+        text += "\n  imports\n";
+        let width = inspection.imports.iter().map(|import| import.name.len()).max().unwrap_or_default();
+        for Import { name, grant } in &inspection.imports {
+            let grant = match grant {
+                Grant::Granted => "granted".to_owned(),
+                Grant::Empty(finds) => format!("empty: {finds}"),
+                Grant::Unknown => "MISSING".to_owned(),
+            };
+            text += &format!("    {name:<width$}  {grant}\n");
+        }
+        if inspection.imports.is_empty() {
+            text += "    nothing\n";
+        }
+        text
+    }
+
+    fn as_json(&self) -> Facts<'_> {
+        let found = self.inspected.as_ref().ok();
+        let problems = match self.inspected {
+            Ok(inspection) => inspection.problems.iter().map(LoadError::to_string).collect(),
+            Err(error) => vec![error.to_string()],
+        };
+        Facts {
+            path: self.path.to_string_lossy().into_owned(),
+            usable: problems.is_empty(),
+            bytes: found.map(|found| found.bytes),
+            digest: found.map(|found| found.digest.as_str()),
+            contract: found.and_then(|found| found.contract.as_deref()),
+            producers: found.map(|found| found.producers.iter().map(ProducerFacts::from).collect()),
+            imports: found.map(|found| found.imports.iter().map(ImportFacts::from).collect()),
+            exports: found.map(|found| found.exports.as_slice()),
+            compile_ms: found.map(|found| milliseconds(found.compile_time)),
+            start_ms: found.and_then(|found| found.start_time).map(milliseconds),
+            memory_bytes: found.and_then(|found| found.memory_bytes),
+            memory_limit_bytes: self.memory_limit_bytes,
+            problems,
+        }
+    }
+}
+
+/// The line of `--json`. What could not be found out is null.
+#[derive(Serialize)]
+struct Facts<'a> {
+    path: String,
+    usable: bool,
+    bytes: Option<usize>,
+    digest: Option<&'a str>,
+    contract: Option<&'a str>,
+    producers: Option<Vec<ProducerFacts<'a>>>,
+    imports: Option<Vec<ImportFacts<'a>>>,
+    exports: Option<&'a [String]>,
+    compile_ms: Option<f64>,
+    start_ms: Option<f64>,
+    memory_bytes: Option<usize>,
+    memory_limit_bytes: usize,
+    problems: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct ProducerFacts<'a> {
+    role: &'a str,
+    name: &'a str,
+    version: &'a str,
+}
+
+impl<'a> From<&'a Producer> for ProducerFacts<'a> {
+    fn from(producer: &'a Producer) -> ProducerFacts<'a> {
+        ProducerFacts { role: &producer.role, name: &producer.name, version: &producer.version }
+    }
+}
+
+#[derive(Serialize)]
+struct ImportFacts<'a> {
+    name: &'a str,
+    /// `granted`, `empty` or `missing`.
+    grant: &'static str,
+    /// What the plugin finds behind it, where that is nothing.
+    finds: Option<&'static str>,
+}
+
+impl<'a> From<&'a Import> for ImportFacts<'a> {
+    fn from(import: &'a Import) -> ImportFacts<'a> {
+        let (grant, finds) = match import.grant {
+            Grant::Granted => ("granted", None),
+            Grant::Empty(finds) => ("empty", Some(finds)),
+            Grant::Unknown => ("missing", None),
+        };
+        ImportFacts { name: &import.name, grant, finds }
+    }
+}
+
+fn milliseconds(time: Duration) -> f64 {
+    // Microseconds are as much as such a measurement has to say.
+    time.as_micros() as f64 / 1e3
+}
+
+/// Name and version of what made a plugin, by the plugin's own account: it must not steer the terminal.
+fn maker(Producer { name, version, .. }: &Producer) -> String {
+    let mut text = String::new();
+    for char in format!("{name} {version}").trim().chars() {
+        if char.is_control() {
+            text.extend(char.escape_default());
+        } else {
+            text.push(char);
+        }
+    }
+    text
+}

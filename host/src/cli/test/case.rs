@@ -1,0 +1,293 @@
+//! A file of cases: read, checked as a whole, and written again when it is blessed.
+
+use std::fmt;
+
+use serde_json::value::RawValue;
+
+use super::json::{Json, Object, properties, quoted};
+use super::outcome::{Came, End, Expected};
+
+/// Properties of a case that are not an expectation.
+const PARTS: [&str; 4] = ["name", "message", "raw", "attempt"];
+/// Expectations about something else than an [`End`].
+const DECISIONS: [&str; 4] = ["emit", "emit-subset", "drop", "retry"];
+
+/// One line of a file of cases.
+#[derive(Debug)]
+pub(super) struct Case {
+    /// Its line, from 1.
+    pub(super) line: usize,
+    pub(super) name: Option<String>,
+    /// What is given to the host as if it had been published, byte for byte.
+    pub(super) payload: String,
+    pub(super) attempt: u32,
+    /// `None` in a case that is yet to be blessed.
+    pub(super) expected: Option<Expected>,
+}
+
+/// How reports name a case.
+impl fmt::Display for Case {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "line {}", self.line)?;
+        // Whatever is in a name, it must not steer the terminal.
+        self.name.as_deref().map_or(Ok(()), |name| write!(f, " {}", quoted(name)))
+    }
+}
+
+/// Reads all cases; `shown` is the file's name for messages.
+///
+/// # Errors
+/// With one sentence for each bad line.
+pub(super) fn read(text: &[u8], shown: &str, blessing: bool) -> Result<Vec<Case>, Vec<String>> {
+    let mut cases = Vec::new();
+    let mut problems = Vec::new();
+    for (index, line) in text.split(|byte| *byte == b'\n').enumerate() {
+        let read = match std::str::from_utf8(line).map(str::trim) {
+            Ok("") => continue,
+            Ok(line) => read_case(index + 1, line, blessing),
+            Err(error) => Err(format!("byte {} of the line is not UTF-8", error.valid_up_to())),
+        };
+        match read {
+            Ok(case) => cases.push(case),
+            Err(problem) => problems.push(format!("{shown}:{}: {problem}", index + 1)),
+        }
+    }
+    if cases.is_empty() && problems.is_empty() {
+        problems.push(format!(
+            "{shown} has no cases; write one a line, such as {{\"message\": {{\"message_id\": \"1\"}}, \"drop\": true}}"
+        ));
+    }
+    if problems.is_empty() { Ok(cases) } else { Err(problems) }
+}
+
+fn read_case(line: usize, text: &str, blessing: bool) -> Result<Case, String> {
+    let parts = properties(text).map_err(|error| match error.classify() {
+        serde_json::error::Category::Data => "a case is a JSON object".to_owned(),
+        _ => format!("not JSON, which a case is, on one line: {error}"),
+    })?;
+    let mut case = Case { line, name: None, payload: String::new(), attempt: 1, expected: None };
+    let mut seen: Vec<&str> = Vec::new();
+    for (word, value) in &parts {
+        if seen.contains(&word.as_str()) {
+            return Err(format!("{word:?} is given twice"));
+        }
+        seen.push(word);
+        match word.as_str() {
+            "name" => case.name = Some(string(word, value)?),
+            "message" => case.payload = value.get().to_owned(),
+            "raw" => case.payload = string(word, value)?,
+            "attempt" => case.attempt = attempt(value)?,
+            _ if case.expected.is_some() => {
+                let words = seen.iter().filter(|word| !PARTS.contains(word));
+                let words = words.map(|word| format!("{word:?}")).collect::<Vec<_>>().join(" and ");
+                return Err(format!("a case expects one thing, and here are {words}; leave one"));
+            }
+            _ => case.expected = Some(expectation(word, value)?),
+        }
+    }
+    match (seen.contains(&"message"), seen.contains(&"raw")) {
+        (true, true) => return Err("a case has a \"message\" or a \"raw\" payload, and here are both".to_owned()),
+        (false, false) => return Err("there is no \"message\"; give the object that is published".to_owned()),
+        _ => {}
+    }
+    if case.expected.is_none() && !blessing {
+        return Err(format!("nothing is expected; add one of {}, or let --bless write what comes", words().join(", ")));
+    }
+    Ok(case)
+}
+
+fn words() -> Vec<&'static str> {
+    DECISIONS.into_iter().chain(End::ALL.map(End::word)).collect()
+}
+
+fn string(word: &str, value: &RawValue) -> Result<String, String> {
+    serde_json::from_str(value.get()).map_err(|_| format!("{word:?} is {value}; it must be a string"))
+}
+
+fn attempt(value: &RawValue) -> Result<u32, String> {
+    let attempt = serde_json::from_str(value.get()).ok().filter(|attempt| *attempt > 0);
+    attempt.ok_or_else(|| format!("\"attempt\" is {value}; it must be a number from 1"))
+}
+
+fn expectation(word: &str, value: &RawValue) -> Result<Expected, String> {
+    let wanted = |what: &str| Err(format!("{word:?} is {value}; it must be {what}"));
+    let is_true = value.get() == "true";
+    match word {
+        "emit" => Ok(Expected::Emit(results(word, value)?)),
+        "emit-subset" => Ok(Expected::Subset(results(word, value)?)),
+        "drop" if is_true => Ok(Expected::Drop),
+        "drop" => wanted("true"),
+        "retry" if is_true => Ok(Expected::Retry(None)),
+        "retry" => match serde_json::from_str(value.get()) {
+            Ok(delay_ms) => Ok(Expected::Retry(Some(delay_ms))),
+            Err(_) => wanted("true or the delay in milliseconds"),
+        },
+        _ => match End::ALL.into_iter().find(|end| end.word() == word) {
+            Some(end) if is_true => Ok(Expected::End(end, None)),
+            Some(end) => match serde_json::from_str(value.get()) {
+                Ok(text) => Ok(Expected::End(end, Some(text))),
+                Err(_) => wanted("true or a part of the reason"),
+            },
+            None => Err(unknown(word)),
+        },
+    }
+}
+
+/// The results that a case names: an object, or an array of objects. Without what is the host's own.
+fn results(word: &str, value: &RawValue) -> Result<Vec<Object>, String> {
+    let wanted = || format!("{word:?} is {value}; it must be a result, which is an object, or an array of results");
+    let object = |value| match value {
+        Json::Object(object) => Ok(object.without(&super::outcome::OWN)),
+        _ => Err(wanted()),
+    };
+    match Json::parse(value.get()).map_err(|error| format!("{word:?} is not valid: {error}"))? {
+        Json::List(results) => results.into_iter().map(object).collect(),
+        result => Ok(vec![object(result)?]),
+    }
+}
+
+fn unknown(word: &str) -> String {
+    let known: Vec<&str> = PARTS.into_iter().chain(words()).collect();
+    let nearest = known.iter().max_by(|a, b| strsim::jaro(word, a).total_cmp(&strsim::jaro(word, b)));
+    match nearest {
+        Some(nearest) if strsim::jaro(word, nearest) > 0.7 => {
+            format!("unknown property {word:?}; did you mean {nearest:?}?")
+        }
+        _ => format!("unknown property {word:?}; a case has {}", known.join(", ")),
+    }
+}
+
+/// The text of a file in which these cases expect what came; everything else in it stays as it is.
+pub(super) fn bless(text: &str, blessed: &[(&Case, &Came)]) -> String {
+    let mut blessed = blessed.iter().peekable();
+    let mut written = String::with_capacity(text.len());
+    for (index, line) in text.split_inclusive('\n').enumerate() {
+        match blessed.next_if(|(case, _)| case.line == index + 1) {
+            Some((case, came)) => {
+                let content = line.trim_end();
+                written.push_str(&bless_line(content.trim_start(), case, came));
+                written.push_str(&line[content.len()..]);
+            }
+            None => written.push_str(line),
+        }
+    }
+    written
+}
+
+/// A case with what came instead of what was expected, in the same place.
+fn bless_line(text: &str, case: &Case, came: &Came) -> String {
+    let (word, value) = blessed_property(case.expected.as_ref(), came);
+    let expectation = format!("{}: {value}", quoted(word));
+    // It has been read before; a line that cannot be read now would be kept as it is.
+    let Ok(parts) = properties(text) else { return text.to_owned() };
+    let mut written: Vec<String> = Vec::with_capacity(parts.len() + 1);
+    let mut placed = false;
+    for (name, value) in parts {
+        if PARTS.contains(&name.as_str()) {
+            written.push(format!("{}: {value}", quoted(&name)));
+        } else {
+            written.push(expectation.clone());
+            placed = true;
+        }
+    }
+    if !placed {
+        written.push(expectation);
+    }
+    format!("{{{}}}", written.join(", "))
+}
+
+/// What came, as an expectation that lasts: of a trap only that it was one, because its text has addresses in it, and
+/// of a result that was expected in part only that part.
+fn blessed_property(expected: Option<&Expected>, came: &Came) -> (&'static str, String) {
+    match (expected, came) {
+        (Some(Expected::Subset(expected)), Came::Emit(got)) if expected.len() == got.len() => {
+            let part = |(expected, got): (&Object, &Object)| {
+                expected.iter().filter_map(|(name, _)| Some((name.to_owned(), got.get(name)?.clone()))).collect()
+            };
+            Expected::Subset(expected.iter().zip(got).map(part).collect()).as_property()
+        }
+        (_, Came::End(end @ (End::Trap | End::Timeout | End::Memory | End::BadResult), _)) => {
+            (end.word(), "true".to_owned())
+        }
+        (_, Came::End(end @ End::NoMessage, reason)) => {
+            let name = reason.split_once(':').map_or(reason.as_str(), |(name, _)| name);
+            (end.word(), quoted(name))
+        }
+        (_, came) => came.as_property(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn problem(line: &str) -> String {
+        read_case(1, line, false).unwrap_err()
+    }
+
+    #[test]
+    fn a_payload_is_kept_byte_for_byte() {
+        let case = read_case(1, r#"{"message": { "message_id" : 1.0 }, "drop": true}"#, false).unwrap();
+        assert_eq!(case.payload, r#"{ "message_id" : 1.0 }"#);
+        let case = read_case(1, r#"{"raw": "no\u0020json", "no-message": true, "attempt": 3}"#, false).unwrap();
+        assert_eq!((case.payload.as_str(), case.attempt), ("no json", 3));
+    }
+
+    #[test]
+    fn a_case_that_says_nothing_or_too_much_is_refused() {
+        for (line, words) in [
+            ("nonsense", "not JSON"),
+            ("[]", "object"),
+            (r#"{"drop": true}"#, "no \"message\""),
+            (r#"{"message": {}, "raw": "", "drop": true}"#, "both"),
+            (r#"{"message": {}}"#, "--bless"),
+            (r#"{"message": {}, "drop": true, "retry": true}"#, r#""drop" and "retry""#),
+            (r#"{"message": {}, "drop": true, "drop": true}"#, "twice"),
+            (r#"{"message": {}, "emitt": {}}"#, "did you mean \"emit\"?"),
+            (r#"{"message": {}, "xyz": {}}"#, "a case has"),
+            (r#"{"message": {}, "drop": false}"#, "must be true"),
+            (r#"{"message": {}, "retry": -1}"#, "milliseconds"),
+            (r#"{"message": {}, "trap": 5}"#, "part of the reason"),
+            (r#"{"message": {}, "emit": [1]}"#, "array of results"),
+            (r#"{"message": {}, "attempt": 0, "drop": true}"#, "from 1"),
+            (r#"{"message": {}, "name": 7, "drop": true}"#, "string"),
+        ] {
+            assert!(problem(line).contains(words), "{line}: {}", problem(line));
+        }
+        assert!(read_case(1, r#"{"message": {}}"#, true).unwrap().expected.is_none());
+    }
+
+    #[test]
+    fn every_bad_line_is_named() {
+        let problems = read(b"\n{}\r\n\n{\"message\": {}, \"drop\": true}\n\xff\n", "cases", false).unwrap_err();
+        assert_eq!(problems.len(), 2);
+        assert!(problems[0].starts_with("cases:2: ") && problems[1].starts_with("cases:5: "), "{problems:?}");
+        assert!(read(b"\n \n", "cases", false).unwrap_err()[0].contains("no cases"));
+    }
+
+    #[test]
+    fn blessing_changes_the_expectation_and_nothing_else() {
+        let text =
+            "\n{\"drop\": true, \"name\":\"a\\u0062\",\"message\":{ \"x\":1.0}}\r\n{\"raw\": \"x\"}\n{\"message\":1}";
+        let cases = read(text.as_bytes(), "cases", true).unwrap();
+        let got = Json::parse(r#"{"y":1.0}"#).unwrap();
+        let Json::Object(got) = got else { panic!("{got} is an object") };
+        let emitted = Came::Emit(vec![got]);
+        let refused = Came::End(End::NoMessage, "not-json: it is not JSON: really".into());
+        assert_eq!(
+            bless(text, &[(&cases[0], &emitted), (&cases[1], &refused)]),
+            "\n{\"emit\": {\"y\": 1.0}, \"name\": \"a\\u0062\", \"message\": { \"x\":1.0}}\r\n\
+             {\"raw\": \"x\", \"no-message\": \"not-json\"}\n{\"message\":1}"
+        );
+    }
+
+    #[test]
+    fn a_blessed_subset_stays_a_subset() {
+        let case = read_case(1, r#"{"message": {}, "emit-subset": {"a": 1, "gone": 2}}"#, true).unwrap();
+        let Ok(Json::Object(got)) = Json::parse(r#"{"a":3,"b":4}"#) else { panic!("it is an object") };
+        assert_eq!(
+            bless_line(r#"{"message": {}, "emit-subset": {"a": 1, "gone": 2}}"#, &case, &Came::Emit(vec![got])),
+            r#"{"message": {}, "emit-subset": {"a": 3}}"#
+        );
+    }
+}

@@ -1,0 +1,206 @@
+//! JSON as tests compare it: numbers by their text, because 1.0 is not 1 to whoever reads the output, and objects
+//! whatever the order of their properties. It knows no case and no plugin.
+
+use std::collections::HashMap;
+use std::fmt::{self, Write as _};
+
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use serde_json::value::RawValue;
+
+/// Deeper values are compared as text: a plugin's result may have as many levels as bytes.
+const DEPTH_MAX: usize = 128;
+
+/// A JSON value.
+#[derive(Clone, Debug)]
+pub(super) enum Json {
+    /// `null`, `true`, `false` or a number, as it was written; and whatever lies deeper than [`DEPTH_MAX`].
+    Plain(String),
+    Text(String),
+    List(Vec<Json>),
+    Object(Object),
+}
+
+/// Properties in their order, each name once.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Object {
+    properties: Vec<(String, Json)>,
+    /// Where each name stands: a plugin may make an object of very many.
+    places: HashMap<String, usize>,
+}
+
+impl Json {
+    /// Reads a JSON text.
+    ///
+    /// # Errors
+    /// When it is not JSON.
+    pub(super) fn parse(text: &str) -> serde_json::Result<Json> {
+        Json::read(serde_json::from_str(text)?, 0)
+    }
+
+    fn read(raw: &RawValue, depth: usize) -> serde_json::Result<Json> {
+        let text = raw.get();
+        Ok(match text.as_bytes().first() {
+            Some(b'"') => Json::Text(serde_json::from_str(text)?),
+            Some(b'[') if depth < DEPTH_MAX => {
+                let items: Vec<&RawValue> = serde_json::from_str(text)?;
+                Json::List(items.into_iter().map(|item| Json::read(item, depth + 1)).collect::<Result<_, _>>()?)
+            }
+            Some(b'{') if depth < DEPTH_MAX => {
+                let properties = properties(text)?.into_iter();
+                let properties = properties.map(|(name, value)| Ok((name, Json::read(value, depth + 1)?)));
+                Json::Object(properties.collect::<serde_json::Result<_>>()?)
+            }
+            _ => Json::Plain(text.to_owned()),
+        })
+    }
+}
+
+/// The top-level properties of an object's text, in order, repeated names and all.
+///
+/// # Errors
+/// When it is not the text of an object.
+pub(super) fn properties(text: &str) -> serde_json::Result<Vec<(String, &RawValue)>> {
+    Ok(serde_json::from_str::<Properties<'_>>(text)?.0)
+}
+
+impl Object {
+    /// This without some of its properties.
+    pub(super) fn without(self, names: &[&str]) -> Object {
+        self.properties.into_iter().filter(|(name, _)| !names.contains(&name.as_str())).collect()
+    }
+
+    pub(super) fn get(&self, name: &str) -> Option<&Json> {
+        self.places.get(name).map(|place| &self.properties[*place].1)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&str, &Json)> {
+        self.properties.iter().map(|(name, value)| (name.as_str(), value))
+    }
+}
+
+/// Of a repeated name the last value counts, as it does for the output.
+impl FromIterator<(String, Json)> for Object {
+    fn from_iter<T: IntoIterator<Item = (String, Json)>>(properties: T) -> Object {
+        let mut object = Object::default();
+        for (name, value) in properties {
+            match object.places.get(&name) {
+                Some(place) => object.properties[*place].1 = value,
+                None => {
+                    object.places.insert(name.clone(), object.properties.len());
+                    object.properties.push((name, value));
+                }
+            }
+        }
+        object
+    }
+}
+
+impl fmt::Display for Json {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Json::Plain(text) => f.write_str(text),
+            Json::Text(text) => f.write_str(&quoted(text)),
+            Json::List(items) => {
+                f.write_char('[')?;
+                for (index, item) in items.iter().enumerate() {
+                    f.write_str(if index == 0 { "" } else { ", " })?;
+                    item.fmt(f)?;
+                }
+                f.write_char(']')
+            }
+            Json::Object(object) => object.fmt(f),
+        }
+    }
+}
+
+impl fmt::Display for Object {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_char('{')?;
+        for (index, (name, value)) in self.iter().enumerate() {
+            let separator = if index == 0 { "" } else { ", " };
+            write!(f, "{separator}{}: {value}", quoted(name))?;
+        }
+        f.write_char('}')
+    }
+}
+
+/// A JSON string in which every control character is escaped, also those that JSON allows and a terminal obeys.
+pub(super) fn quoted(text: &str) -> String {
+    let mut quoted = String::with_capacity(text.len() + 2);
+    quoted.push('"');
+    for char in text.chars() {
+        match char {
+            '"' => quoted.push_str("\\\""),
+            '\\' => quoted.push_str("\\\\"),
+            '\n' => quoted.push_str("\\n"),
+            '\r' => quoted.push_str("\\r"),
+            '\t' => quoted.push_str("\\t"),
+            // Control characters all lie in the first 256, so four digits are enough.
+            char if char.is_control() => quoted.push_str(&format!("\\u{:04x}", u32::from(char))),
+            char => quoted.push(char),
+        }
+    }
+    quoted.push('"');
+    quoted
+}
+
+struct Properties<'a>(Vec<(String, &'a RawValue)>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Properties<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Map;
+
+        impl<'de> Visitor<'de> for Map {
+            type Value = Properties<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut properties = Vec::new();
+                while let Some(property) = map.next_entry()? {
+                    properties.push(property);
+                }
+                Ok(Properties(properties))
+            }
+        }
+
+        deserializer.deserialize_map(Map)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_what_was_read() {
+        let text = r#"{"a": 1.0, "b": [1E400, -0, {"c": null}], "": "q\"\\\n\u001bé", "e": {}}"#;
+        assert_eq!(Json::parse(text).unwrap().to_string(), text);
+        assert_eq!(Json::parse(r#"{"a":1,"b":2,"\u0061":3}"#).unwrap().to_string(), r#"{"a": 3, "b": 2}"#);
+    }
+
+    #[test]
+    fn no_control_character_reaches_a_terminal() {
+        for code in (0..0x20).chain(0x7f..0xa0) {
+            let char = char::from(code);
+            let quoted = quoted(&char.to_string());
+            assert!(!quoted.contains(char::is_control), "{quoted}");
+            assert_eq!(serde_json::from_str::<String>(&quoted).unwrap(), char.to_string());
+        }
+    }
+
+    #[test]
+    fn very_many_levels_are_no_danger() {
+        let text = "[".repeat(100_000) + &"]".repeat(100_000);
+        assert_eq!(Json::parse(&text).unwrap().to_string(), text);
+    }
+
+    #[test]
+    fn what_is_no_json_is_refused() {
+        for text in ["", "{", "{} x", r#"["\ud800"]"#, r#"{"a":01}"#] {
+            assert!(Json::parse(text).is_err(), "{text}");
+        }
+    }
+}

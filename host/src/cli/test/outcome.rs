@@ -1,0 +1,305 @@
+//! What is expected of a message, what became of it, and how the two differ. It knows no plugin and no file.
+
+use super::json::{Json, Object, quoted};
+use crate::plugin::{Failure, Outcome};
+
+/// Properties of an output entry that are the host's own, whatever a plugin says. They take no part in a comparison.
+pub(super) const OWN: [&str; 2] = ["message_id", "consumer_id"];
+
+/// Ways of a message to end as a dead letter, in the words of a case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    Reject,
+    Fail,
+    Trap,
+    Timeout,
+    Memory,
+    BadResult,
+    NoMessage,
+}
+
+impl End {
+    pub(super) const ALL: [End; 7] =
+        [End::Reject, End::Fail, End::Trap, End::Timeout, End::Memory, End::BadResult, End::NoMessage];
+
+    pub(super) fn word(self) -> &'static str {
+        match self {
+            End::Reject => "reject",
+            End::Fail => "fail",
+            End::Trap => "trap",
+            End::Timeout => "timeout",
+            End::Memory => "memory",
+            End::BadResult => "bad-result",
+            End::NoMessage => "no-message",
+        }
+    }
+}
+
+/// What a case expects.
+#[derive(Clone, Debug)]
+pub(super) enum Expected {
+    /// Exactly these results.
+    Emit(Vec<Object>),
+    /// So many results, with these properties among others.
+    Subset(Vec<Object>),
+    Drop,
+    /// After so many milliseconds, if that matters.
+    Retry(Option<u32>),
+    /// With this in the reason, if that matters.
+    End(End, Option<String>),
+}
+
+/// What became of a message.
+#[derive(Clone, Debug)]
+pub(super) enum Came {
+    /// Results without the host's own properties.
+    Emit(Vec<Object>),
+    Drop,
+    Retry(Option<u32>),
+    End(End, String),
+}
+
+impl Came {
+    /// What becomes of this outcome. `written` says whether the host can write a result to the output, or why not.
+    pub(super) fn of(outcome: Result<Outcome, Failure>, mut written: impl FnMut(&str) -> Result<(), String>) -> Came {
+        let mut emit = |results: Vec<String>| {
+            let read = |result: &String| {
+                written(result)?;
+                match Json::parse(result) {
+                    Ok(Json::Object(object)) => Ok(object.without(&OWN)),
+                    Ok(_) => Err("the plugin's result is JSON but not an object".to_owned()),
+                    Err(error) => Err(format!("the plugin's result is not JSON: {error}")),
+                }
+            };
+            match results.iter().map(read).collect::<Result<Vec<_>, _>>() {
+                Ok(results) if results.is_empty() => Came::Drop,
+                Ok(results) => Came::Emit(results),
+                Err(sentence) => Came::End(End::BadResult, sentence),
+            }
+        };
+        match outcome {
+            Ok(Outcome::Emit(result)) => emit(vec![result]),
+            Ok(Outcome::EmitAll(results)) => emit(results),
+            Ok(Outcome::Drop) => Came::Drop,
+            Ok(Outcome::Retry(delay_ms)) => Came::Retry(delay_ms),
+            Ok(Outcome::Reject(reason)) => Came::End(End::Reject, reason),
+            Err(Failure::Failed(reason)) => Came::End(End::Fail, reason),
+            Err(failure) => Came::End(end(&failure), failure.to_string()),
+        }
+    }
+
+    /// Whether an outcome that the plugin decided, rather than one that befell it.
+    pub(super) fn is_decision(&self) -> bool {
+        !matches!(self, Came::End(end, _) if *end != End::Reject)
+    }
+
+    /// As the property of a case that expects just this.
+    pub(super) fn as_property(&self) -> (&'static str, String) {
+        match self {
+            Came::Emit(results) => ("emit", listed(results)),
+            Came::Drop => ("drop", "true".to_owned()),
+            Came::Retry(delay_ms) => ("retry", delay(*delay_ms)),
+            Came::End(end, reason) => (end.word(), quoted(reason)),
+        }
+    }
+}
+
+fn end(failure: &Failure) -> End {
+    match failure {
+        Failure::Failed(_) => End::Fail,
+        Failure::TimedOut(_) => End::Timeout,
+        Failure::OutOfMemory(_) => End::Memory,
+        Failure::ResultTooLong { .. } | Failure::TooManyResults(_) => End::BadResult,
+        Failure::Trapped(_) | Failure::Start(_) => End::Trap,
+    }
+}
+
+impl Expected {
+    /// As it stands in a case.
+    pub(super) fn as_property(&self) -> (&'static str, String) {
+        match self {
+            Expected::Emit(results) => ("emit", listed(results)),
+            Expected::Subset(results) => ("emit-subset", listed(results)),
+            Expected::Drop => ("drop", "true".to_owned()),
+            Expected::Retry(delay_ms) => ("retry", delay(*delay_ms)),
+            Expected::End(end, None) => (end.word(), "true".to_owned()),
+            Expected::End(end, Some(text)) => (end.word(), quoted(text)),
+        }
+    }
+
+    /// How this differs from what came; not at all if the case passes.
+    pub(super) fn differences(&self, came: &Came) -> Vec<Difference> {
+        let mut differences = Vec::new();
+        let same = match (self, came) {
+            (Expected::Emit(expected), Came::Emit(got)) if expected.len() == got.len() => {
+                compare_results(expected, got, true, &mut differences);
+                return differences;
+            }
+            (Expected::Subset(expected), Came::Emit(got)) if expected.len() == got.len() => {
+                compare_results(expected, got, false, &mut differences);
+                return differences;
+            }
+            (Expected::Emit(expected) | Expected::Subset(expected), Came::Drop) => expected.is_empty(),
+            (Expected::Drop, Came::Drop) => true,
+            (Expected::Retry(expected), Came::Retry(got)) => expected.is_none() || expected == got,
+            (Expected::End(expected, text), Came::End(got, reason)) => {
+                expected == got && text.as_ref().is_none_or(|text| reason.contains(text))
+            }
+            _ => false,
+        };
+        if !same {
+            let show = |(word, value): (&str, String)| Some(format!("{word}: {value}"));
+            differences.push(Difference {
+                path: "outcome".to_owned(),
+                expected: show(self.as_property()),
+                got: show(came.as_property()),
+            });
+        }
+        differences
+    }
+}
+
+/// One result as an object, several as an array.
+fn listed(results: &[Object]) -> String {
+    match results {
+        [result] => result.to_string(),
+        results => Json::List(results.iter().cloned().map(Json::Object).collect()).to_string(),
+    }
+}
+
+fn delay(delay_ms: Option<u32>) -> String {
+    delay_ms.map_or_else(|| "true".to_owned(), |delay_ms| delay_ms.to_string())
+}
+
+/// One place where what came is not what was expected.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Difference {
+    /// Where: `total`, `items[2].price`, or `outcome`.
+    pub(super) path: String,
+    /// What should be there, if anything.
+    pub(super) expected: Option<String>,
+    /// What is there, if anything.
+    pub(super) got: Option<String>,
+}
+
+fn compare_results(expected: &[Object], got: &[Object], exact: bool, differences: &mut Vec<Difference>) {
+    for (index, (expected, result)) in expected.iter().zip(got).enumerate() {
+        let path = if got.len() == 1 { String::new() } else { format!("[{index}]") };
+        compare_objects(&path, expected, result, exact, differences);
+    }
+}
+
+/// Property by property; what is not expected is a difference if the comparison is exact.
+fn compare_objects(path: &str, expected: &Object, got: &Object, exact: bool, differences: &mut Vec<Difference>) {
+    for (name, value) in expected.iter() {
+        compare(Some(value), got.get(name), &|| property(path, name), differences);
+    }
+    let unexpected = got.iter().filter(|(name, _)| exact && expected.get(name).is_none());
+    for (name, value) in unexpected {
+        compare(None, Some(value), &|| property(path, name), differences);
+    }
+}
+
+/// The path is made only where there is a difference.
+fn compare(expected: Option<&Json>, got: Option<&Json>, path: &dyn Fn() -> String, differences: &mut Vec<Difference>) {
+    match (expected, got) {
+        (Some(Json::Object(expected)), Some(Json::Object(got))) => {
+            compare_objects(&path(), expected, got, true, differences);
+        }
+        (Some(Json::List(expected)), Some(Json::List(got))) => {
+            for index in 0..expected.len().max(got.len()) {
+                compare(expected.get(index), got.get(index), &|| format!("{}[{index}]", path()), differences);
+            }
+        }
+        (Some(Json::Plain(expected)), Some(Json::Plain(got))) if expected == got => {}
+        (Some(Json::Text(expected)), Some(Json::Text(got))) if expected == got => {}
+        (expected, got) => {
+            let show = |value: Option<&Json>| value.map(Json::to_string);
+            differences.push(Difference { path: path(), expected: show(expected), got: show(got) });
+        }
+    }
+}
+
+/// The path of a property: with a dot if its name is an ordinary word, in brackets if not.
+fn property(path: &str, name: &str) -> String {
+    let ordinary = !name.is_empty() && name.chars().all(|char| char.is_alphanumeric() || char == '_' || char == '-');
+    match (ordinary, path) {
+        (true, "") => name.to_owned(),
+        (true, path) => format!("{path}.{name}"),
+        (false, path) => format!("{path}[{}]", quoted(name)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn object(text: &str) -> Object {
+        match Json::parse(text).unwrap() {
+            Json::Object(object) => object,
+            other => panic!("{other} is no object"),
+        }
+    }
+
+    fn came(outcome: Outcome) -> Came {
+        Came::of(Ok(outcome), |_| Ok(()))
+    }
+
+    /// The differences between an expected and a real result, one a line.
+    fn differences(expected: &str, got: &str) -> String {
+        let expected = Expected::Emit(vec![object(expected)]);
+        let lines = expected.differences(&came(Outcome::Emit(got.into()))).into_iter().map(|difference| {
+            let Difference { path, expected, got } = difference;
+            format!("{path}: {} / {}", expected.unwrap_or_default(), got.unwrap_or_default())
+        });
+        lines.collect::<Vec<_>>().join("\n")
+    }
+
+    #[test]
+    fn numbers_are_compared_by_their_text_and_objects_whatever_their_order() {
+        assert_eq!(differences(r#"{"a": 1.0, "b": {"c": 1, "d": "é"}}"#, r#"{"b":{"d":"\u00e9","c":1},"a":1.0}"#), "");
+        assert_eq!(differences(r#"{"a": 1}"#, r#"{"a":1.0}"#), "a: 1 / 1.0");
+        assert_eq!(differences(r#"{"a": 1}"#, r#"{"a":"1"}"#), r#"a: 1 / "1""#);
+    }
+
+    #[test]
+    fn every_difference_is_named_by_its_path() {
+        let expected = r#"{"a": [1, {"b c": 2}, 3], "gone": null}"#;
+        let got = r#"{"a":[1,{"b c":4}],"more":true}"#;
+        assert_eq!(differences(expected, got), "a[1][\"b c\"]: 2 / 4\na[2]: 3 / \ngone: null / \nmore:  / true");
+    }
+
+    #[test]
+    fn what_is_the_hosts_own_takes_no_part() {
+        assert_eq!(differences(r#"{"a": 1}"#, r#"{"message_id":"forged","a":1,"consumer_id":"forged"}"#), "");
+    }
+
+    #[test]
+    fn one_result_in_a_list_is_one_result_and_none_is_a_drop() {
+        assert!(matches!(came(Outcome::EmitAll(vec![])), Came::Drop));
+        let one = Expected::Emit(vec![object("{}")]);
+        assert_eq!(one.differences(&came(Outcome::EmitAll(vec!["{}".into()]))), []);
+        assert_eq!(one.differences(&came(Outcome::EmitAll(vec!["{}".into(), "{}".into()]))).len(), 1);
+    }
+
+    #[test]
+    fn a_subset_lets_other_properties_be_but_is_exact_about_its_own() {
+        let subset = Expected::Subset(vec![object(r#"{"a": {"b": 1}}"#)]);
+        assert_eq!(subset.differences(&came(Outcome::Emit(r#"{"a":{"b":1},"x":2}"#.into()))), []);
+        assert_eq!(subset.differences(&came(Outcome::Emit(r#"{"a":{"b":1,"c":2}}"#.into()))).len(), 1);
+        assert_eq!(subset.differences(&Came::Drop).len(), 1);
+    }
+
+    #[test]
+    fn a_reason_is_looked_for_and_a_delay_is_exact() {
+        let rejected = came(Outcome::Reject("no price".into()));
+        assert_eq!(Expected::End(End::Reject, Some("price".into())).differences(&rejected), []);
+        assert_eq!(Expected::End(End::Reject, None).differences(&rejected), []);
+        assert_eq!(Expected::End(End::Reject, Some("total".into())).differences(&rejected).len(), 1);
+        assert_eq!(Expected::End(End::Fail, None).differences(&rejected).len(), 1);
+        let retried = came(Outcome::Retry(Some(500)));
+        assert_eq!(Expected::Retry(None).differences(&retried), []);
+        assert_eq!(Expected::Retry(Some(500)).differences(&retried), []);
+        assert_eq!(Expected::Retry(Some(50)).differences(&retried).len(), 1);
+    }
+}

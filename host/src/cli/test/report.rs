@@ -1,0 +1,171 @@
+//! How cases are told about: a line each, the differences below it, and a summary.
+
+use std::io::{self, Write as _};
+use std::time::Duration;
+
+use indicatif::BinaryBytes;
+
+use super::Tried;
+use super::case::Case;
+use super::outcome::Difference;
+use crate::cli::log;
+use crate::config::PluginLimits;
+
+/// Differences shown of a case; a result that is altogether another has very many.
+const DIFFERENCES_MAX: usize = 20;
+
+/// Longest value shown, in characters.
+const VALUE_CHARS_MAX: usize = 300;
+
+const RED: &str = "31";
+const GREEN: &str = "32";
+const YELLOW: &str = "33";
+
+/// Writes about cases as they are done, and remembers what the summary needs.
+pub(super) struct Report {
+    coloured: bool,
+    memory_limit_bytes: usize,
+    /// Of the cases that came to the plugin, with their place among all.
+    times: Vec<(Duration, usize)>,
+    cases: usize,
+    memory_bytes_max: usize,
+    memory_bytes_last: usize,
+    passed: usize,
+    failed: usize,
+    blessed: usize,
+}
+
+impl Report {
+    pub(super) fn new(limits: &PluginLimits) -> Report {
+        Report {
+            coloured: log::colours(&io::stdout()),
+            memory_limit_bytes: limits.memory_bytes_max,
+            times: Vec::new(),
+            cases: 0,
+            memory_bytes_max: 0,
+            memory_bytes_last: 0,
+            passed: 0,
+            failed: 0,
+            blessed: 0,
+        }
+    }
+
+    /// Writes about one case.
+    pub(super) fn case(&mut self, case: &Case, tried: &Tried, verdict: &Verdict<'_>) -> io::Result<()> {
+        let (word, colour) = match verdict {
+            Verdict::Passed => ("ok     ", GREEN),
+            Verdict::Failed(_) => ("FAILED ", RED),
+            Verdict::Blessed(_) => ("blessed", YELLOW),
+        };
+        let memory = match tried.memory_bytes {
+            0 => "-".to_owned(),
+            bytes => BinaryBytes(bytes as u64).to_string(),
+        };
+        let mut text = format!(
+            "{} {:>8} {:>11}  {case}\n",
+            self.paint(word, colour),
+            tried.time.map_or_else(|| "-".to_owned(), duration),
+            memory
+        );
+        if let Verdict::Failed(differences) | Verdict::Blessed(differences) = verdict {
+            for Difference { path, expected, got } in differences.iter().take(DIFFERENCES_MAX) {
+                let show = |value: &Option<String>| value.as_deref().map_or("nothing".into(), shortened);
+                let (expected, got) = (self.paint(&show(expected), GREEN), self.paint(&show(got), RED));
+                text += &format!("          {path}\n            expected {expected}\n            got      {got}\n");
+            }
+            if differences.len() > DIFFERENCES_MAX {
+                text += &format!("          and {} more\n", differences.len() - DIFFERENCES_MAX);
+            }
+        }
+        *match verdict {
+            Verdict::Passed => &mut self.passed,
+            Verdict::Failed(_) => &mut self.failed,
+            Verdict::Blessed(_) => &mut self.blessed,
+        } += 1;
+        self.times.extend(tried.time.map(|time| (time, self.cases)));
+        self.cases += 1;
+        self.memory_bytes_max = self.memory_bytes_max.max(tried.memory_bytes);
+        self.memory_bytes_last = tried.memory_bytes;
+        write(&text)
+    }
+
+    /// Writes the summary. The cases are those that were told about, in the same order.
+    pub(super) fn summary(&self, cases: &[Case]) -> io::Result<()> {
+        let mut counts = vec![self.paint(&format!("{} passed", self.passed), GREEN)];
+        if self.failed > 0 {
+            counts.push(self.paint(&format!("{} failed", self.failed), RED));
+        }
+        if self.blessed > 0 {
+            counts.push(self.paint(&format!("{} blessed", self.blessed), YELLOW));
+        }
+        let mut text = format!("\n{}\n", counts.join(", "));
+        let mut sorted = self.times.clone();
+        sorted.sort_unstable();
+        if let Some((max, slowest)) = sorted.last() {
+            let (p50, _) = sorted[(sorted.len() - 1) / 2];
+            text += &format!("time    p50 {}, max {} ({})\n", duration(p50), duration(*max), cases[*slowest]);
+        }
+        text += &format!(
+            "memory  {} after the last message, after any at most {}, limit {}\n",
+            BinaryBytes(self.memory_bytes_last as u64),
+            BinaryBytes(self.memory_bytes_max as u64),
+            BinaryBytes(self.memory_limit_bytes as u64)
+        );
+        write(&text)
+    }
+
+    fn paint(&self, text: &str, colour: &str) -> String {
+        if self.coloured { format!("\x1b[{colour}m{text}\x1b[0m") } else { text.to_owned() }
+    }
+}
+
+/// What a case came to.
+pub(super) enum Verdict<'a> {
+    Passed,
+    Failed(&'a [Difference]),
+    /// What differed is now expected.
+    Blessed(&'a [Difference]),
+}
+
+fn write(text: &str) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(text.as_bytes())?;
+    stdout.flush()
+}
+
+/// A value fit for a line or a few of them.
+fn shortened(value: &str) -> String {
+    match value.char_indices().nth(VALUE_CHARS_MAX) {
+        Some((end, _)) => format!("{} … ({} bytes)", &value[..end], value.len()),
+        None => value.to_owned(),
+    }
+}
+
+/// A time with three digits or so.
+pub(in crate::cli) fn duration(time: Duration) -> String {
+    match time.as_secs_f64() {
+        seconds if seconds >= 1.0 => format!("{seconds:.2} s"),
+        seconds if seconds >= 0.01 => format!("{:.0} ms", seconds * 1e3),
+        seconds if seconds >= 0.001 => format!("{:.1} ms", seconds * 1e3),
+        seconds => format!("{:.0} µs", seconds * 1e6),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_have_few_digits() {
+        let shown =
+            [0, 83, 999, 1_234, 12_345, 999_400, 1_234_000].map(|micros| duration(Duration::from_micros(micros)));
+        assert_eq!(shown, ["0 µs", "83 µs", "999 µs", "1.2 ms", "12 ms", "999 ms", "1.23 s"]);
+    }
+
+    #[test]
+    fn long_values_are_cut_between_characters() {
+        let value = "é".repeat(VALUE_CHARS_MAX);
+        assert_eq!(shortened(&value), value);
+        assert!(shortened(&(value + "x")).ends_with("é … (601 bytes)"));
+    }
+}

@@ -1,0 +1,107 @@
+//! Wasmtime's cache of compiled plugins, in a folder that belongs to the user alone.
+//! A cache that cannot be used is worth a warning, never a failure.
+//!
+//! What comes out of the cache is run as machine code, unchecked. So the folder must be out of reach of
+//! whoever could not change the host itself as well: it is made for the owner only, and one that others may
+//! write to is not used.
+
+use std::ffi::OsString;
+use std::fs::{DirBuilder, Metadata};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+use wasmtime::{Cache, CacheConfig};
+
+/// Bytes of the folder beyond which wasmtime removes what was used least recently.
+const FOLDER_BYTES_MAX: u64 = 512 << 20;
+/// Files of the folder beyond which wasmtime does so.
+const FOLDER_FILES_MAX: u64 = 1_000;
+/// Permission bits that let others write.
+const OTHERS_WRITE: u32 = 0o022;
+
+/// The cache in the user's cache folder, unless it cannot be used.
+pub(super) fn open() -> Option<Cache> {
+    let Some(folder) = folder(|name| std::env::var_os(name)) else {
+        tracing::warn!(
+            "compiled plugins are not kept, because the user has no cache folder; set XDG_CACHE_HOME, or say --no-cache"
+        );
+        return None;
+    };
+    open_in(&folder)
+        .inspect_err(|reason| {
+            tracing::warn!(
+                "compiled plugins are not kept in {}: {reason}; make it a folder of this user alone, or say --no-cache",
+                folder.display()
+            );
+        })
+        .ok()
+}
+
+/// Where compiled plugins are kept: `host/compiled` in the user's cache folder.
+fn folder(variable: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
+    // The XDG specification has relative paths ignored.
+    let absolute = |name| variable(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let in_home = if cfg!(target_os = "macos") { "Library/Caches" } else { ".cache" };
+    let base = absolute("XDG_CACHE_HOME").or_else(|| absolute("HOME").map(|home| home.join(in_home)))?;
+    Some(base.join("host/compiled"))
+}
+
+/// The cache in this folder, which is made if it is missing.
+fn open_in(folder: &Path) -> Result<Cache, String> {
+    DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(|error| format!("cannot make it: {error}"))?;
+    let metadata = std::fs::metadata(folder).map_err(|error| format!("cannot look at it: {error}"))?;
+    // A file of our own tells whether we may write, and who we are.
+    let own = tempfile::tempfile_in(folder).and_then(|file| file.metadata());
+    let own = own.map_err(|error| format!("cannot write to it: {error}"))?;
+    private(&metadata, &own)?;
+
+    let mut config = CacheConfig::new();
+    config
+        .with_directory(folder)
+        .with_files_total_size_soft_limit(FOLDER_BYTES_MAX)
+        .with_file_count_soft_limit(FOLDER_FILES_MAX);
+    Cache::new(config).map_err(|error| format!("{error:#}"))
+}
+
+fn private(folder: &Metadata, own: &Metadata) -> Result<(), String> {
+    if folder.uid() != own.uid() {
+        return Err("it belongs to another user".into());
+    }
+    if folder.mode() & OTHERS_WRITE != 0 {
+        return Err("other users may write to it".into());
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn the_cache_lies_in_the_users_cache_folder() {
+        let folder_for = |xdg: Option<&str>, home: Option<&str>| {
+            folder(|name| if name == "HOME" { home } else { xdg }.map(OsString::from))
+        };
+        assert_eq!(folder_for(Some("/x"), Some("/h")), Some("/x/host/compiled".into()));
+        assert_eq!(folder_for(Some("relative"), None), None);
+        assert_eq!(folder_for(None, None), None);
+        assert!(folder_for(None, Some("/h")).is_some_and(|folder| folder.starts_with("/h")));
+    }
+
+    #[test]
+    fn a_folder_that_others_may_write_to_is_not_used() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(open_in(folder.path()).is_ok());
+        std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o770)).unwrap();
+        assert_eq!(open_in(folder.path()).unwrap_err(), "other users may write to it");
+    }
+
+    #[test]
+    fn a_file_in_the_place_of_the_folder_is_named() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let error = open_in(&file.path().join("compiled")).unwrap_err();
+        assert!(error.starts_with("cannot make it:"), "{error}");
+    }
+}

@@ -1,0 +1,43 @@
+//! Attempts at what a plugin may not have, and at what it may.
+
+use std::collections::hash_map::RandomState;
+use std::fmt::Display;
+use std::hash::BuildHasher;
+use std::io::Read;
+use std::net::{TcpListener, TcpStream, ToSocketAddrs, UdpSocket};
+use std::process::Command;
+use std::time::SystemTime;
+use std::{env, fs};
+
+/// Tries it: `Ok` with what came of it if it worked, `Err` if it did not.
+pub fn attempt(what: &str, target: &str) -> Result<String, String> {
+    match what {
+        "read-file" => told(fs::read_to_string(target)),
+        "write-file" => told(fs::write(target, "written by a plugin").map(|()| "written")),
+        "list-folder" => told(fs::read_dir(target).map(|entries| entries.count())),
+        "delete-file" => told(fs::remove_file(target).map(|()| "deleted")),
+        "environment" => some(env::vars().map(|(name, value)| format!("{name}={value}")).collect()),
+        "arguments" => some(env::args().collect()),
+        "stdin" => {
+            let mut input = String::new();
+            told(std::io::stdin().read_to_string(&mut input))?;
+            some(input.lines().map(str::to_owned).collect())
+        }
+        "tcp" => told(TcpStream::connect(target).map(|_| "connected")),
+        "tcp-listen" => told(TcpListener::bind("127.0.0.1:0").map(|_| "bound")),
+        "udp" => told(UdpSocket::bind("127.0.0.1:0").map(|_| "bound")),
+        "lookup" => told((target, 80).to_socket_addrs().map(|addresses| addresses.count())),
+        "spawn" => told(Command::new(target).status()),
+        "clock" => told(SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map(|time| time.as_secs())),
+        "random" => Ok(RandomState::new().hash_one(0).to_string()),
+        unknown => Err(format!("the puppet cannot try {unknown:?}")),
+    }
+}
+
+fn told<T: Display, E: Display>(result: Result<T, E>) -> Result<String, String> {
+    result.map(|value| value.to_string()).map_err(|error| error.to_string())
+}
+
+fn some(found: Vec<String>) -> Result<String, String> {
+    if found.is_empty() { Err("there is nothing".to_owned()) } else { Ok(found.join(" ")) }
+}
