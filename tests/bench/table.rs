@@ -150,7 +150,9 @@ pub fn cell(figure: Option<Figure>, digits: usize, width: usize, wide: usize) ->
         return format!("{:>width$} {:>wide$} {:>7}", "-", "-", "-");
     };
     let range = format!("{min:.digits$}–{max:.digits$}");
-    format!("{median:>width$.digits$} {range:>wide$} {ratio:>7.2}")
+    // There is no ratio to a first subject that has nothing of it.
+    let ratio = if ratio.is_finite() { format!("{ratio:.2}") } else { "-".into() };
+    format!("{median:>width$.digits$} {range:>wide$} {ratio:>7}")
 }
 
 /// The figures for programs.
