@@ -43,7 +43,8 @@ fn a_whole_result_may_have_any_number_of_properties() {
 #[test]
 fn thousands_of_results_of_one_message_are_written_or_refused_as_a_whole() {
     let redis = Redis::start();
-    let _host = Host::on(&redis).arg("--max-message-bytes", "16MiB").arg("--max-plugin-time", "20s").ready(&redis, 2);
+    let host = Host::on(&redis).arg("--max-message-bytes", "16MiB").arg("--max-plugin-time", "20s");
+    let _host = host.arg("--max-results", "10000").ready(&redis, 2);
     let mut publisher = Publisher::new(&redis);
     let many = |id: &str, count: usize| {
         let results: Vec<&str> = std::iter::repeat_n("{}", count).collect();
