@@ -115,17 +115,23 @@ fn a_list_lost_on_the_way_is_restored() {
     wait_for_truth(&redis, &expected);
 }
 
-#[test]
-fn a_host_taken_for_dead_comes_back_under_new_ids() {
-    let redis = Redis::start();
-    let paused = Host::ready(&redis, 2);
-    let old = redis.consumer_ids();
-    let _witness = Host::ready(&redis, 1);
+/// Pauses the only host until another one, which is returned, has taken it for dead.
+fn take_for_dead(redis: &Redis, paused: &Host) -> Host {
+    let witness = Host::ready(redis, 1);
     paused.signal(Signal::Stop);
     wait_for("the end of the paused host's ids", TRUE_AFTER, || {
         let ids = redis.consumer_ids();
         if ids.len() == 1 { Ok(()) } else { Err(format!("{ids:?}")) }
     });
+    witness
+}
+
+#[test]
+fn a_host_taken_for_dead_comes_back_under_new_ids() {
+    let redis = Redis::start();
+    let paused = Host::ready(&redis, 2);
+    let old = redis.consumer_ids();
+    let _witness = take_for_dead(&redis, &paused);
     paused.signal(Signal::Continue);
     let ids = redis.wait_for_consumers(3);
     assert!(old.iter().all(|id| !ids.contains(id)), "{old:?} came back in {ids:?}");
@@ -152,12 +158,7 @@ fn nothing_is_written_under_the_ids_of_a_host_that_was_taken_for_dead() {
     let redis = Redis::start();
     let paused = Host::ready(&redis, 4);
     let old = redis.consumer_ids();
-    let _witness = Host::ready(&redis, 1);
-    paused.signal(Signal::Stop);
-    wait_for("the end of the paused host's ids", TRUE_AFTER, || {
-        let ids = redis.consumer_ids();
-        if ids.len() == 1 { Ok(()) } else { Err(format!("{ids:?}")) }
-    });
+    let _witness = take_for_dead(&redis, &paused);
     // There is work for it at the very moment that it comes back.
     Publisher::new(&redis).publish_all((0..600).map(|n| message(&format!("m-{n}"), json!({"do": "wait", "ms": 10}))));
     paused.signal(Signal::Continue);

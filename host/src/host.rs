@@ -178,15 +178,15 @@ impl Running {
             let link = links[number as usize % links.len()].clone();
             ready.push(Consumer::start(number, shared.clone(), link).await?);
         }
-        let registry = Registry::join(
-            control,
-            keys.clone(),
-            config.registry.clone(),
-            config.consumers,
-            identity.clone(),
-            pace.clone(),
-        );
-        let registry = Arc::new(registry.await);
+        let registry = Arc::new(Registry {
+            link: control,
+            keys: keys.clone(),
+            config: config.registry.clone(),
+            consumers: config.consumers,
+            identity: identity.clone(),
+            pace: pace.clone(),
+        });
+        registry.join().await;
         // From here on nothing is waited for: a start that is given up must not leave threads behind.
         let workers =
             Builder::new_multi_thread().worker_threads(threads).thread_name("consumer").enable_all().build()?;

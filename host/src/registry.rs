@@ -53,27 +53,24 @@ pub fn consumer_id(host_id: &str, number: u32) -> Arc<str> {
 /// This host's entry in the registry.
 #[derive(Debug)]
 pub struct Registry {
-    link: Link,
-    keys: Keys,
-    config: RegistryConfig,
-    consumers: u32,
-    identity: Identity,
-    pace: Arc<Pace>,
+    /// A connection that nothing else uses for long.
+    pub link: Link,
+    /// Names in Redis.
+    pub keys: Keys,
+    /// How often to beat, and how long a heartbeat is valid.
+    pub config: RegistryConfig,
+    /// Consumers of this host.
+    pub consumers: u32,
+    /// Under which id the host is known.
+    pub identity: Identity,
+    /// Learns how large the group is.
+    pub pace: Arc<Pace>,
 }
 
 impl Registry {
     /// Registers the host with its consumers and takes whatever is stale off the list.
-    pub async fn join(
-        link: Link,
-        keys: Keys,
-        config: RegistryConfig,
-        consumers: u32,
-        identity: Identity,
-        pace: Arc<Pace>,
-    ) -> Registry {
-        let registry = Registry { link, keys, config, consumers, identity, pace };
-        registry.send(Beat::Join).await;
-        registry
+    pub async fn join(&self) {
+        self.send(Beat::Join).await;
     }
 
     /// Beats for ever. A host that was taken for dead comes back under a new id.
@@ -87,7 +84,7 @@ impl Registry {
                 let old = self.identity.host_id();
                 let new = self.identity.renew();
                 warn!(%old, %new, "this host was taken for dead, because it was silent for too long; it goes on under a new id");
-                self.send(Beat::Join).await;
+                self.join().await;
             }
         }
     }

@@ -223,27 +223,16 @@ async fn replay(redis: &mut Redis, filter: FilterArgs, all: bool) -> Result<(), 
     if filter.is_empty() && !all {
         return Err(usage("say which dead letters to replay: --id, --reason, --since, or --all"));
     }
-    let bar = redis.bar().await?;
-    let mut reader = redis.reader(&filter, Order::Oldest).await?;
     let mut total = Replayed::default();
-    loop {
-        let page = redis.next(&mut reader).await?;
-        if page.is_empty() {
-            break;
-        }
-        let ids: Vec<&str> =
-            page.iter().filter(|letter| filter.matches(letter)).map(|letter| &*letter.entry_id).collect();
-        if !ids.is_empty() {
-            let done = dead::replay(&mut redis.connection, &redis.keys, &ids).await;
-            let done = done.map_err(|error| redis.failed(&error))?;
-            total.replayed += done.replayed;
-            total.gone += done.gone;
-            total.unfit += done.unfit;
-        }
-        bar.inc(page.len() as u64);
-        bar.set_message(format!("{} replayed", HumanCount(total.replayed)));
-    }
-    bar.finish_and_clear();
+    work_through(redis, &filter, "replayed", async |redis, ids| {
+        let done = dead::replay(&mut redis.connection, &redis.keys, ids).await;
+        let done = done.map_err(|error| redis.failed(&error))?;
+        total.replayed += done.replayed;
+        total.gone += done.gone;
+        total.unfit += done.unfit;
+        Ok(done.replayed)
+    })
+    .await?;
     println!("replayed {} dead letters", HumanCount(total.replayed));
     if total.gone > 0 {
         eprintln!("{} were gone before they could be replayed: somebody else was quicker", HumanCount(total.gone));
@@ -270,9 +259,28 @@ async fn purge(redis: &mut Redis, filter: FilterArgs, all: bool, yes: bool) -> R
         println!("nothing was purged");
         return Ok(());
     }
+    let purged = work_through(redis, &filter, "purged", async |redis, ids| {
+        dead::purge(&mut redis.connection, &redis.keys, ids).await.map_err(|error| redis.failed(&error))
+    })
+    .await?;
+    println!("purged {} dead letters", HumanCount(purged));
+    if purged == 0 && !all {
+        return Err(anyhow!("no dead letter matches; `host dead list` shows what there is").into());
+    }
+    Ok(())
+}
+
+/// Does something with all dead letters that the filter matches, a page at a time, and shows how far it is. `act` returns
+/// with how many it was done; so does this.
+async fn work_through(
+    redis: &mut Redis,
+    filter: &Filter,
+    done_word: &str,
+    mut act: impl AsyncFnMut(&mut Redis, &[&str]) -> Result<u64, Failure>,
+) -> Result<u64, Failure> {
     let bar = redis.bar().await?;
-    let mut reader = redis.reader(&filter, Order::Oldest).await?;
-    let mut purged = 0;
+    let mut reader = redis.reader(filter, Order::Oldest).await?;
+    let mut done = 0;
     loop {
         let page = redis.next(&mut reader).await?;
         if page.is_empty() {
@@ -281,18 +289,13 @@ async fn purge(redis: &mut Redis, filter: FilterArgs, all: bool, yes: bool) -> R
         let ids: Vec<&str> =
             page.iter().filter(|letter| filter.matches(letter)).map(|letter| &*letter.entry_id).collect();
         if !ids.is_empty() {
-            let done = dead::purge(&mut redis.connection, &redis.keys, &ids).await;
-            purged += done.map_err(|error| redis.failed(&error))?;
+            done += act(redis, &ids).await?;
         }
         bar.inc(page.len() as u64);
-        bar.set_message(format!("{} purged", HumanCount(purged)));
+        bar.set_message(format!("{} {done_word}", HumanCount(done)));
     }
     bar.finish_and_clear();
-    println!("purged {} dead letters", HumanCount(purged));
-    if purged == 0 && !all {
-        return Err(anyhow!("no dead letter matches; `host dead list` shows what there is").into());
-    }
-    Ok(())
+    Ok(done)
 }
 
 /// Asks whoever sits at the terminal.
