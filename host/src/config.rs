@@ -11,6 +11,7 @@ mod print;
 #[cfg(test)]
 mod properties;
 mod redis_url;
+mod reread;
 mod rules;
 mod setting;
 mod value;
@@ -21,6 +22,7 @@ use std::time::Duration;
 
 pub use layers::{ConfigError, Given, Loaded, Source, load};
 pub use redis_url::masked;
+pub use reread::needing_a_start;
 pub use setting::Setting;
 pub use value::Kind;
 
@@ -45,6 +47,28 @@ pub enum OutputFormat {
     Fields,
     /// The whole result as JSON text in the field `json`.
     Json,
+}
+
+/// How a host learns that a file has changed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd)]
+pub enum Watch {
+    /// From the system at once, and from a look every interval should the system say nothing.
+    #[default]
+    Events,
+    /// From a look every interval alone.
+    Poll,
+    /// Not by itself, only when it is told to look.
+    Off,
+}
+
+/// Whether something is done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd)]
+pub enum OnOff {
+    /// It is.
+    #[default]
+    On,
+    /// It is not.
+    Off,
 }
 
 settings! {
@@ -107,6 +131,8 @@ settings! {
         pub consumer_ids: String = flag("consumer-ids-key").default("consumer:ids");
         /// Sorted set of hosts by expiry.
         pub heartbeat: String = flag("heartbeat-key").default("{consumer:ids}:heartbeat");
+        /// Hash of what each host says about itself: plugin version, consumers.
+        pub hosts: String = flag("hosts-key").default("{consumer:ids}:hosts");
         /// Stream that results are appended to.
         ///
         /// The keys that go with it follow its name unless they are named themselves: with `orders`, the inbox
@@ -126,11 +152,39 @@ settings! {
         pub intake: String = flag("intake-key").default("{messages:processed}:intake");
     }
 
+    /// What a host does when the plugin's file or the configuration changes while it runs.
+    #[derive(Clone, Debug, PartialEq)]
+    pub struct ReloadConfig [reload = "reload"], "Reload" {
+        /// How changes of the plugin's file and of the configuration file are noticed.
+        ///
+        /// `events` asks the system and also looks every interval, `poll` only looks, `off` does neither: then SIGHUP is
+        /// the only way. SIGHUP reloads in any case.
+        pub watch: Watch = flag("watch").default("events").common();
+        /// Time between two looks at the files.
+        pub interval: Duration = flag("watch-interval").default("2s").between("50ms", "1h");
+        /// How long a changed file must have stayed as it is before it is read.
+        pub quiet: Duration = flag("watch-quiet").default("250ms").between("10ms", "1m");
+        /// File of cases, as for `host test`, that a new version must pass before it is used.
+        pub cases: Option<PathBuf> = flag("reload-cases");
+        /// Whether a new version that fails messages which the version before processes is taken back.
+        pub rollback: OnOff = flag("rollback").default("on");
+        /// Messages that a new version may fail and the version before may not, before it is taken back.
+        ///
+        /// It is taken back at this number, if it also fails more than twice as often as the version before did.
+        pub rollback_failures: u32 = flag("rollback-failures").default("3").between("1", "1000000");
+        /// Messages that a new version must have processed before it is trusted.
+        pub probation_messages: u64 = flag("probation-messages").default("1000").between("1", "1000000000000");
+        /// Time that a new version must have been in use before it is trusted.
+        pub probation_time: Duration = flag("probation-time").default("30s").between("0s", "1d");
+    }
+
     /// What is written to the output stream.
     #[derive(Clone, Debug)]
     pub struct OutputConfig [output = "output"], "Output" {
         /// Form of an entry: one field for each property of the result, or all of it in the field json.
         pub format: OutputFormat = flag("output-format").default("fields");
+        /// Write the digest of the plugin version that made it into each entry, in the field plugin_digest.
+        pub plugin_digest: bool = flag("output-plugin-digest").default("false");
         /// Results kept in the output stream, approximately; 0 keeps all.
         ///
         /// Trimming results is losing them, so that nothing is trimmed by default and Redis's memory fills up
@@ -193,7 +247,7 @@ settings! {
     }
 
     /// What a plugin may use.
-    #[derive(Clone, Debug)]
+    #[derive(Clone, Debug, PartialEq)]
     pub struct PluginLimits [plugin_limits = "limits"], "Plugin limits" {
         /// Time for one message, and for the start of an instance.
         pub time_max: Duration = flag("max-plugin-time").default("1s").between("1ms", "1h");

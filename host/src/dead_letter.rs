@@ -8,9 +8,6 @@ use crate::redis::entries::Entries;
 /// Of a message that is too big, so much is kept.
 const PAYLOAD_BYTES_MAX: usize = 64 << 10;
 
-/// Number of the plugin version in use. One host has one version, from its start to its end.
-const PLUGIN_GENERATION: u32 = 1;
-
 /// A message given up on.
 #[derive(Debug)]
 pub struct DeadLetter<'a> {
@@ -37,8 +34,10 @@ pub struct Origin<'a> {
     pub attempts: u32,
     /// The consumer that gave up.
     pub consumer_id: &'a str,
-    /// SHA-256 of the plugin in use.
+    /// SHA-256 of the version of the plugin that it was tried with last.
     pub plugin_digest: &'a str,
+    /// Its generation in this host.
+    pub plugin_generation: u64,
 }
 
 impl DeadLetter<'_> {
@@ -56,7 +55,7 @@ impl DeadLetter<'_> {
         if let Some(origin) = &self.origin {
             entries.field("consumer_id", origin.consumer_id);
             entries.field("plugin_digest", origin.plugin_digest);
-            entries.field("plugin_generation", PLUGIN_GENERATION.to_string());
+            entries.field("plugin_generation", origin.plugin_generation.to_string());
             entries.field("token", origin.token);
             if let Some(first_seen) = time_of(origin.token) {
                 entries.field("first_seen", humantime::format_rfc3339_millis(first_seen).to_string());

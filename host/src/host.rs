@@ -1,19 +1,22 @@
 //! A running host: what is started in which order, and stopped in which.
 //! It wires the parts together and does none of their work.
 
+use std::io;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 use std::thread::available_parallelism;
 use std::time::{Duration, Instant};
 
-use tokio::runtime::{Builder, Runtime};
+use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::task::{AbortHandle, JoinSet};
 use tracing::{info, warn};
 
 use crate::config::Config;
+use crate::consumer;
+use crate::consumer::crew::Crew;
 use crate::consumer::fetch::{Fetcher, Queue};
 use crate::consumer::forward::Forwarder;
-use crate::consumer::{self, Consumer};
 use crate::intake::Intake;
 use crate::intake::pace::Pace;
 use crate::monitor::counters::Counters;
@@ -24,6 +27,8 @@ use crate::redis::connection::{Connector, ConnectorError, Link};
 use crate::redis::deliveries::{ensure_group, hand_back};
 use crate::redis::keys::Keys;
 use crate::registry::{Identity, Registry};
+use crate::reload::versions::Versions;
+use crate::reload::{self, Control, Reloader};
 
 /// How long a stop may take beyond its drain: appending what was received, leaving the registry.
 const FAREWELL_TIMEOUT: Duration = Duration::from_secs(2);
@@ -48,7 +53,7 @@ pub enum RunError {
     Consumers(#[from] Failure),
     /// The system gives no threads.
     #[error("cannot start the host's threads: {0}")]
-    Threads(#[from] std::io::Error),
+    Threads(#[from] io::Error),
 }
 
 /// What a host did.
@@ -73,10 +78,14 @@ pub struct Summary {
 ///
 /// # Errors
 /// When it cannot start. Once it runs it goes on whatever happens to Redis.
-pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<Summary, RunError> {
+pub async fn run(
+    config: Config,
+    control: Control,
+    shutdown: impl Future<Output = ()>,
+) -> Result<Summary, RunError> {
     let mut shutdown = pin!(shutdown);
     let mut running = tokio::select! {
-        running = start(config) => running?,
+        running = start(config, control) => running?,
         // Redis may go away in the middle of a start, and a large plugin takes long to compile.
         () = &mut shutdown => {
             info!("stopped before the start was complete");
@@ -84,23 +93,23 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<S
         }
     };
     tokio::select! {
-        () = running.ready() => shutdown.await,
+        () = running.work() => {}
         () = &mut shutdown => {}
     }
     Ok(running.stop().await)
 }
 
 /// Checks what a host needs and starts it. May be dropped at any moment.
-async fn start(config: Config) -> Result<Running, RunError> {
+async fn start(config: Config, control: Control) -> Result<Running, RunError> {
     let path = config.plugin.clone().ok_or(RunError::NoPlugin)?;
     let connector = Connector::new(&config.redis)?;
     let keys: Keys = Arc::new(config.keys.clone());
     let checked = checks::check(&connector, &keys).await?;
-    let engine = Engine::configured(&config, config.consumers)?;
+    let engine = reload::engine(&config)?;
     let plugin = engine.load(&path).await?;
     info!(redis = connector.address(), server = checked.server, plugin = %path.display(), digest = plugin.digest(), "starting");
     advise(&config, &checked);
-    Running::start(config, connector, keys, plugin).await
+    Running::start(config, control, connector, keys, engine, plugin).await
 }
 
 /// What an operator should know before anything is lost.
@@ -122,7 +131,7 @@ fn advise(config: &Config, checked: &checks::Checked) {
 /// All parts of a running host.
 struct Running {
     started: Instant,
-    config: Config,
+    drain_timeout: Duration,
     identity: Identity,
     counters: Arc<Counters>,
     registry: Arc<Registry>,
@@ -134,66 +143,86 @@ struct Running {
     /// Heartbeat, fetching, retries and reports: everything on the caller's thread.
     tasks: JoinSet<()>,
     fetching: AbortHandle,
-    consumers: JoinSet<()>,
-    workers: Runtime,
+    /// Puts changes into effect; has the consumers.
+    reloader: Reloader,
+    /// Ends when everything else has.
+    _workers: Workers,
+}
+
+/// The threads of the consumers. When they are dropped they end without being waited for, as nothing else may be done
+/// in a start that is given up.
+struct Workers {
+    handle: Handle,
+    runtime: Option<Runtime>,
+}
+
+impl Workers {
+    fn start(threads: usize) -> io::Result<Workers> {
+        let runtime =
+            Builder::new_multi_thread().worker_threads(threads).thread_name("consumer").enable_all().build()?;
+        Ok(Workers { handle: runtime.handle().clone(), runtime: Some(runtime) })
+    }
+}
+
+impl Drop for Workers {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
 }
 
 impl Running {
-    async fn start(config: Config, connector: Connector, keys: Keys, plugin: Plugin) -> Result<Running, RunError> {
+    async fn start(
+        config: Config,
+        control: Control,
+        connector: Connector,
+        keys: Keys,
+        engine: Engine,
+        plugin: Plugin,
+    ) -> Result<Running, RunError> {
         let started = Instant::now();
         let counters = Arc::new(Counters::default());
         let pace = Arc::new(Pace::default());
         let identity = Identity::fresh();
+        let fingerprint = reload::fingerprint(plugin.digest(), &config);
+        let versions = Arc::new(Versions::new(plugin, fingerprint, config.consumers));
         let link = |name| Link::new(name, connector.clone(), counters.clone());
-        let control = link("control");
+        let control_link = link("control");
         let names = &keys;
-        control
+        control_link
             .repeat("create the inbox", move |mut connection| async move { ensure_group(&mut connection, names).await })
             .await;
 
         let takeover_interval = config.registry.takeover_interval;
-        let (fetcher, queue) = Fetcher::new(
-            link("fetch"),
-            keys.clone(),
-            identity.clone(),
-            counters.clone(),
-            takeover_interval,
-            config.consumers,
-        );
+        let (fetcher, queue) =
+            Fetcher::new(link("fetch"), keys.clone(), identity.clone(), counters.clone(), takeover_interval);
         let shared = Arc::new(consumer::Shared {
             keys: keys.clone(),
             output: config.output.clone(),
             retry: config.retry.clone(),
             dedup_window: config.dedup_window,
             identity: identity.clone(),
-            plugin,
+            versions: versions.clone(),
             pace: pace.clone(),
             counters: counters.clone(),
             trial: tokio::sync::Mutex::default(),
         });
-        let threads = available_parallelism()?.get();
-        let links: Vec<Arc<Link>> = (0..threads).map(|_| Arc::new(link("consumers"))).collect();
-        let mut ready = Vec::new();
-        for number in 1..=config.consumers {
-            let link = links[number as usize % links.len()].clone();
-            ready.push(Consumer::start(number, shared.clone(), link).await?);
-        }
         let registry = Arc::new(Registry {
-            link: control,
+            link: control_link,
             keys: keys.clone(),
             config: config.registry.clone(),
-            consumers: config.consumers,
+            consumers: AtomicU32::new(0),
+            versions: versions.clone(),
             identity: identity.clone(),
             pace: pace.clone(),
         });
-        registry.join().await;
-        // From here on nothing is waited for: a start that is given up must not leave threads behind.
-        let workers =
-            Builder::new_multi_thread().worker_threads(threads).thread_name("consumer").enable_all().build()?;
-        let mut consumers = JoinSet::new();
-        for consumer in ready {
-            consumers.spawn_on(consumer.run(queue.clone()), workers.handle());
-        }
+        let threads = available_parallelism()?.get();
+        let links: Vec<Arc<Link>> = (0..threads).map(|_| Arc::new(link("consumers"))).collect();
+        let workers = Workers::start(threads)?;
+        let room = fetcher.room();
+        let mut crew = Crew::new(shared, links, queue.clone(), room, registry.clone(), workers.handle.clone());
+        crew.grow(config.consumers).await?;
         let intake = Intake::start(&config, &connector, &keys, &identity, &pace, &counters)?;
 
         let mut tasks = JoinSet::new();
@@ -209,13 +238,16 @@ impl Running {
             keys: keys.clone(),
             identity: identity.clone(),
             counters: counters.clone(),
+            versions: versions.clone(),
             every,
             format,
         };
         tasks.spawn(async move { reporter.run().await });
+        let drain_timeout = config.drain_timeout;
+        let reloader = Reloader::new(control, config, engine, versions, crew).await;
         Ok(Running {
             started,
-            config,
+            drain_timeout,
             identity,
             counters,
             registry,
@@ -225,16 +257,17 @@ impl Running {
             keys,
             tasks,
             fetching,
-            consumers,
-            workers,
+            reloader,
+            _workers: workers,
         })
     }
 
-    /// Returns when messages are received.
-    async fn ready(&mut self) {
+    /// Receives and processes messages for ever, and reloads what changes.
+    async fn work(&mut self) {
         self.intake.ready().await;
-        let (host, consumers) = (self.identity.host_id(), self.config.consumers);
+        let (host, consumers) = (self.identity.host_id(), self.reloader.crew().size());
         info!(%host, consumers, after_ms = self.started.elapsed().as_millis(), "ready");
+        self.reloader.run().await;
     }
 
     /// What no consumer has begun need not wait for what is in work here: other hosts take it over now.
@@ -261,17 +294,13 @@ impl Running {
     async fn stop(mut self) -> Summary {
         self.fetching.abort();
         self.hand_back_unbegun().await;
-        let drained = tokio::time::timeout(self.config.drain_timeout, async {
-            while self.consumers.join_next().await.is_some() {}
-        });
-        if drained.await.is_err() {
-            let consumers = self.consumers.len();
+        let crew = self.reloader.crew();
+        if tokio::time::timeout(self.drain_timeout, crew.ended()).await.is_err() {
+            let consumers = crew.abort();
             warn!(
                 consumers,
-                "not finished within the drain timeout of {:?}; their deliveries are handed back",
-                self.config.drain_timeout
+                "not finished within the drain timeout of {:?}; their deliveries are handed back", self.drain_timeout
             );
-            self.consumers.abort_all();
         }
         if tokio::time::timeout(FAREWELL_TIMEOUT, self.intake.stop()).await.is_err() {
             warn!("could not append everything that was received: Redis does not take it");
@@ -279,7 +308,6 @@ impl Running {
         // The heartbeat must not join again what leaves here.
         self.tasks.shutdown().await;
         self.registry.leave(FAREWELL_TIMEOUT).await;
-        self.workers.shutdown_background();
         let counters = &self.counters;
         let summary = Summary {
             processed: counters.processed.get(),

@@ -24,3 +24,4 @@ pub mod monitor;
 pub mod plugin;
 pub mod redis;
 pub mod registry;
+pub mod reload;

@@ -1,6 +1,7 @@
 //! Who is alive: this host's id, its heartbeat, and with them `consumer:ids`.
 //! Beating never waits for a plugin; it knows nothing of messages.
 
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -12,7 +13,8 @@ use crate::config::RegistryConfig;
 use crate::intake::pace::Pace;
 use crate::redis::connection::Link;
 use crate::redis::keys::Keys;
-use crate::redis::registry::{Beat, BeatReply, beat};
+use crate::redis::registry::{Beat, BeatReply, Presence, beat};
+use crate::reload::versions::Versions;
 
 /// The id under which this host is known now. Shared by everything that signs with it.
 #[derive(Clone, Debug)]
@@ -59,8 +61,10 @@ pub struct Registry {
     pub keys: Keys,
     /// How often to beat, and how long a heartbeat is valid.
     pub config: RegistryConfig,
-    /// Consumers of this host.
-    pub consumers: u32,
+    /// Consumers of this host, 0 before it has joined.
+    pub consumers: AtomicU32,
+    /// What the host says about its plugin.
+    pub versions: Arc<Versions>,
     /// Under which id the host is known.
     pub identity: Identity,
     /// Learns how large the group is.
@@ -68,23 +72,30 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// Registers the host with its consumers and takes whatever is stale off the list.
-    pub async fn join(&self) {
-        self.send(Beat::Join).await;
+    /// Brings so many consumers onto the list, and takes whatever is stale off it. The first time the host joins.
+    pub async fn announce(&self, consumers: u32) {
+        let before = self.consumers.swap(consumers, Ordering::Relaxed);
+        // A host that was taken for dead meanwhile hears of it at its next heartbeat.
+        self.send(if before == 0 { Beat::Join } else { Beat::Stay }).await;
     }
 
-    /// Beats for ever. A host that was taken for dead comes back under a new id.
+    /// Beats for ever, and at once when there is something to say about the plugin. A host that was taken for dead comes
+    /// back under a new id.
     pub async fn run(&self) {
+        let mut news = self.versions.subscribe();
         let mut ticks = interval(self.config.beat_interval);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         ticks.tick().await; // the first is immediate, and the host has just joined
         loop {
-            ticks.tick().await;
+            tokio::select! {
+                _ = ticks.tick() => {}
+                Ok(()) = news.changed() => {}
+            }
             if self.send(Beat::Stay).await == BeatReply::TakenForDead {
                 let old = self.identity.host_id();
                 let new = self.identity.renew();
                 warn!(%old, %new, "this host was taken for dead, because it was silent for too long; it goes on under a new id");
-                self.join().await;
+                self.send(Beat::Join).await;
             }
         }
     }
@@ -102,10 +113,14 @@ impl Registry {
     async fn send(&self, kind: Beat) -> BeatReply {
         let host_id = self.identity.host_id();
         let host_id = &*host_id;
+        let consumers = if kind == Beat::Leave { 0 } else { self.consumers.load(Ordering::Relaxed) };
+        // Of texts and numbers, which are always JSON.
+        let status = &serde_json::to_string(&self.versions.status()).unwrap_or_default();
         let reply = self
             .link
             .repeat("send the heartbeat", move |mut connection| async move {
-                beat(&mut connection, &self.keys, host_id, self.consumers, self.config.beat_ttl, kind).await
+                let presence = Presence { host_id, consumers, status, ttl: self.config.beat_ttl };
+                beat(&mut connection, &self.keys, presence, kind).await
             })
             .await;
         if let BeatReply::Alive { hosts, consumers } = reply {

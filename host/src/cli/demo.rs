@@ -20,6 +20,7 @@ use crate::redis::census::{self, Progress};
 use crate::redis::connection::{Connection, Connector};
 use crate::redis::embedded::Embedded;
 use crate::redis::publisher::Publisher;
+use crate::reload::Control;
 
 /// Every so many of a hundred messages repeat an earlier id, so that there is something to drop.
 const DUPLICATES_PERCENT: u8 = 5;
@@ -103,7 +104,7 @@ Ctrl-C ends the demo with a summary; it ends by itself after {}.
 async fn demonstrate(args: &DemoArgs, config: Config) -> Result<(), Failure> {
     let connector = Connector::new(&config.redis).context("cannot use the private Redis")?;
     let (stop_host, host_stop) = oneshot::channel::<()>();
-    let host = Box::pin(host::run(config.clone(), async {
+    let host = Box::pin(host::run(config.clone(), Control::fixed(config.clone()), async {
         let _ = host_stop.await;
     }));
     let load = async {

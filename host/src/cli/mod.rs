@@ -22,7 +22,7 @@ use clap::{CommandFactory as _, Parser, Subcommand};
 pub use exit::{Exit, Failure};
 pub use flags::{Flags, PluginFlags};
 
-use crate::config::{Config, Given, Loaded, masked};
+use crate::config::{Config, ConfigError, Given, Loaded, masked};
 
 const ABOUT: &str = "Turn a Redis Pub/Sub channel into a consumer group that runs a WebAssembly plugin";
 
@@ -130,7 +130,11 @@ pub fn execute(cli: Cli) -> Result<(), Failure> {
 
 /// Loads the configuration from these flags, the process's environment and the file.
 fn load(given: &Given) -> Result<Loaded, Failure> {
-    Ok(crate::config::load(given, |name| std::env::var_os(name))?)
+    Ok(read(given)?)
+}
+
+fn read(given: &Given) -> Result<Loaded, ConfigError> {
+    crate::config::load(given, |name| std::env::var_os(name))
 }
 
 /// The configuration of a command that only tries a plugin.

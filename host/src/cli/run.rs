@@ -1,6 +1,8 @@
 //! `host` without a command: runs a host until a signal stops it.
 
 use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
@@ -9,32 +11,54 @@ use super::{Exit, Failure, load, log};
 use crate::config::{Config, Given};
 use crate::host;
 use crate::redis::embedded::Embedded;
+use crate::reload::Control;
 
 pub(super) fn execute(given: &Given) -> Result<(), Failure> {
     let loaded = load(given)?;
-    let warnings = loaded.warnings();
+    let (warnings, file) = (loaded.warnings(), loaded.file.clone());
     let mut config = loaded.into_runnable()?;
     log::start(&config)?;
     for warning in warnings {
         tracing::warn!("{warning}");
     }
+    let named = config.redis.url.clone();
     let private = Embedded::if_named(&mut config.redis)?;
     if let Some(private) = &private {
         tracing::info!(redis = private.url(), "started a private Redis, which ends with this host");
     }
+    let control = control(given, file, (named, config.redis.url.clone()));
     // One thread: consumers get threads of their own from the host.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let result = runtime.block_on(run(config));
+    let result = runtime.block_on(run(config, control));
     // What still blocks a thread, such as a compilation, must not hold up the exit.
     runtime.shutdown_background();
     drop(private);
     result
 }
 
-async fn run(config: Config) -> Result<(), Failure> {
+async fn run(config: Config, control: Control) -> Result<(), Failure> {
     let shutdown = shutdown()?;
-    host::run(config, shutdown).await?;
+    let (mut hangup, asked) = (signal(SignalKind::hangup())?, control.asked.clone());
+    tokio::spawn(async move {
+        while hangup.recv().await.is_some() {
+            asked.notify_one();
+        }
+    });
+    host::run(config, control, shutdown).await?;
     Ok(())
+}
+
+/// Reads the configuration again as it was read at the start. A private Redis keeps its place.
+fn control(given: &Given, file: Option<PathBuf>, (named, redis): (String, String)) -> Control {
+    let given = given.clone();
+    let reread = move || {
+        let mut config = super::read(&given)?.into_runnable()?;
+        if config.redis.url == named {
+            config.redis.url.clone_from(&redis);
+        }
+        Ok(config)
+    };
+    Control { reread: Box::new(reread), file, asked: Arc::default() }
 }
 
 /// Resolves at the first SIGTERM or Ctrl-C. The second one ends the process at once.

@@ -16,7 +16,7 @@ use indicatif::BinaryBytes;
 
 use super::{Exit, Failure, PluginFlags, load_for_plugin, log, print};
 use crate::config::Config;
-use crate::consumer::flatten::write_result;
+use crate::consumer::flatten::{Own, write_result};
 use crate::message;
 use crate::plugin::{Engine, Instance};
 use crate::redis::entries::Entries;
@@ -208,7 +208,8 @@ impl Bench {
         let format = self.config.output.format;
         let came = Came::of(outcome, |result| {
             self.output.clear();
-            write_result(&mut self.output, &id, CONSUMER_ID, result, format)
+            let own = Own { message_id: &id, consumer_id: CONSUMER_ID, plugin_digest: None };
+            write_result(&mut self.output, own, result, format)
         });
         Tried { came, time, memory_bytes: self.instance.memory_bytes() }
     }

@@ -56,6 +56,8 @@ pub struct ConfigError {
 pub struct Loaded {
     /// The values.
     pub config: Config,
+    /// The file that was read, if one was named.
+    pub file: Option<PathBuf>,
     /// In the order of `SETTINGS`.
     pub(super) sources: Vec<Source>,
 }
@@ -68,7 +70,7 @@ pub struct Loaded {
 /// stronger source hides it.
 pub fn load(given: &Given, variable: impl Fn(&str) -> Option<OsString>) -> Result<Loaded, ConfigError> {
     let mut layers = Layers {
-        loaded: Loaded { config: Config::default(), sources: vec![Source::Default; SETTINGS.len()] },
+        loaded: Loaded { config: Config::default(), file: None, sources: vec![Source::Default; SETTINGS.len()] },
         problems: Vec::new(),
     };
     // An empty variable counts as none: that is how shells and service files take one back.
@@ -77,6 +79,7 @@ pub fn load(given: &Given, variable: impl Fn(&str) -> Option<OsString>) -> Resul
     let path = named.or_else(|| variable(FILE_VARIABLE).map(|path| (path.into(), FILE_VARIABLE)));
     if let Some((path, named_by)) = path {
         layers.add_file(&path, named_by);
+        layers.loaded.file = Some(path);
     }
     for (index, setting) in SETTINGS.iter().enumerate() {
         for name in setting.variables().iter().rev() {

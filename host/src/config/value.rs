@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::{LogFormat, OutputFormat};
+use super::{LogFormat, OnOff, OutputFormat, Watch};
 
 /// What a value looks like from outside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -159,6 +159,8 @@ macro_rules! choice {
 }
 choice!(LogFormat { Text = "text", Json = "json" });
 choice!(OutputFormat { Fields = "fields", Json = "json" });
+choice!(OnOff { On = "on", Off = "off" });
+choice!(Watch { Events = "events", Poll = "poll", Off = "off" });
 
 #[cfg(test)]
 mod tests {

@@ -53,6 +53,12 @@ impl InWork {
 pub struct Queue(async_channel::Receiver<Work>);
 
 impl Queue {
+    /// A delivery that waits already.
+    #[must_use]
+    pub fn waiting(&self) -> Option<Work> {
+        self.0.try_recv().ok()
+    }
+
     /// The next delivery; `None` when the host stops.
     pub async fn next(&self) -> Option<Work> {
         self.0.recv().await.ok()
@@ -70,6 +76,31 @@ impl Queue {
     }
 }
 
+/// Room for deliveries in this host, which bounds how many are fetched.
+#[derive(Clone, Debug)]
+pub struct Room(Arc<Semaphore>);
+
+impl Room {
+    /// None at all.
+    fn none() -> Room {
+        Room(Arc::new(Semaphore::new(0)))
+    }
+
+    /// Changes it from so many consumers to so many. Less room is there only when what is too much has been settled.
+    pub async fn resize(&self, from: u32, to: u32) {
+        let size = |consumers: u32| consumers + consumers.min(AHEAD_MAX);
+        match size(from).checked_sub(size(to)) {
+            None => self.0.add_permits((size(to) - size(from)) as usize),
+            Some(less) => {
+                // It is closed only by a stop, which needs no room.
+                if let Ok(permits) = self.0.acquire_many(less).await {
+                    permits.forget();
+                }
+            }
+        }
+    }
+}
+
 /// Fetches for the consumers of one host.
 #[derive(Debug)]
 pub struct Fetcher {
@@ -78,13 +109,14 @@ pub struct Fetcher {
     identity: Identity,
     counters: Arc<Counters>,
     takeover_interval: Duration,
-    room: Arc<Semaphore>,
+    room: Room,
     in_work: InWork,
     queue: async_channel::Sender<Work>,
 }
 
 impl Fetcher {
-    /// A fetcher on a connection that nobody else uses, because fetching blocks it; and the queue that it fills.
+    /// A fetcher on a connection that nobody else uses, because fetching blocks it; and the queue that it fills. There
+    /// is no room yet.
     #[must_use]
     pub fn new(
         link: Link,
@@ -92,12 +124,16 @@ impl Fetcher {
         identity: Identity,
         counters: Arc<Counters>,
         takeover_interval: Duration,
-        consumers: u32,
     ) -> (Fetcher, Queue) {
         let (queue, receiver) = async_channel::unbounded(); // bounded by `room`
-        let room = Arc::new(Semaphore::new((consumers + consumers.min(AHEAD_MAX)) as usize));
-        let in_work = InWork::default();
+        let (room, in_work) = (Room::none(), InWork::default());
         (Fetcher { link, keys, identity, counters, takeover_interval, room, in_work, queue }, Queue(receiver))
+    }
+
+    /// The room that it fetches for.
+    #[must_use]
+    pub fn room(&self) -> Room {
+        self.room.clone()
     }
 
     /// Fetches for ever.
@@ -129,9 +165,10 @@ impl Fetcher {
 
     /// Room for at least one delivery; `None` when the host stops.
     async fn wait_for_room(&self) -> Option<OwnedSemaphorePermit> {
-        let mut room = self.room.clone().acquire_owned().await.ok()?;
-        let more = self.room.available_permits().min(FETCH_MAX - 1);
-        if let Ok(more) = self.room.clone().try_acquire_many_owned(u32::try_from(more).unwrap_or(0)) {
+        let semaphore = &self.room.0;
+        let mut room = semaphore.clone().acquire_owned().await.ok()?;
+        let more = semaphore.available_permits().min(FETCH_MAX - 1);
+        if let Ok(more) = semaphore.clone().try_acquire_many_owned(u32::try_from(more).unwrap_or(0)) {
             room.merge(more);
         }
         Some(room)

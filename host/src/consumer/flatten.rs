@@ -1,4 +1,4 @@
-//! A plugin's result as the fields of an output entry. It knows JSON and the two fields that are the host's own.
+//! A plugin's result as the fields of an output entry. It knows JSON and the fields that are the host's own.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -13,7 +13,25 @@ use crate::redis::entries::Entries;
 /// Redis's Lua takes about 8,000 values for one command; a field is two.
 pub const PROPERTIES_MAX: usize = 3_500;
 
-/// Adds one result as an output entry: `message_id` and `consumer_id`, which a plugin cannot forge, then one field for
+/// The fields of an output entry that are the host's own.
+#[derive(Clone, Copy, Debug)]
+pub struct Own<'a> {
+    /// Of which message it is a result.
+    pub message_id: &'a str,
+    /// Which consumer processed it.
+    pub consumer_id: &'a str,
+    /// Which version of the plugin did, if that is to be written.
+    pub plugin_digest: Option<&'a str>,
+}
+
+impl Own<'_> {
+    /// Whether a property of this name would stand in the place of one of them.
+    fn has(&self, name: &str) -> bool {
+        matches!(name, "message_id" | "consumer_id") || (name == "plugin_digest" && self.plugin_digest.is_some())
+    }
+}
+
+/// Adds one result as an output entry: the host's own fields, which a plugin cannot forge, then one field for
 /// each top-level property. Strings are written as they are, everything else as its JSON text, unchanged to the last digit.
 /// Of a property that occurs twice the last value counts, as in JavaScript.
 ///
@@ -21,8 +39,7 @@ pub const PROPERTIES_MAX: usize = 3_500;
 /// A sentence about what is wrong with the result; then an unfinished entry may be left for the caller to truncate.
 pub fn write_result(
     entries: &mut Entries,
-    message_id: &str,
-    consumer_id: &str,
+    own: Own<'_>,
     result: &str,
     format: OutputFormat,
 ) -> Result<(), String> {
@@ -30,17 +47,24 @@ pub fn write_result(
         serde_json::error::Category::Data => "the plugin's result is JSON but not an object".to_string(),
         _ => format!("the plugin's result is not JSON: {error}"),
     })?;
-    entries.field("message_id", message_id);
-    entries.field("consumer_id", consumer_id);
+    entries.field("message_id", own.message_id);
+    entries.field("consumer_id", own.consumer_id);
+    if let Some(digest) = own.plugin_digest {
+        entries.field("plugin_digest", digest);
+    }
     match format {
         OutputFormat::Json => entries.field("json", result),
-        OutputFormat::Fields => write_fields(entries, &properties.0)?,
+        OutputFormat::Fields => write_fields(entries, own, &properties.0)?,
     }
     entries.finish();
     Ok(())
 }
 
-fn write_fields(entries: &mut Entries, properties: &[(Cow<'_, str>, &RawValue)]) -> Result<(), String> {
+fn write_fields(
+    entries: &mut Entries,
+    own: Own<'_>,
+    properties: &[(Cow<'_, str>, &RawValue)],
+) -> Result<(), String> {
     if properties.len() > PROPERTIES_MAX {
         let count = properties.len();
         return Err(format!("the plugin's result has {count} properties; an output entry holds {PROPERTIES_MAX}"));
@@ -49,12 +73,11 @@ fn write_fields(entries: &mut Entries, properties: &[(Cow<'_, str>, &RawValue)])
     let last: Option<HashMap<&Cow<'_, str>, usize>> = (properties.len() > 32)
         .then(|| properties.iter().enumerate().map(|(index, (name, _))| (name, index)).collect());
     for (index, (name, value)) in properties.iter().enumerate() {
-        let own = name == "message_id" || name == "consumer_id";
         let repeated = match &last {
             Some(last) => last[name] != index,
             None => properties[index + 1..].iter().any(|(later, _)| later == name),
         };
-        if own || repeated {
+        if repeated || own.has(name) {
             continue;
         }
         let json = value.get();
@@ -132,9 +155,11 @@ mod properties;
 mod tests {
     use super::*;
 
+    const OWN: Own<'static> = Own { message_id: "id", consumer_id: "me/1", plugin_digest: None };
+
     fn fields(result: &str) -> Result<Vec<String>, String> {
         let mut entries = Entries::default();
-        write_result(&mut entries, "id", "me/1", result, OutputFormat::Fields)?;
+        write_result(&mut entries, OWN, result, OutputFormat::Fields)?;
         Ok(entries.texts().remove(0))
     }
 
@@ -178,6 +203,16 @@ mod tests {
     }
 
     #[test]
+    fn the_digest_of_the_plugin_is_the_hosts_own_where_it_is_written() {
+        let result = r#"{"plugin_digest":"forged","a":1}"#;
+        assert_eq!(fields(result).unwrap()[4..], ["plugin_digest", "forged", "a", "1"]);
+        let mut entries = Entries::default();
+        let own = Own { plugin_digest: Some("abc"), ..OWN };
+        write_result(&mut entries, own, result, OutputFormat::Fields).unwrap();
+        assert_eq!(entries.texts()[0][4..], ["plugin_digest", "abc", "a", "1"]);
+    }
+
+    #[test]
     fn of_a_repeated_property_the_last_value_counts() {
         assert_eq!(fields(r#"{"a":1,"b":2,"a":3}"#).unwrap()[4..], ["b", "2", "a", "3"]);
         let many: Vec<String> = (0..40).map(|n| format!("\"p{}\":{n}", n % 39)).collect();
@@ -190,11 +225,11 @@ mod tests {
     fn what_is_no_object_is_refused() {
         let mut entries = Entries::default();
         for result in ["", "nonsense", "[]", "1", "null", r#"{"a":1"#, r#"{"a":"\ud800"}"#] {
-            assert!(write_result(&mut entries, "id", "me/1", result, OutputFormat::Fields).is_err(), "{result}");
+            assert!(write_result(&mut entries, OWN, result, OutputFormat::Fields).is_err(), "{result}");
             entries.truncate(0);
         }
         let many: Vec<String> = (0..=PROPERTIES_MAX).map(|n| format!("\"p{n}\":1")).collect();
-        let error = write_result(&mut entries, "id", "c", &format!("{{{}}}", many.join(",")), OutputFormat::Fields);
+        let error = write_result(&mut entries, OWN, &format!("{{{}}}", many.join(",")), OutputFormat::Fields);
         assert!(error.unwrap_err().contains("3501 properties"));
         assert!(entries.is_empty());
     }
@@ -202,7 +237,7 @@ mod tests {
     #[test]
     fn the_whole_result_can_stand_in_one_field() {
         let mut entries = Entries::default();
-        write_result(&mut entries, "id", "me/1", r#"{"a": 1}"#, OutputFormat::Json).unwrap();
+        write_result(&mut entries, OWN, r#"{"a": 1}"#, OutputFormat::Json).unwrap();
         assert_eq!(entries.texts()[0][4..], ["json", r#"{"a": 1}"#]);
     }
 }

@@ -2,6 +2,7 @@
 //! plugin instance of its own. They know nothing of Pub/Sub or of other hosts.
 
 mod attempts;
+pub mod crew;
 pub mod fetch;
 pub(crate) mod flatten;
 pub mod forward;
@@ -11,7 +12,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::{Mutex, MutexGuard};
+use tokio::sync::{Mutex, MutexGuard, watch};
 use tracing::{info, warn};
 
 use crate::config::{OutputConfig, RetryConfig};
@@ -19,11 +20,12 @@ use crate::intake::pace::Pace;
 use crate::monitor::counters::Counters;
 use crate::plugin::{Failure, Instance, Plugin};
 use crate::redis::connection::Link;
-use crate::redis::deliveries::{self, Delivery, Settled};
+use crate::redis::deliveries::{self, Delivery, Message, Settled};
 use crate::redis::keys::Keys;
 use crate::registry::{Identity, consumer_id};
+use crate::reload::versions::{Orders, Version, Versions};
 use fetch::Queue;
-use settlement::{Settlement, Terms};
+use settlement::{Settlement, Terms, Verdict};
 
 /// What all consumers of a host share.
 #[derive(Debug)]
@@ -38,8 +40,8 @@ pub struct Shared {
     pub dedup_window: Duration,
     /// Under which id the host is known.
     pub identity: Identity,
-    /// The plugin in use.
-    pub plugin: Plugin,
+    /// Which version of the plugin is in use.
+    pub versions: Arc<Versions>,
     /// Learns how fast the plugin is.
     pub pace: Arc<Pace>,
     /// What the host counts.
@@ -54,7 +56,12 @@ pub struct Consumer {
     number: u32,
     shared: Arc<Shared>,
     link: Arc<Link>,
+    orders: watch::Receiver<Orders>,
+    /// The version that the instance is of.
+    version: Arc<Version>,
     instance: Instance,
+    /// Messages that the instance was asked about and how many of them it failed, since they were last added up.
+    tally: (u64, u64),
     /// Host id and consumer id, as last used.
     ids: (Arc<str>, Arc<str>),
     settlement: Settlement,
@@ -68,42 +75,131 @@ impl Consumer {
     pub async fn start(number: u32, shared: Arc<Shared>, link: Arc<Link>) -> Result<Consumer, Failure> {
         let host_id = shared.identity.host_id();
         let id = consumer_id(&host_id, number);
-        let instance = shared.plugin.instantiate(id.clone()).await?;
-        Ok(Consumer { number, shared, link, instance, ids: (host_id, id), settlement: Settlement::default() })
+        let mut orders = shared.versions.subscribe();
+        let version = orders.borrow_and_update().version.clone();
+        let instance = version.plugin.instantiate(id.clone()).await?;
+        Ok(Consumer {
+            number,
+            shared,
+            link,
+            orders,
+            version,
+            instance,
+            tally: (0, 0),
+            ids: (host_id, id),
+            settlement: Settlement::default(),
+        })
     }
 
-    /// Works until the queue is closed.
+    /// Works until the queue is closed, or until there are to be fewer consumers.
     pub async fn run(mut self, queue: Queue) {
-        while let Some(work) = queue.next().await {
+        while self.number <= self.orders.borrow().consumers {
+            self.follow_orders();
+            let work = match queue.waiting() {
+                Some(work) => work,
+                None => tokio::select! {
+                    work = queue.next() => match work {
+                        Some(work) => work,
+                        None => return,
+                    },
+                    // An idle consumer follows too: the memory of the old version is wanted back.
+                    Ok(()) = self.orders.changed() => {
+                        self.adopt();
+                        continue;
+                    }
+                },
+            };
             self.work_on(&work.delivery).await;
         }
+    }
+
+    /// Goes over to the version in use if something has changed, and says whether it has. Asked before every message,
+    /// so it has to cost next to nothing.
+    fn follow_orders(&mut self) -> bool {
+        let changed = self.orders.has_changed().unwrap_or(false);
+        if changed {
+            self.adopt();
+        }
+        changed
+    }
+
+    fn adopt(&mut self) {
+        let version = self.orders.borrow_and_update().version.clone();
+        if version.plugin.generation() != self.version.plugin.generation() {
+            self.add_up();
+            // The old instance goes before the new one comes, so a swap needs no memory for two of each consumer.
+            self.instance = version.plugin.instance_to_be(self.ids.1.clone());
+        }
+        self.version = version;
+    }
+
+    /// Adds what the instance did to the record of its version.
+    fn add_up(&mut self) {
+        let (messages, failures) = std::mem::take(&mut self.tally);
+        self.version.record.add(messages, failures);
     }
 
     async fn work_on(&mut self, delivery: &Delivery) {
         let shared = self.shared.clone();
         let _trial = shared.begin_trial(&self.link, delivery).await;
         let claimed = claim(&shared, &self.link, delivery).await;
-        self.process(delivery, &claimed).await;
+        self.process(&shared, delivery, &claimed).await;
         self.settle(delivery, delivery.messages.len() - claimed.len()).await;
     }
 
-    async fn process(&mut self, delivery: &Delivery, claimed: &[usize]) {
+    async fn process(&mut self, shared: &Shared, delivery: &Delivery, claimed: &[usize]) {
         self.settlement.clear();
         self.refresh_ids();
-        let Shared { output, retry, plugin, pace, .. } = &*self.shared;
-        let (host_id, consumer_id) = &self.ids;
-        let terms = Terms { host_id, consumer_id, plugin_digest: plugin.digest(), format: output.format, retry };
+        let (ids, mut version) = (self.ids.clone(), self.version.clone());
         let start = Instant::now();
         for index in claimed {
             let message = &delivery.messages[*index];
-            if delivery.crashes >= retry.deliveries_max {
+            if self.follow_orders() {
+                version = self.version.clone();
+            }
+            let terms = shared.terms(&ids, &version.plugin);
+            if delivery.crashes >= shared.retry.deliveries_max {
                 self.settlement.record_host_killer(delivery, message, terms);
                 continue;
             }
             let outcome = self.instance.process(&message.id, &message.body, message.attempt()).await;
-            self.settlement.record(delivery, message, outcome, terms);
+            let mut judged = self.settlement.judge(message, outcome, terms);
+            self.tally.0 += 1;
+            if let Err(verdict) = &judged
+                && let Some(failure) = verdict.failure()
+            {
+                self.tally.1 += 1;
+                // Boxed because it is rare, and the future of a consumer is there ten thousand times.
+                judged = Box::pin(self.ask_the_version_before(shared, message, failure)).await.unwrap_or(judged);
+            }
+            if let Err(verdict) = judged {
+                self.settlement.carry_out(verdict, delivery, message, terms);
+            }
         }
-        pace.observe(claimed.len(), start.elapsed());
+        self.add_up();
+        shared.pace.observe(claimed.len(), start.elapsed());
+    }
+
+    /// What the version before makes of a message that a version on probation has failed; `None` when it fails too, or
+    /// when there is nothing to prove.
+    async fn ask_the_version_before(
+        &mut self,
+        shared: &Shared,
+        message: &Message,
+        failure: &str,
+    ) -> Option<Result<(), Verdict>> {
+        let version = self.version.clone();
+        let before = version.probation.as_ref()?.before();
+        let mut instance = before.plugin.instance_to_be(self.ids.1.clone());
+        let outcome = instance.process(&message.id, &message.body, message.attempt()).await;
+        let ids = self.ids.clone();
+        let judged = self.settlement.judge(message, outcome, shared.terms(&ids, &before.plugin));
+        if judged.as_ref().is_err_and(|verdict| verdict.failure().is_some()) {
+            return None;
+        }
+        self.add_up();
+        shared.versions.regressed(&version, &message.id, failure);
+        Some(judged)
     }
 
     /// A host that was taken for dead signs with its new id from the next delivery on.
@@ -140,6 +236,18 @@ impl Consumer {
 }
 
 impl Shared {
+    /// The terms for a message that a consumer processes with this version.
+    fn terms<'a>(&'a self, (host_id, consumer_id): &'a (Arc<str>, Arc<str>), plugin: &'a Plugin) -> Terms<'a> {
+        Terms {
+            host_id,
+            consumer_id,
+            plugin_digest: plugin.digest(),
+            plugin_generation: plugin.generation(),
+            output: &self.output,
+            retry: &self.retry,
+        }
+    }
+
     /// Waits for the turn of a delivery that is suspected to have killed its hosts, and marks it. Anything else goes on
     /// at once, and so does what is given up: it never reaches the plugin.
     async fn begin_trial(&self, link: &Link, delivery: &Delivery) -> Option<MutexGuard<'_, ()>> {

@@ -5,8 +5,8 @@ use std::time::Duration;
 use tracing::{info, warn};
 
 use super::attempts::next_wait;
-use super::flatten::write_result;
-use crate::config::{OutputFormat, RetryConfig};
+use super::flatten::{Own, write_result};
+use crate::config::{OutputConfig, RetryConfig};
 use crate::dead_letter::{DeadLetter, Origin};
 use crate::message::Reason;
 use crate::monitor::throttle::Throttle;
@@ -39,20 +39,32 @@ pub struct Terms<'a> {
     pub host_id: &'a str,
     /// The consumer's id.
     pub consumer_id: &'a str,
-    /// SHA-256 of the plugin in use.
+    /// SHA-256 of the version of the plugin that the outcome is from.
     pub plugin_digest: &'a str,
-    /// Form of an output entry.
-    pub format: OutputFormat,
+    /// Its generation.
+    pub plugin_generation: u64,
+    /// What is written to the output stream.
+    pub output: &'a OutputConfig,
     /// How often and when a message is tried again.
     pub retry: &'a RetryConfig,
 }
 
 /// What is decided about a message that gave no result.
-enum Verdict {
+#[derive(Debug)]
+pub enum Verdict {
     /// Another attempt, if one is left, after the delay that the plugin named.
     TryAgain(Option<u32>, Reason, String),
     /// No attempt would end otherwise.
     GiveUp(Reason, String),
+}
+
+impl Verdict {
+    /// The failure of the plugin that led to it; `None` when the plugin decided so.
+    #[must_use]
+    pub fn failure(&self) -> Option<&str> {
+        let (Verdict::TryAgain(_, reason, sentence) | Verdict::GiveUp(reason, sentence)) = self;
+        (!matches!(reason, Reason::PluginRetried | Reason::PluginRejected)).then_some(sentence)
+    }
 }
 
 impl Settlement {
@@ -65,38 +77,44 @@ impl Settlement {
         self.messages = 0;
     }
 
-    /// Decides what becomes of a message of this delivery.
-    pub fn record(
+    /// Decides what becomes of a message. Its results, if it has any, are added; a verdict is carried out apart.
+    ///
+    /// # Errors
+    /// The verdict on a message that gave no result.
+    pub fn judge(
         &mut self,
-        delivery: &Delivery,
         message: &Message,
         outcome: Result<Outcome, Failure>,
         terms: Terms<'_>,
-    ) {
-        let verdict = match outcome {
-            Ok(Outcome::Emit(result)) => self.emit(message, std::slice::from_ref(&result), terms),
-            Ok(Outcome::EmitAll(results)) => self.emit(message, &results, terms),
-            Ok(Outcome::Drop) => {
-                self.dropped += 1;
-                Ok(())
-            }
+    ) -> Result<(), Verdict> {
+        match outcome {
+            Ok(Outcome::Emit(result)) => self.emit(message, std::slice::from_ref(&result), terms)?,
+            Ok(Outcome::EmitAll(results)) => self.emit(message, &results, terms)?,
+            Ok(Outcome::Drop) => self.dropped += 1,
             Ok(Outcome::Retry(delay_ms)) => {
                 let asked = "the plugin asked for another attempt".to_string();
-                Err(Verdict::TryAgain(delay_ms, Reason::PluginRetried, asked))
+                return Err(Verdict::TryAgain(delay_ms, Reason::PluginRetried, asked));
             }
             Ok(Outcome::Reject(reason)) => {
                 let rejected = format!("the plugin rejected the message: {reason}");
-                Err(Verdict::GiveUp(Reason::PluginRejected, rejected))
+                return Err(Verdict::GiveUp(Reason::PluginRejected, rejected));
             }
-            Err(failure) => Err(match reason(&failure) {
-                Reason::BadResult => Verdict::GiveUp(Reason::BadResult, failure.to_string()),
-                reason => Verdict::TryAgain(None, reason, failure.to_string()),
-            }),
-        };
+            Err(failure) => {
+                return Err(match reason(&failure) {
+                    Reason::BadResult => Verdict::GiveUp(Reason::BadResult, failure.to_string()),
+                    reason => Verdict::TryAgain(None, reason, failure.to_string()),
+                });
+            }
+        }
+        self.messages += 1;
+        Ok(())
+    }
+
+    /// Carries out the verdict on a message of this delivery.
+    pub fn carry_out(&mut self, verdict: Verdict, delivery: &Delivery, message: &Message, terms: Terms<'_>) {
         match verdict {
-            Ok(()) => self.messages += 1,
-            Err(Verdict::GiveUp(reason, error)) => self.give_up(delivery, message, reason, &error, terms),
-            Err(Verdict::TryAgain(asked, reason, error)) => match next_wait(terms.retry, message.attempt(), asked) {
+            Verdict::GiveUp(reason, error) => self.give_up(delivery, message, reason, &error, terms),
+            Verdict::TryAgain(asked, reason, error) => match next_wait(terms.retry, message.attempt(), asked) {
                 Some(wait) => self.put_off(delivery, message, wait, reason, &error, terms),
                 None => self.give_up(delivery, message, reason, &error, terms),
             },
@@ -114,7 +132,12 @@ impl Settlement {
     fn emit(&mut self, message: &Message, results: &[String], terms: Terms<'_>) -> Result<(), Verdict> {
         let before = self.results.len();
         for result in results {
-            if let Err(error) = write_result(&mut self.results, &message.id, terms.consumer_id, result, terms.format) {
+            let own = Own {
+                message_id: &message.id,
+                consumer_id: terms.consumer_id,
+                plugin_digest: terms.output.plugin_digest.then_some(terms.plugin_digest),
+            };
+            if let Err(error) = write_result(&mut self.results, own, result, terms.output.format) {
                 self.results.truncate(before);
                 return Err(Verdict::GiveUp(Reason::BadResult, error));
             }
@@ -159,6 +182,7 @@ impl Settlement {
                 attempts,
                 consumer_id: terms.consumer_id,
                 plugin_digest: terms.plugin_digest,
+                plugin_generation: terms.plugin_generation,
             }),
         }
         .write_to(&mut self.dead_letters);
@@ -182,12 +206,13 @@ mod tests {
 
     /// Settles one message at this attempt for each outcome.
     fn settle(attempt: u32, outcomes: Vec<Result<Outcome, Failure>>) -> Settlement {
-        let retry = Config::default().retry;
+        let Config { retry, output, .. } = Config::default();
         let terms = Terms {
             host_id: "h",
             consumer_id: "h/1",
             plugin_digest: "abc",
-            format: OutputFormat::Fields,
+            plugin_generation: 7,
+            output: &output,
             retry: &retry,
         };
         let mut settlement = Settlement::default();
@@ -195,7 +220,9 @@ mod tests {
             let history = History { attempt, token: "5-0".into(), crashes: 0 };
             let message = Message { id: "m".into(), body: "{}".into(), history: Some(Box::new(history)) };
             let delivery = Delivery { entry_id: "9-0".into(), messages: Vec::new(), crashes: 0 };
-            settlement.record(&delivery, &message, outcome, terms);
+            if let Err(verdict) = settlement.judge(&message, outcome, terms) {
+                settlement.carry_out(verdict, &delivery, &message, terms);
+            }
         }
         settlement
     }
@@ -257,7 +284,30 @@ mod tests {
         assert_eq!(of_dead_letters(&settlement, "reason"), reasons);
         assert_eq!(of_dead_letters(&settlement, "attempts"), ["5"; 7]);
         assert_eq!(of_dead_letters(&settlement, "token"), ["5-0"; 7]);
+        assert_eq!(of_dead_letters(&settlement, "plugin_generation"), ["7"; 7]);
         assert_eq!(of_dead_letters(&settlement, "first_seen"), ["1970-01-01T00:00:00.005Z"; 7]);
+    }
+
+    #[test]
+    fn what_the_plugin_decides_is_no_failure_of_it() {
+        let Config { retry, output, .. } = Config::default();
+        let terms = Terms {
+            host_id: "h",
+            consumer_id: "h/1",
+            plugin_digest: "abc",
+            plugin_generation: 1,
+            output: &output,
+            retry: &retry,
+        };
+        let message = Message { id: "m".into(), body: "{}".into(), history: None };
+        let failure = |outcome| match Settlement::default().judge(&message, outcome, terms) {
+            Ok(()) => None,
+            Err(verdict) => verdict.failure().map(str::to_owned),
+        };
+        let decided = [Outcome::Drop, Outcome::Retry(None), Outcome::Reject("no".into()), Outcome::Emit("{}".into())];
+        assert!(decided.into_iter().all(|outcome| failure(Ok(outcome)).is_none()));
+        assert!(attempts().into_iter().skip(2).all(|outcome| failure(outcome).is_some()));
+        assert!(failure(Ok(Outcome::Emit("[]".into()))).is_some_and(|failure| failure.contains("not an object")));
     }
 
     #[test]

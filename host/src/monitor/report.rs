@@ -16,6 +16,7 @@ use crate::redis::connection::Connector;
 use crate::redis::keys::Keys;
 use crate::redis::stats::{GroupStats, group_stats};
 use crate::registry::Identity;
+use crate::reload::versions::{State, Status, Versions};
 
 /// Longest wait for Redis's part of a report.
 const STATS_TIMEOUT: Duration = Duration::from_secs(1);
@@ -58,6 +59,21 @@ pub struct Report {
     pub gap_ms: u64,
     /// Deliveries that this host took over from dead ones.
     pub taken_over: u64,
+    /// Number of the plugin version in use.
+    pub generation: u64,
+    /// SHA-256 of its bytes.
+    pub plugin_digest: String,
+    /// Whether it is trusted.
+    pub plugin_state: State,
+    /// Times that another version came into use, rollbacks included.
+    pub swaps: u64,
+    /// Versions and configurations that were refused.
+    pub refusals: u64,
+    /// Times that the host went back to the version before.
+    pub rollbacks: u64,
+    /// Whether the last report said something else about the plugin.
+    #[serde(skip)]
+    pub plugin_is_news: bool,
 }
 
 impl Report {
@@ -96,6 +112,12 @@ impl Report {
         if self.taken_over > 0 {
             line += &format!(" | taken over {}", self.taken_over);
         }
+        if self.plugin_is_news {
+            let Report { generation, plugin_digest, plugin_state, refusals, rollbacks, .. } = self;
+            let digest = plugin_digest.get(..12).unwrap_or(plugin_digest);
+            line += &format!(" | plugin {generation} ({digest}, {plugin_state})");
+            line += &format!(" | refused {refusals} | rolled back {rollbacks}");
+        }
         line
     }
 }
@@ -110,6 +132,8 @@ pub struct Reporter {
     pub identity: Identity,
     /// What the host counts.
     pub counters: Arc<Counters>,
+    /// Which version of the plugin is in use.
+    pub versions: Arc<Versions>,
     /// Time between two reports.
     pub every: Duration,
     /// Text or JSON.
@@ -121,6 +145,7 @@ struct Before {
     at: Instant,
     processed: u64,
     group: Option<(Instant, u64)>,
+    plugin: Status,
 }
 
 impl Reporter {
@@ -133,6 +158,7 @@ impl Reporter {
             at: Instant::now(),
             processed: self.counters.processed.get(),
             group: first.map(|stats| (Instant::now(), stats.results)),
+            plugin: self.versions.status(),
         };
         let mut ticks = interval(self.every);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -163,6 +189,9 @@ impl Reporter {
         if let Some(stats) = stats {
             before.group = Some((now, stats.results));
         }
+        let plugin = self.versions.status();
+        let plugin_is_news = plugin != before.plugin;
+        before.plugin = plugin.clone();
         Report {
             time: humantime::format_rfc3339_millis(SystemTime::now()).to_string(),
             host: self.identity.host_id().to_string(),
@@ -180,6 +209,13 @@ impl Reporter {
             gaps: counters.gaps.get(),
             gap_ms: counters.gap_ms.get(),
             taken_over: counters.taken_over.get(),
+            generation: plugin.generation,
+            plugin_digest: plugin.digest,
+            plugin_state: plugin.state,
+            swaps: plugin.swaps,
+            refusals: plugin.refusals,
+            rollbacks: plugin.rollbacks,
+            plugin_is_news,
         }
     }
 

@@ -39,6 +39,7 @@ struct Inner {
     /// Maps memory for each instance anew: slower to start, but without a bound on shape and number.
     on_demand: wasmtime::Engine,
     limits: PluginLimits,
+    instances: u32,
     _ticker: Ticker,
 }
 
@@ -81,10 +82,18 @@ impl Engine {
         let ticker =
             Ticker::start(ticking).map_err(|error| LoadError::Engine(format!("cannot start its clock: {error}")))?;
         let limits = limits.clone();
-        Ok(Engine { inner: Arc::new(Inner { pooled, on_demand, limits, _ticker: ticker }) })
+        Ok(Engine { inner: Arc::new(Inner { pooled, on_demand, limits, instances, _ticker: ticker }) })
     }
 
-    pub(super) fn limits(&self) -> &PluginLimits {
+    /// Instances for which there is room, while as many others still end.
+    #[must_use]
+    pub fn instances(&self) -> u32 {
+        self.inner.instances
+    }
+
+    /// The limits of every instance.
+    #[must_use]
+    pub fn limits(&self) -> &PluginLimits {
         &self.inner.limits
     }
 

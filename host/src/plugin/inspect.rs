@@ -8,7 +8,7 @@ use wasmparser::{KnownCustom, Parser, Payload};
 
 use super::LoadError;
 use super::engine::Engine;
-use super::loader::{self, Plugin};
+use super::loader::{self, Binary, Plugin};
 
 /// What a component is, asks for and costs.
 #[derive(Debug)]
@@ -98,11 +98,10 @@ impl Engine {
 
 /// Everything short of starting it. Blocks.
 fn inspect(engine: &Engine, path: &Path) -> Result<Inspection, LoadError> {
-    let bytes = loader::read(path)?;
+    let Binary { bytes, digest, .. } = loader::read(path.to_owned())?;
     let start = Instant::now();
     let component = loader::compile(engine, &bytes, path)?;
     let compile_time = start.elapsed();
-    let digest = loader::digest(&bytes);
 
     let exports = loader::exports(&component);
     let imports =

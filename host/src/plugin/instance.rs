@@ -65,6 +65,10 @@ impl Instance {
         Ok(Instance { plugin, consumer_id, live: Some(live) })
     }
 
+    pub(super) fn to_be(plugin: Plugin, consumer_id: Arc<str>) -> Instance {
+        Instance { plugin, consumer_id, live: None }
+    }
+
     /// Bytes of memory that the instance has now; 0 after a trap or a limit, until the next message.
     pub fn memory_bytes(&self) -> usize {
         self.live.as_ref().map_or(0, |live| live.store.data().limits.memory_bytes())

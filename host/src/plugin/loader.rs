@@ -2,7 +2,7 @@
 //! It knows nothing of when and why a plugin is loaded.
 
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
@@ -20,6 +20,10 @@ use crate::config::PluginLimits;
 
 /// Generation of the version that a host starts with.
 const FIRST_GENERATION: u64 = 1;
+
+/// Niceness of the threads that compile while consumers work.
+#[cfg(target_os = "linux")]
+const COMPILER_NICENESS: i32 = 10;
 
 /// What a plugin exports.
 const EXPORT: &str = "host:plugin/processor@0.1.0";
@@ -64,10 +68,41 @@ struct Inner {
     /// Imports resolved, exports found and type-checked: all that can be done once for all instances.
     ready: PluginPre<State>,
     digest: String,
-    generation: u64,
     log_budget: Arc<LogBudget>,
     /// Keeps the clock ticking that limits the instances' time.
     engine: Engine,
+}
+
+/// The bytes of a plugin's file, as they were at one moment.
+pub struct Binary {
+    path: PathBuf,
+    pub(super) bytes: Vec<u8>,
+    pub(super) digest: String,
+}
+
+impl Binary {
+    /// Reads the file at `path`, on a thread for blocking work.
+    ///
+    /// # Errors
+    /// When it cannot be read. What is in it is not looked at.
+    pub async fn read(path: &Path) -> Result<Binary, LoadError> {
+        let owned_path = path.to_owned();
+        off_the_data_path(path, move || read(owned_path)).await
+    }
+
+    /// SHA-256 of the bytes, 64 hexadecimal digits.
+    pub fn digest(&self) -> &str {
+        &self.digest
+    }
+}
+
+/// On which threads a plugin is compiled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Haste {
+    /// On all processors: nothing can run before it is done.
+    Now,
+    /// On threads that give way to all others: consumers are at work.
+    Background,
 }
 
 impl Engine {
@@ -75,23 +110,38 @@ impl Engine {
     ///
     /// The work is done on a thread for blocking work; a large component takes seconds.
     pub async fn load(&self, path: &Path) -> Result<Plugin, LoadError> {
+        self.load_binary(Binary::read(path).await?, Haste::Now).await
+    }
+
+    /// Compiles, checks and probes a component.
+    pub async fn load_binary(&self, binary: Binary, haste: Haste) -> Result<Plugin, LoadError> {
         let engine = self.clone();
-        let owned_path = path.to_owned();
-        let plugin = off_the_data_path(path, move || prepare(&engine, &owned_path)).await?;
+        let path = binary.path.clone();
+        let plugin = off_the_data_path(&path, move || match haste {
+            Haste::Now => prepare(&engine, &binary),
+            Haste::Background => in_the_background(&binary.path, || prepare(&engine, &binary)),
+        })
+        .await?;
         // A version is good only once an instance of it has come up under the limits.
-        plugin
-            .instantiate("probe".into())
-            .await
-            .map_err(|reason| LoadError::DoesNotStart { path: path.to_owned(), reason })?;
-        Ok(plugin)
+        match plugin.instantiate("probe".into()).await {
+            Ok(_) => Ok(plugin),
+            Err(reason) => Err(LoadError::DoesNotStart { path, reason }),
+        }
     }
 }
 
 impl Plugin {
     pub(super) fn new(ready: PluginPre<State>, digest: String, engine: Engine) -> Plugin {
-        let generation = FIRST_GENERATION;
+        let log_budget = Arc::new(LogBudget::new(engine.limits(), FIRST_GENERATION));
+        Plugin { inner: Arc::new(Inner { ready, digest, log_budget, engine }) }
+    }
+
+    /// The same plugin under another generation.
+    #[must_use]
+    pub fn with_generation(&self, generation: u64) -> Plugin {
+        let Inner { ready, digest, engine, .. } = &*self.inner;
         let log_budget = Arc::new(LogBudget::new(engine.limits(), generation));
-        Plugin { inner: Arc::new(Inner { ready, digest, generation, log_budget, engine }) }
+        Plugin { inner: Arc::new(Inner { ready: ready.clone(), digest: digest.clone(), log_budget, engine: engine.clone() }) }
     }
 
     /// SHA-256 of the plugin's bytes, 64 hexadecimal digits.
@@ -106,7 +156,7 @@ impl Plugin {
 
     /// Number of the version in use, counted from 1.
     pub fn generation(&self) -> u64 {
-        self.inner.generation
+        self.inner.log_budget.generation()
     }
 
     /// Log lines of all its instances that were dropped because they were too many.
@@ -117,6 +167,11 @@ impl Plugin {
     /// An instance for the consumer with this id; the id is named in the plugin's log lines.
     pub async fn instantiate(&self, consumer_id: Arc<str>) -> Result<Instance, Failure> {
         Instance::start(self.clone(), consumer_id).await
+    }
+
+    /// Likewise, but it comes up only with its first message, which fails if it cannot.
+    pub fn instance_to_be(&self, consumer_id: Arc<str>) -> Instance {
+        Instance::to_be(self.clone(), consumer_id)
     }
 
     pub(super) fn limits(&self) -> &PluginLimits {
@@ -148,37 +203,58 @@ pub(super) async fn off_the_data_path<T: Send + 'static>(
     })
 }
 
-/// Everything short of the probe. Blocks.
-fn prepare(engine: &Engine, path: &Path) -> Result<Plugin, LoadError> {
-    let bytes = read(path)?;
-    let component = compile(engine, &bytes, path)?;
-    match misfits(&component, path).into_iter().next() {
-        Some(misfit) => Err(misfit),
-        None => Ok(Plugin::new(resolve(&component, path)?, digest(&bytes), engine.clone())),
+/// Runs work on threads that have a lower priority than those of the consumers. Blocks.
+fn in_the_background<T: Send>(path: &Path, work: impl FnOnce() -> Result<T, LoadError> + Send) -> Result<T, LoadError> {
+    // Wasmtime compiles on the pool of threads that it is called from.
+    let threads = rayon::ThreadPoolBuilder::new()
+        .thread_name(|number| format!("compiler-{number}"))
+        .start_handler(|_| give_way())
+        .build();
+    match threads {
+        Ok(threads) => threads.install(work),
+        Err(error) => {
+            Err(LoadError::Invalid { path: path.to_owned(), reason: format!("cannot start the compiler's threads: {error}") })
+        }
     }
 }
 
-/// The bytes of a component.
-pub(super) fn read(path: &Path) -> Result<Vec<u8>, LoadError> {
-    let path = path.to_owned();
-    let bytes = match std::fs::read(&path) {
-        Ok(bytes) => bytes,
-        Err(source) => return Err(LoadError::Unreadable { path, source }),
-    };
-    if !bytes.starts_with(MAGIC) || bytes.len() < 8 {
-        return Err(LoadError::NotWasm { path });
+/// Lowers the priority of this thread: with every processor busy it gets a tenth of one.
+fn give_way() {
+    // Elsewhere the call would lower the whole process.
+    #[cfg(target_os = "linux")]
+    if let Err(error) = rustix::process::setpriority_process(None, COMPILER_NICENESS) {
+        tracing::debug!("cannot compile at a lower priority: {error}");
     }
-    if &bytes[6..8] == LAYER_CORE_MODULE {
-        return Err(LoadError::CoreModule { path });
+}
+
+/// Everything short of the probe. Blocks.
+fn prepare(engine: &Engine, binary: &Binary) -> Result<Plugin, LoadError> {
+    let Binary { path, bytes, digest } = binary;
+    let component = compile(engine, bytes, path)?;
+    match misfits(&component, path).into_iter().next() {
+        Some(misfit) => Err(misfit),
+        None => Ok(Plugin::new(resolve(&component, path)?, digest.clone(), engine.clone())),
     }
-    Ok(bytes)
+}
+
+pub(super) fn read(path: PathBuf) -> Result<Binary, LoadError> {
+    match std::fs::read(&path) {
+        Ok(bytes) => Ok(Binary { digest: digest(&bytes), path, bytes }),
+        Err(source) => Err(LoadError::Unreadable { path, source }),
+    }
 }
 
 pub(super) fn compile(engine: &Engine, bytes: &[u8], path: &Path) -> Result<Component, LoadError> {
+    if !bytes.starts_with(MAGIC) || bytes.len() < 8 {
+        return Err(LoadError::NotWasm { path: path.to_owned() });
+    }
+    if &bytes[6..8] == LAYER_CORE_MODULE {
+        return Err(LoadError::CoreModule { path: path.to_owned() });
+    }
     engine.compile(bytes).map_err(|error| LoadError::Invalid { path: path.to_owned(), reason: one_line(&error) })
 }
 
-pub(super) fn digest(bytes: &[u8]) -> String {
+fn digest(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 

@@ -60,6 +60,10 @@ impl LogBudget {
         }
     }
 
+    pub(super) fn generation(&self) -> u64 {
+        self.generation
+    }
+
     /// Lines dropped since the plugin was loaded.
     pub(super) fn dropped(&self) -> u64 {
         self.dropped.load(Ordering::Relaxed)

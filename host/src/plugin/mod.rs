@@ -25,7 +25,7 @@ mod tests;
 pub use engine::Engine;
 pub use inspect::{Grant, Import, Inspection, Producer};
 pub use instance::Instance;
-pub use loader::Plugin;
+pub use loader::{Binary, Haste, Plugin};
 
 /// What the plugin decided about a message.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -202,6 +202,10 @@ fn needed<'a>(keys: &'a Keys, claim: &'a str) -> Vec<Needed<'a>> {
         needs("ZRANGE", &keys.heartbeat, &["0", "-1"]),
         needs("ZREMRANGEBYSCORE", &keys.heartbeat, &["-inf", "0"]),
         needs("PEXPIREAT", &keys.heartbeat, &["1"]),
+        needs("HSET", &keys.hosts, &["x", "x"]),
+        needs("HKEYS", &keys.hosts, &[]),
+        needs("HDEL", &keys.hosts, &["x"]),
+        needs("PEXPIREAT", &keys.hosts, &["1"]),
         needs("LRANGE", &keys.consumer_ids, &["0", "-1"]),
         needs("RPUSH", &keys.consumer_ids, &["x"]),
         needs("DEL", &keys.consumer_ids, &[]),
@@ -268,9 +272,10 @@ fn note_refusal(reply: Value, command: &str, object: &str, missing: &mut Vec<Str
 
 /// Every key has its type or does not exist.
 async fn types(connection: &mut Connection, keys: &Keys) -> Result<(), Finding> {
-    let wanted: [(&String, &'static str); 7] = [
+    let wanted: [(&String, &'static str); 8] = [
         (&keys.consumer_ids, "list"),
         (&keys.heartbeat, "zset"),
+        (&keys.hosts, "hash"),
         (&keys.output, "stream"),
         (&keys.inbox, "stream"),
         (&keys.retry, "zset"),

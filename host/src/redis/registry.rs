@@ -36,6 +36,19 @@ pub enum BeatReply {
     TakenForDead,
 }
 
+/// What a host says of itself at a heartbeat.
+#[derive(Clone, Copy, Debug)]
+pub struct Presence<'a> {
+    /// Its id.
+    pub host_id: &'a str,
+    /// Its consumers; 0 to leave.
+    pub consumers: u32,
+    /// What it says about its plugin, JSON text.
+    pub status: &'a str,
+    /// How long the heartbeat is valid.
+    pub ttl: Duration,
+}
+
 /// Sends one heartbeat.
 ///
 /// # Errors
@@ -43,15 +56,13 @@ pub enum BeatReply {
 pub async fn beat(
     connection: &mut Connection,
     keys: &Keys,
-    host_id: &str,
-    consumers: u32,
-    ttl: Duration,
+    presence: Presence<'_>,
     beat: Beat,
 ) -> Result<BeatReply, RedisError> {
-    let mut command = BEAT.command(&[&keys.consumer_ids, &keys.heartbeat]);
-    let consumers = if beat == Beat::Leave { 0 } else { consumers };
+    let Presence { host_id, consumers, status, ttl } = presence;
+    let mut command = BEAT.command(&[&keys.consumer_ids, &keys.heartbeat, &keys.hosts]);
     let mode = if beat == Beat::Stay { "beat" } else { "join" };
-    command.arg(host_id).arg(consumers).arg(ttl.as_millis().to_string()).arg(mode);
+    command.arg(host_id).arg(consumers).arg(ttl.as_millis().to_string()).arg(mode).arg(status);
     let reply: Vec<u64> = from_redis_value(BEAT.run(connection, &command).await?)?;
     Ok(match reply.as_slice() {
         [1, hosts, consumers] => BeatReply::Alive { hosts: *hosts, consumers: *consumers },

@@ -5,6 +5,8 @@ use proptest::prelude::*;
 use super::*;
 use crate::arbitrary::{Kind, almost_json, cases, json_object, json_string, read};
 
+const OWN: Own<'static> = Own { message_id: "id", consumer_id: "me/1", plugin_digest: None };
+
 /// The fields by the book, or `None` if the result is no object: the last of each name, in the order of the last ones.
 fn expected(result: &str) -> Option<Vec<String>> {
     let Kind::Object(members) = read(result)?.kind else {
@@ -33,7 +35,7 @@ fn fields(result: &str) -> Option<Vec<String>> {
     let mut entries = Entries::default();
     entries.field("an earlier", "entry");
     entries.finish();
-    let written = write_result(&mut entries, "id", "me/1", result, OutputFormat::Fields);
+    let written = write_result(&mut entries, OWN, result, OutputFormat::Fields);
     if written.is_err() {
         entries.truncate(1);
     }
@@ -64,7 +66,7 @@ proptest! {
     #[test]
     fn a_whole_result_is_kept_to_the_letter(result in almost_json()) {
         let mut entries = Entries::default();
-        if write_result(&mut entries, "id", "me/1", &result, OutputFormat::Json).is_ok() {
+        if write_result(&mut entries, OWN, &result, OutputFormat::Json).is_ok() {
             prop_assert!(matches!(read(&result).map(|node| node.kind), Some(Kind::Object(_))));
             prop_assert_eq!(&entries.texts()[0][4..], ["json", result.as_str()]);
         }

@@ -1,15 +1,17 @@
 -- One heartbeat of a host: renew it, bring its consumers onto the list, take everybody dead off it.
 --
 -- KEYS  1 list of consumer ids   2 sorted set of hosts by expiry (ms, server time)
+--       3 hash of what each host says about itself
 -- ARGV  1 host id   2 number of consumers, 0 to leave   3 validity in ms
 --       4 "join" for a host that is new or "beat" for one that should be known
+--       5 what it says about itself
 -- Reply {1, hosts alive, consumers alive}, or {0} when a beating host is not known any more: it was
 --       taken for dead and has to come back under a new id.
 --
 -- Atomic, because the list and the set have to tell the same story to whoever looks between two commands.
 -- A consumer's id is its host's id, a slash and a number, so a host's expiry says all about its consumers.
--- Both keys expire with the last host, so that the list is true even when nobody is left to clean it.
-local list, hosts = KEYS[1], KEYS[2]
+-- All keys expire with the last host, so that the list is true even when nobody is left to clean it.
+local list, hosts, words = KEYS[1], KEYS[2], KEYS[3]
 local host, consumers, ttl = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -20,6 +22,7 @@ if ARGV[4] == 'beat' and not redis.call('ZSCORE', hosts, host) then
 end
 if consumers > 0 then
   redis.call('ZADD', hosts, now + ttl, host)
+  redis.call('HSET', words, host, ARGV[5])
 else
   redis.call('ZREM', hosts, host)
 end
@@ -28,6 +31,12 @@ local alive, alive_count = {}, 0
 for _, id in ipairs(redis.call('ZRANGE', hosts, 0, -1)) do
   alive[id] = true
   alive_count = alive_count + 1
+end
+
+for _, id in ipairs(redis.call('HKEYS', words)) do
+  if not alive[id] then
+    redis.call('HDEL', words, id)
+  end
 end
 
 -- Keep what lives, once; note what of this host is there.
@@ -65,5 +74,6 @@ local last = redis.call('ZRANGE', hosts, -1, -1, 'WITHSCORES')
 if last[2] then
   redis.call('PEXPIREAT', list, last[2])
   redis.call('PEXPIREAT', hosts, last[2])
+  redis.call('PEXPIREAT', words, last[2])
 end
 return {1, alive_count, #kept + #missing}

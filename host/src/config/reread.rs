@@ -1,0 +1,52 @@
+//! What of a configuration that was read again a running host takes up, and what has to wait for its next start.
+
+use super::{Config, SETTINGS, Setting};
+
+impl Config {
+    /// Takes over everything that can change while a host runs.
+    pub fn take_up(&mut self, new: &Config) {
+        self.plugin.clone_from(&new.plugin);
+        self.consumers = new.consumers;
+        self.plugin_limits = new.plugin_limits.clone();
+        self.reload = new.reload.clone();
+    }
+}
+
+/// Settings that have another value in the new configuration and need a new start.
+pub fn needing_a_start(old: &Config, new: &Config) -> Vec<&'static Setting> {
+    let differs = |setting: &&Setting| (setting.get)(old) != (setting.get)(new);
+    SETTINGS.iter().filter(|setting| !is_taken_up(setting)).filter(differs).collect()
+}
+
+fn is_taken_up(setting: &Setting) -> bool {
+    matches!(setting.section, "limits" | "reload") || (setting.section.is_empty() && ["plugin", "consumers"].contains(&setting.key))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Kind;
+    use super::*;
+
+    #[test]
+    fn every_setting_is_taken_up_or_needs_a_start() {
+        for setting in SETTINGS {
+            let (old, mut new) = (Config::default(), Config::default());
+            let values = [setting.bounds().map(|(min, _)| min), setting.bounds().map(|(_, max)| max)];
+            let words = match setting.kind {
+                Kind::Choice(words) => words,
+                Kind::Switch => &["true", "false"],
+                _ => &["another"],
+            };
+            let mut candidates = values.into_iter().flatten().chain(words.iter().copied());
+            let changed = candidates.any(|text| {
+                (setting.set)(&mut new, text).is_ok() && (setting.get)(&new) != (setting.get)(&old)
+            });
+            assert!(changed, "{}", setting.path());
+            let needs_a_start = !needing_a_start(&old, &new).is_empty();
+            let mut running = old.clone();
+            running.take_up(&new);
+            let taken_up = (setting.get)(&running) == (setting.get)(&new);
+            assert!(needs_a_start != taken_up, "{}", setting.path());
+        }
+    }
+}

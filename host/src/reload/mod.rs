@@ -1,0 +1,285 @@
+//! Changes while a host runs: of the plugin's file, of the configuration, of the number of consumers.
+//! Whatever is wrong with a change, the host goes on as before. It knows nothing of messages.
+//!
+//! `watch` tells that a file has changed, this module loads and tries what is in it, `versions` puts it into use, and
+//! `probation` decides whether it stays.
+
+pub mod probation;
+pub mod versions;
+mod watch;
+
+use std::collections::HashSet;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use sha2::{Digest as _, Sha256};
+use tokio::sync::Notify;
+use tracing::{info, warn};
+
+use crate::config::{Config, ConfigError, Watch, needing_a_start};
+use crate::consumer::crew::Crew;
+use crate::plugin::{Binary, Engine, Haste, LoadError, Plugin};
+use versions::{Fingerprint, Versions};
+use watch::Watched;
+
+/// Consumers that an engine has slots for at least, so that adding a few does not need another one.
+const CAPACITY_MIN: u32 = 64;
+
+/// Refused versions that are remembered.
+const REFUSED_MAX: usize = 1_000;
+
+/// How a running host learns what it is to change.
+pub struct Control {
+    /// Reads the configuration again, from everything that it came from at the start.
+    pub reread: Box<dyn Fn() -> Result<Config, ConfigError> + Send>,
+    /// The configuration file, if there is one.
+    pub file: Option<PathBuf>,
+    /// Told when somebody asks for a reload.
+    pub asked: Arc<Notify>,
+}
+
+impl Control {
+    /// For a host whose configuration stays as it is.
+    #[must_use]
+    pub fn fixed(config: Config) -> Control {
+        Control { reread: Box::new(move || Ok(config.clone())), file: None, asked: Arc::default() }
+    }
+}
+
+/// An engine for a host with this configuration.
+///
+/// # Errors
+/// When the system does not give what it needs.
+pub fn engine(config: &Config) -> Result<Engine, LoadError> {
+    Engine::configured(config, config.consumers.max(CAPACITY_MIN))
+}
+
+/// What a version consists of besides the plugin's bytes may change as well as they may.
+#[must_use]
+pub fn fingerprint(digest: &str, config: &Config) -> Fingerprint {
+    let mut hash = Sha256::new();
+    hash.update(digest);
+    hash.update(format!("{:?}", config.plugin_limits));
+    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Watches over a running host's files and puts their changes into effect.
+pub struct Reloader {
+    control: Control,
+    /// The configuration in effect.
+    config: Config,
+    /// The configuration as it was read last.
+    read: Config,
+    engine: Engine,
+    versions: Arc<Versions>,
+    crew: Crew,
+    watched: Watched,
+    /// Versions that need not be tried again.
+    refused: HashSet<Fingerprint>,
+    /// What was said last about a configuration that cannot be used.
+    config_problem: Option<String>,
+    /// What was said last about a plugin's file that cannot be read.
+    file_problem: Option<String>,
+}
+
+/// Why the reloader woke up.
+enum Occasion {
+    Changed,
+    Asked,
+    /// The version in use may have proved itself.
+    Review,
+    /// The consumers that were to leave have left.
+    Settled,
+}
+
+impl Reloader {
+    /// For a host that runs with this configuration and engine.
+    pub async fn new(control: Control, config: Config, engine: Engine, versions: Arc<Versions>, crew: Crew) -> Reloader {
+        let watched = Watched::new(files(&config, &control), config.reload.clone()).await;
+        let read = config.clone();
+        let refused = HashSet::new();
+        let (config_problem, file_problem) = (None, None);
+        Reloader { control, config, read, engine, versions, crew, watched, refused, config_problem, file_problem }
+    }
+
+    /// The host's consumers.
+    pub fn crew(&mut self) -> &mut Crew {
+        &mut self.crew
+    }
+
+    /// Puts changes into effect for ever. May be dropped at any moment.
+    pub async fn run(&mut self) {
+        if self.config.reload.watch != Watch::Off {
+            // The file may have changed between its first reading and the first look at its stamp.
+            self.reload().await;
+        }
+        loop {
+            match self.occasion().await {
+                Occasion::Changed => self.reload().await,
+                Occasion::Asked => {
+                    info!("looking again at the plugin and the configuration, as asked by SIGHUP");
+                    self.versions.forgive();
+                    self.refused.clear();
+                    (self.config_problem, self.file_problem) = (None, None);
+                    self.watched.settle().await;
+                    self.reload().await;
+                }
+                Occasion::Review | Occasion::Settled => {}
+            }
+        }
+    }
+
+    async fn occasion(&mut self) -> Occasion {
+        let review = self.versions.review();
+        tokio::select! {
+            () = self.control.asked.notified() => Occasion::Asked,
+            () = self.watched.changed() => Occasion::Changed,
+            () = tokio::time::sleep(review.unwrap_or_default()), if review.is_some() => Occasion::Review,
+            () = self.crew.settle(), if !self.crew.is_settled() => Occasion::Settled,
+        }
+    }
+
+    async fn reload(&mut self) {
+        self.reread();
+        self.watched.watch(files(&self.config, &self.control), &self.config.reload).await;
+        self.renew_plugin().await;
+        self.resize().await;
+    }
+
+    /// Takes up what can change in the configuration, if it is valid.
+    fn reread(&mut self) {
+        let new = match (self.control.reread)() {
+            Ok(new) => new,
+            Err(error) => {
+                let problem = error.problems.join("; ");
+                if self.config_problem.as_ref() != Some(&problem) {
+                    warn!("refused a changed configuration; the one in use goes on: {problem}");
+                    self.versions.refuse(None, format!("the configuration is not valid: {problem}"));
+                    self.config_problem = Some(problem);
+                }
+                return;
+            }
+        };
+        self.config_problem = None;
+        let waiting: Vec<String> = needing_a_start(&self.read, &new).iter().map(|setting| setting.path()).collect();
+        if !waiting.is_empty() {
+            warn!("these settings have changed and wait for the next start: {}", waiting.join(", "));
+        }
+        self.config.take_up(&new);
+        self.read = new;
+    }
+
+    /// Puts the version in the file into use, if it is another one than the one in use and nothing is wrong with it.
+    async fn renew_plugin(&mut self) {
+        let Some(path) = self.config.plugin.clone() else { return };
+        let binary = loop {
+            let binary = Binary::read(&path).await;
+            if self.watched.is_true().await {
+                break binary;
+            }
+            // It is being written again.
+            self.watched.settle().await;
+        };
+        let binary = match binary {
+            Ok(binary) => binary,
+            Err(error) => return self.complain(&error),
+        };
+        self.file_problem = None;
+        let fingerprint = fingerprint(binary.digest(), &self.config);
+        let outgrown = self.config.consumers > self.engine.instances();
+        if (fingerprint == self.versions.fingerprint() && !outgrown) || self.refused.contains(&fingerprint) {
+            return;
+        }
+        let digest = binary.digest().to_owned();
+        let start = Instant::now();
+        let loaded = if self.versions.is_bad(&fingerprint) {
+            Err("it was in use, failed and was rolled back; SIGHUP gives it another try".to_owned())
+        } else {
+            self.load(binary).await
+        };
+        match loaded {
+            Ok(plugin) => self.swap(&plugin, fingerprint, start.elapsed()),
+            Err(reason) => self.refuse(&digest, fingerprint, reason),
+        }
+    }
+
+    /// Compiles and tries a version, beside the running consumers.
+    async fn load(&mut self, binary: Binary) -> Result<Plugin, String> {
+        let outgrown = self.config.consumers > self.engine.instances();
+        let engine = if outgrown || *self.engine.limits() != self.config.plugin_limits {
+            engine(&self.config).map_err(|error| error.to_string())?
+        } else {
+            self.engine.clone()
+        };
+        let plugin = engine.load_binary(binary, Haste::Background).await.map_err(|error| error.to_string())?;
+        self.engine = engine;
+        Ok(plugin)
+    }
+
+    fn swap(&self, plugin: &Plugin, fingerprint: Fingerprint, load_time: Duration) {
+        // If the version in use has proved itself by now, it is the one to go back to.
+        self.versions.review();
+        let before = self.versions.current();
+        let version = self.versions.swap(plugin, fingerprint, &self.config.reload);
+        info!(
+            generation = version.plugin.generation(),
+            digest = version.plugin.short_digest(),
+            before = before.plugin.short_digest(),
+            load_ms = load_time.as_millis(),
+            "a new version of the plugin is in use"
+        );
+    }
+
+    fn refuse(&mut self, digest: &str, fingerprint: Fingerprint, reason: String) {
+        warn!(
+            digest = &digest[..12],
+            in_use = self.versions.current().plugin.short_digest(),
+            "refused a new version of the plugin; the one in use goes on: {reason}"
+        );
+        if self.refused.len() >= REFUSED_MAX {
+            self.refused.clear();
+        }
+        self.refused.insert(fingerprint);
+        self.versions.refuse(Some(digest), reason);
+    }
+
+    /// Says once that the plugin's file cannot be read.
+    fn complain(&mut self, error: &LoadError) {
+        let problem = match error {
+            LoadError::Unreadable { path, source } if source.kind() == io::ErrorKind::NotFound => {
+                format!("the plugin's file is gone; the version in use goes on: {}", path.display())
+            }
+            error => format!("the version of the plugin in use goes on: {error}"),
+        };
+        if self.file_problem.as_ref() != Some(&problem) {
+            warn!("{problem}");
+            self.file_problem = Some(problem);
+        }
+    }
+
+    /// Starts or ends consumers until there are as many as there are to be.
+    async fn resize(&mut self) {
+        let (from, to) = (self.crew.size(), self.config.consumers);
+        if to < from {
+            self.crew.shrink(to);
+        } else if to > from {
+            // No room for them: the plugin could not be loaded for so many, and that was said.
+            if to > self.engine.instances() {
+                return;
+            }
+            if let Err(failure) = self.crew.grow(to).await {
+                return warn!(from, to, "cannot start more consumers: {failure}");
+            }
+        } else {
+            return;
+        }
+        info!(from, to, "changed the number of consumers");
+    }
+}
+
+/// The files whose change matters.
+fn files(config: &Config, control: &Control) -> Vec<PathBuf> {
+    config.plugin.iter().chain(&control.file).cloned().collect()
+}

@@ -1,0 +1,188 @@
+//! Tells when one of a few files has changed and has stayed as it is for a while.
+//!
+//! What counts is the files' stamps. Events of the system only bring the next look at them forward, because events get
+//! lost, come for unfinished files, and do not exist on every file system. It reads no file and does not know what is in it.
+
+use std::collections::BTreeSet;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep, timeout};
+use tracing::{debug, warn};
+
+use crate::config::{ReloadConfig, Watch};
+
+/// Looks while a file may still be changing, in each quiet time.
+const LOOKS: u32 = 5;
+
+/// Least time between two looks, however many events there are: the folder may be a busy one.
+const LOOK_INTERVAL_MIN: Duration = Duration::from_millis(20);
+
+/// What tells one state of a file from another without reading it. `None`: there is no such file.
+type Stamp = Option<[i128; 5]>;
+
+/// Watches over a few files.
+pub struct Watched {
+    files: Vec<PathBuf>,
+    config: ReloadConfig,
+    /// The stamps of the files, as they were taken note of last.
+    known: Vec<Stamp>,
+    hints: Arc<Notify>,
+    folders: Folders,
+}
+
+/// What the system is asked to watch.
+#[derive(Default)]
+struct Folders {
+    /// With device and inode: a folder that was deleted and made again is another one.
+    watched: BTreeSet<(PathBuf, u64, u64)>,
+    /// Ends the watch when it is dropped.
+    watcher: Option<RecommendedWatcher>,
+    warned: bool,
+}
+
+impl Watched {
+    /// Takes note of the files as they are now.
+    pub async fn new(files: Vec<PathBuf>, config: ReloadConfig) -> Watched {
+        let known = stamps(&files).await;
+        let mut watched = Watched { files, config, known, hints: Arc::default(), folders: Folders::default() };
+        watched.set_up().await;
+        watched
+    }
+
+    /// Watches other files, or in another way, if they differ. Files that were not watched before count as changed.
+    pub async fn watch(&mut self, files: Vec<PathBuf>, config: &ReloadConfig) {
+        if self.files == files && self.config == *config {
+            return;
+        }
+        let known = |file| self.files.iter().position(|before| before == file).and_then(|index| self.known[index]);
+        self.known = files.iter().map(known).collect();
+        self.files = files;
+        self.config = config.clone();
+        self.folders = Folders::default();
+        self.set_up().await;
+    }
+
+    /// Returns when a file has changed and has stayed unchanged for the quiet time. May be dropped and called again.
+    pub async fn changed(&mut self) {
+        if self.config.watch == Watch::Off {
+            return std::future::pending().await;
+        }
+        loop {
+            // A hint from before this look is as good as one from now.
+            let _ = timeout(self.config.interval, self.hints.notified()).await;
+            self.set_up().await;
+            if stamps(&self.files).await != self.known {
+                self.known = self.settled().await;
+                return;
+            }
+            sleep(LOOK_INTERVAL_MIN).await;
+        }
+    }
+
+    /// Waits until the files have stayed unchanged for the quiet time, and takes note of them.
+    pub async fn settle(&mut self) {
+        self.known = self.settled().await;
+    }
+
+    /// Whether the files are still as they were when they were taken note of.
+    pub async fn is_true(&self) -> bool {
+        stamps(&self.files).await == self.known
+    }
+
+    /// The stamps, once they have been the same for the quiet time.
+    async fn settled(&self) -> Vec<Stamp> {
+        let quiet = self.config.quiet;
+        let (mut last, mut since) = (stamps(&self.files).await, Instant::now());
+        while since.elapsed() < quiet {
+            sleep((quiet / LOOKS).max(Duration::from_millis(1))).await;
+            let now = stamps(&self.files).await;
+            if now != last {
+                (last, since) = (now, Instant::now());
+            }
+        }
+        last
+    }
+
+    /// Asks the system to watch the folders that the files are in now, if they are others than before.
+    async fn set_up(&mut self) {
+        if self.config.watch != Watch::Events {
+            return;
+        }
+        let files = self.files.clone();
+        let folders = off_this_thread(move || files.iter().flat_map(|file| folders(file)).collect()).await;
+        if self.folders.watched == folders {
+            return;
+        }
+        let hints = self.hints.clone();
+        let tell = move |event: notify::Result<notify::Event>| {
+            // Our own reading is no change. An error, for example lost events, may well be one.
+            if !event.is_ok_and(|event| matches!(event.kind, EventKind::Access(_))) {
+                hints.notify_one();
+            }
+        };
+        let watcher = notify::recommended_watcher(tell).and_then(|mut watcher| {
+            for (folder, ..) in &folders {
+                watcher.watch(folder, RecursiveMode::NonRecursive)?;
+            }
+            Ok(watcher)
+        });
+        debug!(?folders, "watching");
+        if let Err(error) = &watcher
+            && !std::mem::replace(&mut self.folders.warned, true)
+        {
+            warn!(
+                "the system cannot watch the plugin's folder ({error}); a change is noticed within {:?}",
+                self.config.interval
+            );
+        }
+        // What could not be watched is tried again at the next look.
+        self.folders.watched = if watcher.is_ok() { folders } else { BTreeSet::new() };
+        self.folders.watcher = watcher.ok();
+        // A file that changed before the watch began would wait for the next look otherwise.
+        self.hints.notify_one();
+    }
+}
+
+/// The folders in which something happens when the file at this path becomes another: that of the path, and that of the
+/// file that a link leads to. Those that do not exist are left out.
+fn folders(path: &Path) -> Vec<(PathBuf, u64, u64)> {
+    let parent = |path: &Path| match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
+        _ => PathBuf::from("."),
+    };
+    let target = path.canonicalize().ok().map(|target| parent(&target));
+    let identified = |folder: PathBuf| {
+        let metadata = folder.metadata().ok()?;
+        Some((folder, metadata.dev(), metadata.ino()))
+    };
+    std::iter::once(parent(path)).chain(target).filter_map(identified).collect()
+}
+
+async fn stamps(files: &[PathBuf]) -> Vec<Stamp> {
+    let files = files.to_owned();
+    off_this_thread(move || files.iter().map(|file| stamp(file)).collect()).await
+}
+
+/// The stamp of the file that a path leads to.
+fn stamp(file: &Path) -> Stamp {
+    let metadata = file.metadata().ok()?;
+    let time = |seconds: i64, nanos: i64| i128::from(seconds) * 1_000_000_000 + i128::from(nanos);
+    Some([
+        metadata.dev().into(),
+        metadata.ino().into(),
+        metadata.size().into(),
+        time(metadata.mtime(), metadata.mtime_nsec()),
+        // A copy may keep the time of its original's last change, but not this one.
+        time(metadata.ctime(), metadata.ctime_nsec()),
+    ])
+}
+
+/// A file system may be slow, and this thread has heartbeats to send.
+async fn off_this_thread<T: Send + Default + 'static>(look: impl FnOnce() -> T + Send + 'static) -> T {
+    tokio::task::spawn_blocking(look).await.unwrap_or_default()
+}
