@@ -13,6 +13,7 @@
 
 #[cfg(test)]
 mod arbitrary;
+pub mod cases;
 pub mod cli;
 pub mod config;
 pub mod consumer;

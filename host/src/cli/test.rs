@@ -1,32 +1,23 @@
 //! `host test`: runs a plugin on messages as a running host would, and compares what becomes of them with what is
 //! expected. It speaks to no Redis.
 
-mod case;
-mod json;
-mod outcome;
 mod report;
 
 use std::fs;
 use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow};
 use indicatif::BinaryBytes;
 
 use super::{Exit, Failure, PluginFlags, load_for_plugin, log, print};
-use crate::config::Config;
-use crate::consumer::flatten::{Own, write_result};
-use crate::message;
-use crate::plugin::{Engine, Instance};
-use crate::redis::entries::Entries;
-use case::Case;
-use outcome::{Came, End};
+use crate::cases::case::{self, Case};
+use crate::cases::outcome::Came;
+use crate::cases::{Bench, Tried};
+use crate::config::PluginLimits;
+use crate::plugin::Engine;
 pub(super) use report::duration;
 use report::{Report, Verdict};
-
-/// Under which name the plugin logs.
-const CONSUMER_ID: &str = "test";
 
 /// How the standard input is named on the command line.
 const STDIN: &str = "-";
@@ -103,10 +94,12 @@ pub(super) fn execute(before: &super::Flags, args: TestArgs) -> Result<(), Failu
     log::start(&config)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let result = runtime.block_on(async {
-        let mut bench = Bench::start(&args.plugin, config).await?;
+        let plugin = Engine::configured(&config, 1)?.load(&args.plugin).await?;
+        let started = Bench::start(&plugin, &config).await;
+        let mut bench = started.map_err(|failure| Failure { exit: Exit::Plugin, error: failure.into() })?;
         match job {
             Job::Message(message) => try_one(&mut bench, message).await,
-            Job::Cases(file) => try_all(&mut bench, &file).await,
+            Job::Cases(file) => try_all(&mut bench, &config.plugin_limits, &file).await,
         }
     });
     runtime.shutdown_background();
@@ -165,56 +158,6 @@ impl File {
     }
 }
 
-/// The plugin on the bench: an instance as a consumer has it.
-struct Bench {
-    config: Config,
-    instance: Instance,
-    /// As a consumer collects results for the output; here they are only tried.
-    output: Entries,
-}
-
-/// A message that was tried.
-struct Tried {
-    came: Came,
-    /// Inside the plugin; `None` if it was not asked.
-    time: Option<Duration>,
-    /// Memory of the instance afterwards; 0 if it did not survive.
-    memory_bytes: usize,
-}
-
-impl Bench {
-    async fn start(plugin: &Path, config: Config) -> Result<Bench, Failure> {
-        let plugin = Engine::configured(&config, 1)?.load(plugin).await?;
-        let instance = plugin
-            .instantiate(CONSUMER_ID.into())
-            .await
-            .map_err(|failure| Failure { exit: Exit::Plugin, error: failure.into() })?;
-        Ok(Bench { config, instance, output: Entries::default() })
-    }
-
-    /// What the intake and then a consumer do with a payload.
-    async fn process(&mut self, payload: &str, attempt: u32) -> Tried {
-        let id = match message::read_id(payload.as_bytes(), &self.config.message) {
-            Ok(id) => id,
-            Err(refusal) => {
-                let reason = format!("{}: {}", refusal.reason, refusal.sentence);
-                let memory_bytes = self.instance.memory_bytes();
-                return Tried { came: Came::End(End::NoMessage, reason), time: None, memory_bytes };
-            }
-        };
-        let start = Instant::now();
-        let outcome = self.instance.process(&id, payload, attempt).await;
-        let time = Some(start.elapsed());
-        let format = self.config.output.format;
-        let came = Came::of(outcome, |result| {
-            self.output.clear();
-            let own = Own { message_id: &id, consumer_id: CONSUMER_ID, plugin_digest: None };
-            write_result(&mut self.output, own, result, format)
-        });
-        Tried { came, time, memory_bytes: self.instance.memory_bytes() }
-    }
-}
-
 /// Prints what becomes of a message.
 async fn try_one(bench: &mut Bench, message: String) -> Result<(), Failure> {
     let Tried { came, time, memory_bytes } = bench.process(&message, 1).await;
@@ -229,8 +172,8 @@ async fn try_one(bench: &mut Bench, message: String) -> Result<(), Failure> {
 }
 
 /// Runs all cases in their order and reports them.
-async fn try_all(bench: &mut Bench, file: &File) -> Result<(), Failure> {
-    let mut report = Report::new(&bench.config.plugin_limits);
+async fn try_all(bench: &mut Bench, limits: &PluginLimits, file: &File) -> Result<(), Failure> {
+    let mut report = Report::new(limits);
     let mut differing = Vec::new();
     for case in &file.cases {
         let tried = bench.process(&case.payload, case.attempt).await;

@@ -54,6 +54,12 @@ impl Crew {
         u32::try_from(self.consumers.len()).unwrap_or(u32::MAX)
     }
 
+    /// The threads that they run on.
+    #[must_use]
+    pub fn workers(&self) -> &Handle {
+        &self.workers
+    }
+
     /// Whether there are neither more nor fewer than there are to be.
     #[must_use]
     pub fn is_settled(&self) -> bool {

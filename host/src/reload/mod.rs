@@ -18,6 +18,7 @@ use sha2::{Digest as _, Sha256};
 use tokio::sync::Notify;
 use tracing::{info, warn};
 
+use crate::cases::Cases;
 use crate::config::{Config, ConfigError, Watch, needing_a_start};
 use crate::consumer::crew::Crew;
 use crate::plugin::{Binary, Engine, Haste, LoadError, Plugin};
@@ -213,7 +214,15 @@ impl Reloader {
         } else {
             self.engine.clone()
         };
-        let plugin = engine.load_binary(binary, Haste::Background).await.map_err(|error| error.to_string())?;
+        let (loading, config) = (engine.clone(), self.config.clone());
+        // Not on this thread: a plugin's code must not hold heartbeats up.
+        let trying = self.crew.workers().spawn(async move {
+            let plugin =
+                loading.load_binary(binary, Haste::Background).await.map_err(|error| error.to_string())?;
+            try_cases(&plugin, &config).await?;
+            Ok(plugin)
+        });
+        let plugin = trying.await.unwrap_or_else(|error| Err(format!("loading it broke down: {error}")))?;
         self.engine = engine;
         Ok(plugin)
     }
@@ -277,6 +286,19 @@ impl Reloader {
         }
         info!(from, to, "changed the number of consumers");
     }
+}
+
+/// Whether the operator's own cases pass, if there are any.
+async fn try_cases(plugin: &Plugin, config: &Config) -> Result<(), String> {
+    let Some(path) = &config.reload.cases else { return Ok(()) };
+    let failures = match Cases::read(path) {
+        Ok(cases) => cases.failures(plugin, config).await,
+        Err(problems) => problems,
+    };
+    if failures.is_empty() {
+        return Ok(());
+    }
+    Err(format!("it does not pass the cases in {}: {}", path.display(), failures.join("; ")))
 }
 
 /// The files whose change matters.

@@ -5,17 +5,14 @@ use std::time::Duration;
 
 use indicatif::BinaryBytes;
 
-use super::Tried;
-use super::case::Case;
-use super::outcome::Difference;
+use crate::cases::Tried;
+use crate::cases::case::Case;
+use crate::cases::outcome::{Difference, shown};
 use crate::cli::log;
 use crate::config::PluginLimits;
 
 /// Differences shown of a case; a result that is altogether another has very many.
 const DIFFERENCES_MAX: usize = 20;
-
-/// Longest value shown, in characters.
-const VALUE_CHARS_MAX: usize = 300;
 
 const RED: &str = "31";
 const GREEN: &str = "32";
@@ -69,8 +66,7 @@ impl Report {
         );
         if let Verdict::Failed(differences) | Verdict::Blessed(differences) = verdict {
             for Difference { path, expected, got } in differences.iter().take(DIFFERENCES_MAX) {
-                let show = |value: &Option<String>| value.as_deref().map_or("nothing".into(), shortened);
-                let (expected, got) = (self.paint(&show(expected), GREEN), self.paint(&show(got), RED));
+                let (expected, got) = (self.paint(&shown(expected), GREEN), self.paint(&shown(got), RED));
                 text += &format!("          {path}\n            expected {expected}\n            got      {got}\n");
             }
             if differences.len() > DIFFERENCES_MAX {
@@ -133,14 +129,6 @@ fn write(text: &str) -> io::Result<()> {
     stdout.flush()
 }
 
-/// A value fit for a line or a few of them.
-fn shortened(value: &str) -> String {
-    match value.char_indices().nth(VALUE_CHARS_MAX) {
-        Some((end, _)) => format!("{} … ({} bytes)", &value[..end], value.len()),
-        None => value.to_owned(),
-    }
-}
-
 /// A time with three digits or so.
 pub(in crate::cli) fn duration(time: Duration) -> String {
     match time.as_secs_f64() {
@@ -160,12 +148,5 @@ mod tests {
         let shown =
             [0, 83, 999, 1_234, 12_345, 999_400, 1_234_000].map(|micros| duration(Duration::from_micros(micros)));
         assert_eq!(shown, ["0 µs", "83 µs", "999 µs", "1.2 ms", "12 ms", "999 ms", "1.23 s"]);
-    }
-
-    #[test]
-    fn long_values_are_cut_between_characters() {
-        let value = "é".repeat(VALUE_CHARS_MAX);
-        assert_eq!(shortened(&value), value);
-        assert!(shortened(&(value + "x")).ends_with("é … (601 bytes)"));
     }
 }

@@ -12,7 +12,7 @@ const DEPTH_MAX: usize = 128;
 
 /// A JSON value.
 #[derive(Clone, Debug)]
-pub(super) enum Json {
+pub(crate) enum Json {
     /// `null`, `true`, `false` or a number, as it was written; and whatever lies deeper than [`DEPTH_MAX`].
     Plain(String),
     Text(String),
@@ -22,7 +22,7 @@ pub(super) enum Json {
 
 /// Properties in their order, each name once.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Object {
+pub(crate) struct Object {
     properties: Vec<(String, Json)>,
     /// Where each name stands: a plugin may make an object of very many.
     places: HashMap<String, usize>,
@@ -33,7 +33,7 @@ impl Json {
     ///
     /// # Errors
     /// When it is not JSON.
-    pub(super) fn parse(text: &str) -> serde_json::Result<Json> {
+    pub(crate) fn parse(text: &str) -> serde_json::Result<Json> {
         Json::read(serde_json::from_str(text)?, 0)
     }
 
@@ -59,21 +59,21 @@ impl Json {
 ///
 /// # Errors
 /// When it is not the text of an object.
-pub(super) fn properties(text: &str) -> serde_json::Result<Vec<(String, &RawValue)>> {
+pub(crate) fn properties(text: &str) -> serde_json::Result<Vec<(String, &RawValue)>> {
     Ok(serde_json::from_str::<Properties<'_>>(text)?.0)
 }
 
 impl Object {
     /// This without some of its properties.
-    pub(super) fn without(self, names: &[&str]) -> Object {
+    pub(crate) fn without(self, names: &[&str]) -> Object {
         self.properties.into_iter().filter(|(name, _)| !names.contains(&name.as_str())).collect()
     }
 
-    pub(super) fn get(&self, name: &str) -> Option<&Json> {
+    pub(crate) fn get(&self, name: &str) -> Option<&Json> {
         self.places.get(name).map(|place| &self.properties[*place].1)
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = (&str, &Json)> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, &Json)> {
         self.properties.iter().map(|(name, value)| (name.as_str(), value))
     }
 }
@@ -125,7 +125,7 @@ impl fmt::Display for Object {
 }
 
 /// A JSON string in which every control character is escaped, also those that JSON allows and a terminal obeys.
-pub(super) fn quoted(text: &str) -> String {
+pub(crate) fn quoted(text: &str) -> String {
     let mut quoted = String::with_capacity(text.len() + 2);
     quoted.push('"');
     for char in text.chars() {

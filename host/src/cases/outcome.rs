@@ -1,14 +1,19 @@
 //! What is expected of a message, what became of it, and how the two differ. It knows no plugin and no file.
 
+use std::fmt;
+
 use super::json::{Json, Object, quoted};
 use crate::plugin::{Failure, Outcome};
 
 /// Properties of an output entry that are the host's own, whatever a plugin says. They take no part in a comparison.
-pub(super) const OWN: [&str; 2] = ["message_id", "consumer_id"];
+pub(crate) const OWN: [&str; 2] = ["message_id", "consumer_id"];
+
+/// Longest value shown, in characters.
+const VALUE_CHARS_MAX: usize = 300;
 
 /// Ways of a message to end as a dead letter, in the words of a case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum End {
+pub(crate) enum End {
     Reject,
     Fail,
     Trap,
@@ -19,10 +24,10 @@ pub(super) enum End {
 }
 
 impl End {
-    pub(super) const ALL: [End; 7] =
+    pub(crate) const ALL: [End; 7] =
         [End::Reject, End::Fail, End::Trap, End::Timeout, End::Memory, End::BadResult, End::NoMessage];
 
-    pub(super) fn word(self) -> &'static str {
+    pub(crate) fn word(self) -> &'static str {
         match self {
             End::Reject => "reject",
             End::Fail => "fail",
@@ -37,7 +42,7 @@ impl End {
 
 /// What a case expects.
 #[derive(Clone, Debug)]
-pub(super) enum Expected {
+pub(crate) enum Expected {
     /// Exactly these results.
     Emit(Vec<Object>),
     /// So many results, with these properties among others.
@@ -51,7 +56,7 @@ pub(super) enum Expected {
 
 /// What became of a message.
 #[derive(Clone, Debug)]
-pub(super) enum Came {
+pub(crate) enum Came {
     /// Results without the host's own properties.
     Emit(Vec<Object>),
     Drop,
@@ -61,7 +66,7 @@ pub(super) enum Came {
 
 impl Came {
     /// What becomes of this outcome. `written` says whether the host can write a result to the output, or why not.
-    pub(super) fn of(outcome: Result<Outcome, Failure>, mut written: impl FnMut(&str) -> Result<(), String>) -> Came {
+    pub(crate) fn of(outcome: Result<Outcome, Failure>, mut written: impl FnMut(&str) -> Result<(), String>) -> Came {
         let mut emit = |results: Vec<String>| {
             let read = |result: &String| {
                 written(result)?;
@@ -89,12 +94,12 @@ impl Came {
     }
 
     /// Whether an outcome that the plugin decided, rather than one that befell it.
-    pub(super) fn is_decision(&self) -> bool {
+    pub(crate) fn is_decision(&self) -> bool {
         !matches!(self, Came::End(end, _) if *end != End::Reject)
     }
 
     /// As the property of a case that expects just this.
-    pub(super) fn as_property(&self) -> (&'static str, String) {
+    pub(crate) fn as_property(&self) -> (&'static str, String) {
         match self {
             Came::Emit(results) => ("emit", listed(results)),
             Came::Drop => ("drop", "true".to_owned()),
@@ -116,7 +121,7 @@ fn end(failure: &Failure) -> End {
 
 impl Expected {
     /// As it stands in a case.
-    pub(super) fn as_property(&self) -> (&'static str, String) {
+    pub(crate) fn as_property(&self) -> (&'static str, String) {
         match self {
             Expected::Emit(results) => ("emit", listed(results)),
             Expected::Subset(results) => ("emit-subset", listed(results)),
@@ -128,7 +133,7 @@ impl Expected {
     }
 
     /// How this differs from what came; not at all if the case passes.
-    pub(super) fn differences(&self, came: &Came) -> Vec<Difference> {
+    pub(crate) fn differences(&self, came: &Came) -> Vec<Difference> {
         let mut differences = Vec::new();
         let same = match (self, came) {
             (Expected::Emit(expected), Came::Emit(got)) if expected.len() == got.len() => {
@@ -173,13 +178,29 @@ fn delay(delay_ms: Option<u32>) -> String {
 
 /// One place where what came is not what was expected.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Difference {
+pub(crate) struct Difference {
     /// Where: `total`, `items[2].price`, or `outcome`.
-    pub(super) path: String,
+    pub(crate) path: String,
     /// What should be there, if anything.
-    pub(super) expected: Option<String>,
+    pub(crate) expected: Option<String>,
     /// What is there, if anything.
-    pub(super) got: Option<String>,
+    pub(crate) got: Option<String>,
+}
+
+/// On one line.
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} expected {}, got {}", self.path, shown(&self.expected), shown(&self.got))
+    }
+}
+
+/// A side of a difference, fit for a line or a few of them.
+pub(crate) fn shown(value: &Option<String>) -> String {
+    let Some(value) = value else { return "nothing".to_owned() };
+    match value.char_indices().nth(VALUE_CHARS_MAX) {
+        Some((end, _)) => format!("{} … ({} bytes)", &value[..end], value.len()),
+        None => value.clone(),
+    }
 }
 
 fn compare_results(expected: &[Object], got: &[Object], exact: bool, differences: &mut Vec<Difference>) {
@@ -301,5 +322,12 @@ mod tests {
         assert_eq!(Expected::Retry(None).differences(&retried), []);
         assert_eq!(Expected::Retry(Some(500)).differences(&retried), []);
         assert_eq!(Expected::Retry(Some(50)).differences(&retried).len(), 1);
+    }
+
+    #[test]
+    fn long_values_are_cut_between_characters() {
+        let value = "é".repeat(VALUE_CHARS_MAX);
+        assert_eq!(shown(&Some(value.clone())), value);
+        assert!(shown(&Some(value + "x")).ends_with("é … (601 bytes)"));
     }
 }

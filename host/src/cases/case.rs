@@ -14,15 +14,15 @@ const DECISIONS: [&str; 4] = ["emit", "emit-subset", "drop", "retry"];
 
 /// One line of a file of cases.
 #[derive(Debug)]
-pub(super) struct Case {
+pub(crate) struct Case {
     /// Its line, from 1.
-    pub(super) line: usize,
-    pub(super) name: Option<String>,
+    pub(crate) line: usize,
+    pub(crate) name: Option<String>,
     /// What is given to the host as if it had been published, byte for byte.
-    pub(super) payload: String,
-    pub(super) attempt: u32,
+    pub(crate) payload: String,
+    pub(crate) attempt: u32,
     /// `None` in a case that is yet to be blessed.
-    pub(super) expected: Option<Expected>,
+    pub(crate) expected: Option<Expected>,
 }
 
 /// How reports name a case.
@@ -38,7 +38,7 @@ impl fmt::Display for Case {
 ///
 /// # Errors
 /// With one sentence for each bad line.
-pub(super) fn read(text: &[u8], shown: &str, blessing: bool) -> Result<Vec<Case>, Vec<String>> {
+pub(crate) fn read(text: &[u8], shown: &str, blessing: bool) -> Result<Vec<Case>, Vec<String>> {
     let mut cases = Vec::new();
     let mut problems = Vec::new();
     for (index, line) in text.split(|byte| *byte == b'\n').enumerate() {
@@ -158,7 +158,7 @@ fn unknown(word: &str) -> String {
 }
 
 /// The text of a file in which these cases expect what came; everything else in it stays as it is.
-pub(super) fn bless(text: &str, blessed: &[(&Case, &Came)]) -> String {
+pub(crate) fn bless(text: &str, blessed: &[(&Case, &Came)]) -> String {
     let mut blessed = blessed.iter().peekable();
     let mut written = String::with_capacity(text.len());
     for (index, line) in text.split_inclusive('\n').enumerate() {

@@ -1,0 +1,166 @@
+//! Cases: messages with what should become of them. Read from a file, tried on a plugin as a running host would, and
+//! compared. It knows no command line and no terminal, and speaks to no Redis.
+
+pub(crate) mod case;
+pub(crate) mod json;
+pub(crate) mod outcome;
+
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use crate::config::{Config, MessageLimits, OutputFormat};
+use crate::consumer::flatten::{Own, write_result};
+use crate::message;
+use crate::plugin::{Failure, Instance, Plugin};
+use crate::redis::entries::Entries;
+use case::Case;
+use outcome::{Came, End};
+
+/// Under which name the plugin logs.
+const CONSUMER_ID: &str = "test";
+
+/// Failures after which no further case is tried: more would not fit a log line, and each may take the plugin's whole
+/// time limit.
+const FAILURES_MAX: usize = 3;
+
+/// The cases of a file, all of them with an expectation.
+#[derive(Debug)]
+pub struct Cases(Vec<Case>);
+
+impl Cases {
+    /// Reads the cases from a file, one JSON object a line as `host test --help` explains them.
+    ///
+    /// # Errors
+    /// With one sentence for each bad line, or for the file that cannot be read.
+    pub fn read(path: &Path) -> Result<Cases, Vec<String>> {
+        let shown = path.display().to_string();
+        let text = fs::read(path).map_err(|error| vec![format!("cannot read the cases in {shown}: {error}")])?;
+        Ok(Cases(case::read(&text, &shown, false)?))
+    }
+
+    /// Tries the cases in their order, on an instance of their own, and tells about the first few that fail, in a
+    /// sentence each; nothing if all pass.
+    pub async fn failures(&self, plugin: &Plugin, config: &Config) -> Vec<String> {
+        let mut bench = match Bench::start(plugin, config).await {
+            Ok(bench) => bench,
+            Err(failure) => return vec![failure.to_string()],
+        };
+        let mut failures = Vec::new();
+        for case in &self.0 {
+            if failures.len() == FAILURES_MAX {
+                break;
+            }
+            let came = bench.process(&case.payload, case.attempt).await.came;
+            let differences = case.expected.as_ref().map(|expected| expected.differences(&came)).unwrap_or_default();
+            match &differences[..] {
+                [] => {}
+                [only] => failures.push(format!("{case}: {only}")),
+                [first, others @ ..] => failures.push(format!("{case}: {first} (and {} more)", others.len())),
+            }
+        }
+        failures
+    }
+}
+
+/// The plugin on the bench: an instance as a consumer has it.
+pub(crate) struct Bench {
+    instance: Instance,
+    limits: MessageLimits,
+    format: OutputFormat,
+    /// As a consumer collects results for the output; here they are only tried.
+    output: Entries,
+}
+
+/// A message that was tried.
+pub(crate) struct Tried {
+    pub(crate) came: Came,
+    /// Inside the plugin; `None` if it was not asked.
+    pub(crate) time: Option<Duration>,
+    /// Memory of the instance afterwards; 0 if it did not survive.
+    pub(crate) memory_bytes: usize,
+}
+
+impl Bench {
+    pub(crate) async fn start(plugin: &Plugin, config: &Config) -> Result<Bench, Failure> {
+        let instance = plugin.instantiate(CONSUMER_ID.into()).await?;
+        let (limits, format) = (config.message.clone(), config.output.format);
+        Ok(Bench { instance, limits, format, output: Entries::default() })
+    }
+
+    /// What the intake and then a consumer do with a payload.
+    pub(crate) async fn process(&mut self, payload: &str, attempt: u32) -> Tried {
+        let id = match message::read_id(payload.as_bytes(), &self.limits) {
+            Ok(id) => id,
+            Err(refusal) => {
+                let reason = format!("{}: {}", refusal.reason, refusal.sentence);
+                let memory_bytes = self.instance.memory_bytes();
+                return Tried { came: Came::End(End::NoMessage, reason), time: None, memory_bytes };
+            }
+        };
+        let start = Instant::now();
+        let outcome = self.instance.process(&id, payload, attempt).await;
+        let time = Some(start.elapsed());
+        let came = Came::of(outcome, |result| {
+            self.output.clear();
+            let own = Own { message_id: &id, consumer_id: CONSUMER_ID, plugin_digest: None };
+            write_result(&mut self.output, own, result, self.format)
+        });
+        Tried { came, time, memory_bytes: self.instance.memory_bytes() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plugin::Engine;
+
+    /// What fails of these cases on the puppet, which `just test` builds.
+    async fn failures(cases: &str) -> Vec<String> {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("cases.jsonl");
+        fs::write(&file, cases).unwrap();
+        let puppet =
+            Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/plugins/target/wasm32-wasip2/release/puppet.wasm");
+        let config = Config::default();
+        let plugin = Engine::new(&config.plugin_limits, 1).unwrap().load(&puppet).await.unwrap();
+        Cases::read(&file).unwrap().failures(&plugin, &config).await
+    }
+
+    #[tokio::test]
+    async fn nothing_is_told_about_cases_that_pass() {
+        let passing = r#"{"message": {"message_id": "1"}, "emit": {}}
+{"message": {"message_id": "2", "do": "trap"}, "trap": true}
+{"message": {"message_id": "3", "do": "raw", "result": "nonsense"}, "bad-result": true}
+{"raw": "nonsense", "no-message": "not-json"}"#;
+        assert_eq!(failures(passing).await, Vec::<String>::new());
+    }
+
+    #[tokio::test]
+    async fn the_first_failures_are_told_in_a_line_each() {
+        let failing = r#"{"message": {"message_id": "1", "a": 1.0}, "emit": {"a": 1}}
+{"message": {"message_id": "2"}, "emit": {}}
+
+{"name": "wide\u001b", "message": {"message_id": "3", "b": 1, "c": 2}, "emit": {}}
+{"name": "trap", "message": {"message_id": "4", "do": "drop"}, "trap": "unreachable"}
+{"message": {"message_id": "5", "do": "sleep"}, "drop": true}"#;
+        assert_eq!(
+            failures(failing).await,
+            [
+                "line 1: a expected 1, got 1.0",
+                r#"line 4 "wide\u001b": b expected nothing, got 1 (and 1 more)"#,
+                r#"line 5 "trap": outcome expected trap: "unreachable", got drop: true"#,
+            ]
+        );
+    }
+
+    #[test]
+    fn a_file_without_expectations_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("cases.jsonl");
+        assert!(Cases::read(&file).unwrap_err()[0].starts_with("cannot read the cases in /"));
+        fs::write(&file, "{\"message\": {}}\n{}\n").unwrap();
+        let problems = Cases::read(&file).unwrap_err();
+        assert!(problems.len() == 2 && problems[0].contains("cases.jsonl:1: nothing is expected"), "{problems:?}");
+    }
+}
