@@ -12,6 +12,7 @@ use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::task::{AbortHandle, JoinSet};
 use tracing::{info, warn};
 
+use crate::cases::Cases;
 use crate::config::Config;
 use crate::consumer;
 use crate::consumer::crew::Crew;
@@ -51,6 +52,9 @@ pub enum RunError {
     /// A consumer's instance of the plugin cannot be made.
     #[error("cannot start the consumers: {0}")]
     Consumers(#[from] Failure),
+    /// The cases for new versions cannot be used.
+    #[error("cannot use the cases of --reload-cases:\n  {}", .0.join("\n  "))]
+    Cases(Vec<String>),
     /// The system gives no threads.
     #[error("cannot start the host's threads: {0}")]
     Threads(#[from] io::Error),
@@ -102,6 +106,10 @@ pub async fn run(
 /// Checks what a host needs and starts it. May be dropped at any moment.
 async fn start(config: Config, control: Control) -> Result<Running, RunError> {
     let path = config.plugin.clone().ok_or(RunError::NoPlugin)?;
+    if let Some(path) = &config.reload.cases {
+        // They are read again for every new version. A mistake in the name should not wait that long.
+        Cases::read(path).map_err(RunError::Cases)?;
+    }
     let connector = Connector::new(&config.redis)?;
     let keys: Keys = Arc::new(config.keys.clone());
     let checked = checks::check(&connector, &keys).await?;

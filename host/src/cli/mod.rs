@@ -60,6 +60,7 @@ Output:
 Signals:
   SIGTERM or Ctrl-C stops: what is in work is finished, at most for the drain timeout. A second one ends
   the process at once; other hosts take over what was in work.
+  SIGHUP reloads: the plugin, its configuration and limits, and the number of consumers.
 
 Exit codes:
   0    clean stop

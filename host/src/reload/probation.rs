@@ -95,8 +95,8 @@ impl Probation {
 fn is_worse(regressions: u64, messages: u64, failures_before: u64, messages_before: u64) -> bool {
     // Messages are counted when their delivery ends, and regressions at once.
     let messages = u128::from(messages.max(regressions));
-    failures_before == 0
-        || u128::from(regressions) * u128::from(messages_before) > 2 * u128::from(failures_before) * messages
+    let twice_as_often = (u128::from(failures_before) * messages).saturating_mul(2);
+    failures_before == 0 || u128::from(regressions) * u128::from(messages_before) > twice_as_often
 }
 
 #[cfg(test)]
