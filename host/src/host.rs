@@ -82,11 +82,7 @@ pub struct Summary {
 ///
 /// # Errors
 /// When it cannot start. Once it runs it goes on whatever happens to Redis.
-pub async fn run(
-    config: Config,
-    control: Control,
-    shutdown: impl Future<Output = ()>,
-) -> Result<Summary, RunError> {
+pub async fn run(config: Config, control: Control, shutdown: impl Future<Output = ()>) -> Result<Summary, RunError> {
     let mut shutdown = pin!(shutdown);
     let mut running = tokio::select! {
         running = start(config, control) => running?,

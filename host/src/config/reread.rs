@@ -19,7 +19,8 @@ pub fn needing_a_start(old: &Config, new: &Config) -> Vec<&'static Setting> {
 }
 
 fn is_taken_up(setting: &Setting) -> bool {
-    matches!(setting.section, "limits" | "reload") || (setting.section.is_empty() && ["plugin", "consumers"].contains(&setting.key))
+    matches!(setting.section, "limits" | "reload")
+        || (setting.section.is_empty() && ["plugin", "consumers"].contains(&setting.key))
 }
 
 #[cfg(test)]
@@ -38,9 +39,8 @@ mod tests {
                 _ => &["another"],
             };
             let mut candidates = values.into_iter().flatten().chain(words.iter().copied());
-            let changed = candidates.any(|text| {
-                (setting.set)(&mut new, text).is_ok() && (setting.get)(&new) != (setting.get)(&old)
-            });
+            let changed = candidates
+                .any(|text| (setting.set)(&mut new, text).is_ok() && (setting.get)(&new) != (setting.get)(&old));
             assert!(changed, "{}", setting.path());
             let needs_a_start = !needing_a_start(&old, &new).is_empty();
             let mut running = old.clone();

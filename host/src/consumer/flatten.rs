@@ -37,12 +37,7 @@ impl Own<'_> {
 ///
 /// # Errors
 /// A sentence about what is wrong with the result; then an unfinished entry may be left for the caller to truncate.
-pub fn write_result(
-    entries: &mut Entries,
-    own: Own<'_>,
-    result: &str,
-    format: OutputFormat,
-) -> Result<(), String> {
+pub fn write_result(entries: &mut Entries, own: Own<'_>, result: &str, format: OutputFormat) -> Result<(), String> {
     let properties: Properties = serde_json::from_str(result).map_err(|error| match error.classify() {
         serde_json::error::Category::Data => "the plugin's result is JSON but not an object".to_string(),
         _ => format!("the plugin's result is not JSON: {error}"),
@@ -60,11 +55,7 @@ pub fn write_result(
     Ok(())
 }
 
-fn write_fields(
-    entries: &mut Entries,
-    own: Own<'_>,
-    properties: &[(Cow<'_, str>, &RawValue)],
-) -> Result<(), String> {
+fn write_fields(entries: &mut Entries, own: Own<'_>, properties: &[(Cow<'_, str>, &RawValue)]) -> Result<(), String> {
     if properties.len() > PROPERTIES_MAX {
         let count = properties.len();
         return Err(format!("the plugin's result has {count} properties; an output entry holds {PROPERTIES_MAX}"));

@@ -141,7 +141,9 @@ impl Plugin {
     pub fn with_generation(&self, generation: u64) -> Plugin {
         let Inner { ready, digest, engine, .. } = &*self.inner;
         let log_budget = Arc::new(LogBudget::new(engine.limits(), generation));
-        Plugin { inner: Arc::new(Inner { ready: ready.clone(), digest: digest.clone(), log_budget, engine: engine.clone() }) }
+        Plugin {
+            inner: Arc::new(Inner { ready: ready.clone(), digest: digest.clone(), log_budget, engine: engine.clone() }),
+        }
     }
 
     /// SHA-256 of the plugin's bytes, 64 hexadecimal digits.
@@ -157,6 +159,11 @@ impl Plugin {
     /// Number of the version in use, counted from 1.
     pub fn generation(&self) -> u64 {
         self.inner.log_budget.generation()
+    }
+
+    /// Instances that there is room for.
+    pub fn instances_max(&self) -> u32 {
+        self.inner.engine.instances()
     }
 
     /// Log lines of all its instances that were dropped because they were too many.
@@ -212,9 +219,10 @@ fn in_the_background<T: Send>(path: &Path, work: impl FnOnce() -> Result<T, Load
         .build();
     match threads {
         Ok(threads) => threads.install(work),
-        Err(error) => {
-            Err(LoadError::Invalid { path: path.to_owned(), reason: format!("cannot start the compiler's threads: {error}") })
-        }
+        Err(error) => Err(LoadError::Invalid {
+            path: path.to_owned(),
+            reason: format!("cannot start the compiler's threads: {error}"),
+        }),
     }
 }
 

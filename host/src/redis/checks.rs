@@ -259,9 +259,10 @@ fn note_refusal(reply: Value, command: &str, object: &str, missing: &mut Vec<Str
         Some("ERR" | "EXECABORT") if !missing.is_empty() => return Ok(()),
         // Rights come first. A host starts on a full Redis as it goes on when Redis becomes full: it waits.
         Some("OOM") => return Ok(()),
+        // First, because a command's name is in the text and may have anything in it, as HKEYS has.
+        Some("NOPERM") if text.contains("permissions to run") => format!("the command {command}"),
         Some("NOPERM") if text.contains("channel") => format!("the channel {object}"),
-        Some("NOPERM") if text.contains("key") => format!("the key {object}"),
-        Some("NOPERM") => format!("the command {command}"),
+        Some("NOPERM") => format!("the key {object}"),
         _ => return Err(error),
     };
     if !missing.contains(&what) {

@@ -8,7 +8,7 @@ pub mod probation;
 pub mod versions;
 mod watch;
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -77,8 +77,10 @@ pub struct Reloader {
     versions: Arc<Versions>,
     crew: Crew,
     watched: Watched,
-    /// Versions that need not be tried again.
-    refused: HashSet<Fingerprint>,
+    /// What was in the file when it was looked at last. `None`: it is to be tried, whatever was found before.
+    seen: Option<Fingerprint>,
+    /// Versions that need not be tried again, and why.
+    refused: HashMap<Fingerprint, String>,
     /// What was said last about a configuration that cannot be used.
     config_problem: Option<String>,
     /// What was said last about a plugin's file that cannot be read.
@@ -97,12 +99,28 @@ enum Occasion {
 
 impl Reloader {
     /// For a host that runs with this configuration and engine.
-    pub async fn new(control: Control, config: Config, engine: Engine, versions: Arc<Versions>, crew: Crew) -> Reloader {
+    pub async fn new(
+        control: Control,
+        config: Config,
+        engine: Engine,
+        versions: Arc<Versions>,
+        crew: Crew,
+    ) -> Reloader {
         let watched = Watched::new(files(&config, &control), config.reload.clone()).await;
         let read = config.clone();
-        let refused = HashSet::new();
-        let (config_problem, file_problem) = (None, None);
-        Reloader { control, config, read, engine, versions, crew, watched, refused, config_problem, file_problem }
+        Reloader {
+            control,
+            config,
+            read,
+            engine,
+            versions,
+            crew,
+            watched,
+            seen: None,
+            refused: HashMap::new(),
+            config_problem: None,
+            file_problem: None,
+        }
     }
 
     /// The host's consumers.
@@ -123,11 +141,14 @@ impl Reloader {
                     info!("looking again at the plugin and the configuration, as asked by SIGHUP");
                     self.versions.forgive();
                     self.refused.clear();
+                    self.seen = None;
                     (self.config_problem, self.file_problem) = (None, None);
                     self.watched.settle().await;
                     self.reload().await;
                 }
-                Occasion::Review | Occasion::Settled => {}
+                // A version that was waited for may have proved itself.
+                Occasion::Review => self.resize().await,
+                Occasion::Settled => {}
             }
         }
     }
@@ -189,14 +210,17 @@ impl Reloader {
         };
         self.file_problem = None;
         let fingerprint = fingerprint(binary.digest(), &self.config);
-        let outgrown = self.config.consumers > self.engine.instances();
-        if (fingerprint == self.versions.fingerprint() && !outgrown) || self.refused.contains(&fingerprint) {
+        let before = self.seen.replace(fingerprint.clone());
+        let nothing_new = before.as_ref() == Some(&fingerprint) || fingerprint == self.versions.fingerprint();
+        if nothing_new && !self.is_outgrown() {
             return;
         }
         let digest = binary.digest().to_owned();
         let start = Instant::now();
         let loaded = if self.versions.is_bad(&fingerprint) {
             Err("it was in use, failed and was rolled back; SIGHUP gives it another try".to_owned())
+        } else if let Some(reason) = self.refused.get(&fingerprint) {
+            Err(reason.clone())
         } else {
             self.load(binary).await
         };
@@ -206,19 +230,23 @@ impl Reloader {
         }
     }
 
+    /// Whether there are to be more consumers than the version in use has room for.
+    fn is_outgrown(&self) -> bool {
+        self.config.consumers > self.versions.current().plugin.instances_max()
+    }
+
     /// Compiles and tries a version, beside the running consumers.
     async fn load(&mut self, binary: Binary) -> Result<Plugin, String> {
-        let outgrown = self.config.consumers > self.engine.instances();
-        let engine = if outgrown || *self.engine.limits() != self.config.plugin_limits {
-            engine(&self.config).map_err(|error| error.to_string())?
-        } else {
-            self.engine.clone()
-        };
+        let engine =
+            if self.config.consumers > self.engine.instances() || *self.engine.limits() != self.config.plugin_limits {
+                engine(&self.config).map_err(|error| error.to_string())?
+            } else {
+                self.engine.clone()
+            };
         let (loading, config) = (engine.clone(), self.config.clone());
         // Not on this thread: a plugin's code must not hold heartbeats up.
         let trying = self.crew.workers().spawn(async move {
-            let plugin =
-                loading.load_binary(binary, Haste::Background).await.map_err(|error| error.to_string())?;
+            let plugin = loading.load_binary(binary, Haste::Background).await.map_err(|error| error.to_string())?;
             try_cases(&plugin, &config).await?;
             Ok(plugin)
         });
@@ -250,8 +278,8 @@ impl Reloader {
         if self.refused.len() >= REFUSED_MAX {
             self.refused.clear();
         }
-        self.refused.insert(fingerprint);
-        self.versions.refuse(Some(digest), reason);
+        self.versions.refuse(Some(digest), reason.clone());
+        self.refused.insert(fingerprint, reason);
     }
 
     /// Says once that the plugin's file cannot be read.
@@ -270,14 +298,11 @@ impl Reloader {
 
     /// Starts or ends consumers until there are as many as there are to be.
     async fn resize(&mut self) {
-        let (from, to) = (self.crew.size(), self.config.consumers);
+        // The version to go back to needs room for them as well.
+        let (from, to) = (self.crew.size(), self.config.consumers.min(self.versions.instances_max()));
         if to < from {
             self.crew.shrink(to);
         } else if to > from {
-            // No room for them: the plugin could not be loaded for so many, and that was said.
-            if to > self.engine.instances() {
-                return;
-            }
             if let Err(failure) = self.crew.grow(to).await {
                 return warn!(from, to, "cannot start more consumers: {failure}");
             }

@@ -148,6 +148,14 @@ impl Versions {
         self.orders.borrow().version.clone()
     }
 
+    /// Instances for which there is room, whether the version in use stays or the one before comes back.
+    #[must_use]
+    pub fn instances_max(&self) -> u32 {
+        let current = self.current();
+        let before = current.probation.as_ref().map_or(u32::MAX, |probation| probation.before().plugin.instances_max());
+        current.plugin.instances_max().min(before)
+    }
+
     /// What the version in use consists of.
     #[must_use]
     pub fn fingerprint(&self) -> Fingerprint {
