@@ -97,7 +97,7 @@ async fn start(config: Config) -> Result<Running, RunError> {
     let keys: Keys = Arc::new(config.keys.clone());
     let checked = checks::check(&connector, &keys).await?;
     let engine = Engine::configured(&config, config.consumers)?;
-    let plugin = engine.load(&path).await?;
+    let plugin = engine.load(&path, &config.plugin_config).await?;
     info!(redis = connector.address(), server = checked.server, plugin = %path.display(), digest = plugin.digest(), "starting");
     advise(&config, &checked);
     Running::start(config, connector, keys, plugin).await

@@ -16,7 +16,7 @@ use super::inspect::Grant;
 use super::instance::{Instance, State};
 use super::logging::LogBudget;
 use super::{Failure, LoadError};
-use crate::config::PluginLimits;
+use crate::config::{PluginConfig, PluginLimits};
 
 /// Generation of the version that a host starts with.
 const FIRST_GENERATION: u64 = 1;
@@ -32,8 +32,9 @@ const EXPORT_ANY_VERSION: &str = "host:plugin/processor@";
 const HTTP: &str = "wasi:http/";
 
 /// What a plugin may import, and what it finds: beginnings of names, the first that fits counts.
-const IMPORTS: [(&str, Grant); 15] = [
+const IMPORTS: [(&str, Grant); 16] = [
     ("wasi:logging/logging@0.1.0-draft", Grant::Granted),
+    ("wasi:config/store@0.2.0-rc.1", Grant::Granted),
     ("wasi:cli/stdout@", Grant::Granted),
     ("wasi:cli/stderr@", Grant::Granted),
     ("wasi:cli/environment@", Grant::Empty("no variables, no arguments")),
@@ -64,6 +65,8 @@ struct Inner {
     /// Imports resolved, exports found and type-checked: all that can be done once for all instances.
     ready: PluginPre<State>,
     digest: String,
+    /// What its instances read of it through `wasi:config`.
+    configuration: Arc<PluginConfig>,
     generation: u64,
     log_budget: Arc<LogBudget>,
     /// Keeps the clock ticking that limits the instances' time.
@@ -71,13 +74,14 @@ struct Inner {
 }
 
 impl Engine {
-    /// Reads, compiles, checks and probes the component at `path`.
+    /// Reads, compiles, checks and probes the component at `path`, which is given this configuration.
     ///
     /// The work is done on a thread for blocking work; a large component takes seconds.
-    pub async fn load(&self, path: &Path) -> Result<Plugin, LoadError> {
+    pub async fn load(&self, path: &Path, configuration: &PluginConfig) -> Result<Plugin, LoadError> {
         let engine = self.clone();
         let owned_path = path.to_owned();
-        let plugin = off_the_data_path(path, move || prepare(&engine, &owned_path)).await?;
+        let configuration = Arc::new(configuration.clone());
+        let plugin = off_the_data_path(path, move || prepare(&engine, &owned_path, configuration)).await?;
         // A version is good only once an instance of it has come up under the limits.
         plugin
             .instantiate("probe".into())
@@ -88,10 +92,15 @@ impl Engine {
 }
 
 impl Plugin {
-    pub(super) fn new(ready: PluginPre<State>, digest: String, engine: Engine) -> Plugin {
+    pub(super) fn new(
+        ready: PluginPre<State>,
+        digest: String,
+        configuration: Arc<PluginConfig>,
+        engine: Engine,
+    ) -> Plugin {
         let generation = FIRST_GENERATION;
         let log_budget = Arc::new(LogBudget::new(engine.limits(), generation));
-        Plugin { inner: Arc::new(Inner { ready, digest, generation, log_budget, engine }) }
+        Plugin { inner: Arc::new(Inner { ready, digest, configuration, generation, log_budget, engine }) }
     }
 
     /// SHA-256 of the plugin's bytes, 64 hexadecimal digits.
@@ -123,6 +132,10 @@ impl Plugin {
         self.inner.engine.limits()
     }
 
+    pub(super) fn configuration(&self) -> &Arc<PluginConfig> {
+        &self.inner.configuration
+    }
+
     pub(super) fn log_budget(&self) -> &Arc<LogBudget> {
         &self.inner.log_budget
     }
@@ -149,12 +162,12 @@ pub(super) async fn off_the_data_path<T: Send + 'static>(
 }
 
 /// Everything short of the probe. Blocks.
-fn prepare(engine: &Engine, path: &Path) -> Result<Plugin, LoadError> {
+fn prepare(engine: &Engine, path: &Path, configuration: Arc<PluginConfig>) -> Result<Plugin, LoadError> {
     let bytes = read(path)?;
     let component = compile(engine, &bytes, path)?;
     match misfits(&component, path).into_iter().next() {
         Some(misfit) => Err(misfit),
-        None => Ok(Plugin::new(resolve(&component, path)?, digest(&bytes), engine.clone())),
+        None => Ok(Plugin::new(resolve(&component, path)?, digest(&bytes), configuration, engine.clone())),
     }
 }
 
@@ -236,7 +249,8 @@ pub(super) fn resolve(component: &Component, path: &Path) -> Result<PluginPre<St
     })
 }
 
-/// What a plugin finds when it starts: all of WASI 0.2 (over a context with nothing in it), and logging.
+/// What a plugin finds when it starts: all of WASI 0.2 (over a context with nothing in it), logging, and its own
+/// configuration.
 fn link(linker: &mut Linker<State>) -> wasmtime::Result<()> {
     wasmtime_wasi::p2::add_to_linker_async(linker)?;
     super::bindings::Plugin::add_to_linker::<_, HasSelf<State>>(linker, |state| state)
