@@ -225,6 +225,29 @@ fn limits_come_from_file_and_environment_as_for_a_host() {
 }
 
 #[test]
+fn a_plugins_configuration_is_handed_over() {
+    let (folder, path) = cases(
+        r#"{"message": {"message_id": "1", "do": "config", "key": "a"}, "emit": {"value": "of a flag"}}
+{"message": {"message_id": "2", "do": "config"}, "emit": {"values": {"a": "of a flag", "b": "7"}}}
+{"message": {"message_id": "3", "do": "config", "key": "c"}, "emit": {"value": null}}
+"#,
+    );
+    let file = folder.path().join("host.toml");
+    fs::write(&file, "[plugin_config]\na = 'of the file'\nb = 7\n").unwrap();
+    let flags = ["--config", file.to_str().unwrap(), "--plugin-config", "a=of a flag"];
+    expect(&test_puppet(&path, &flags), 0, &["3 passed"], &[]);
+    // Also before the command; what stands behind it is stronger.
+    let (plugin, path) = (puppet(), path.to_str().unwrap().to_owned());
+    let arguments =
+        ["--plugin-config=a=1", "--plugin-config=b=7", "test", plugin.to_str().unwrap(), &path, "--plugin-config"];
+    expect(&call(&[&arguments[..], &["a=of a flag"]].concat()).run(), 0, &["3 passed"], &[]);
+
+    let ended = call(&["check", plugin.to_str().unwrap(), "--plugin-config", "a=1"]).run();
+    let line = ended.stdout.lines().find(|line| line.contains("wasi:config/store@0.2.0-rc.1"));
+    assert!(line.is_some_and(|line| line.ends_with("granted")), "{}", ended.stdout);
+}
+
+#[test]
 fn one_instance_works_on_all_messages_until_it_traps() {
     let (_folder, path) = cases(
         "{\"message\": {\"message_id\": \"1\"}, \"emit-subset\": {}}\n\

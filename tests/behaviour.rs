@@ -16,6 +16,7 @@ mod ids;
 mod large_results;
 mod load;
 mod output;
+mod plugin_configuration;
 mod plugin_failures;
 mod plugin_log;
 mod promise;

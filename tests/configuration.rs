@@ -272,6 +272,7 @@ fn the_printed_configuration_used_as_a_file_prints_itself() {
             "or:d@ers",
         ],
         &["config", "--redis", "redis://user:secret@h:1/2", "--max-message-bytes", "1000", "--output-format", "json"],
+        &["config", "--plugin-config", "api_key=1", "--plugin-config", "a.b \"c\"=2"],
     ] {
         let printed = Call::new().run(arguments).output();
         let again = Call::new().file(&printed).run(&["config", "--config", "host.toml"]).output();
@@ -341,11 +342,13 @@ fn the_help_describes_every_setting() {
         assert!(long.contains(&format!("[file: {}]", setting.path())), "{flag}");
         assert!(config.contains(&format!("# (--{};", setting.flag())), "{flag}");
     }
-    for part in ["Examples:", "Exit codes:", "130", "--config <FILE>", "SIZE is a number of bytes"] {
+    let plugin_config = "[env: HOST_PLUGIN_CONFIG] [file: plugin_config]";
+    for part in ["Examples:", "Exit codes:", "130", "--config <FILE>", "SIZE is a number of bytes", plugin_config] {
         assert!(long.contains(part), "{part}");
     }
     let subcommand = call.run(&["config", "--help"]).output();
     assert!(subcommand.contains("--consumers <N>") && subcommand.contains("--sources"));
+    assert!(short.contains("--plugin-config <KEY=VALUE>"));
 }
 
 #[test]
@@ -360,6 +363,7 @@ fn completions_and_the_man_page_name_every_flag() {
             assert!(script.contains(setting.flag()), "{}", setting.flag());
         }
     }
+    assert!(man.contains("--plugin-config") && scripts.iter().all(|script| script.contains("plugin-config")));
     assert!(man.contains("Exit codes:"));
 }
 
@@ -369,6 +373,8 @@ fn settings_in_front_of_a_command_that_ignores_them_are_refused() {
         let refusal = Call::new().run(arguments).refusal();
         assert!(refusal.contains("has no use for --con"), "{refusal}");
     }
+    let refusal = Call::new().run(&["--plugin-config", "a=b", "man"]).refusal();
+    assert!(refusal.contains("has no use for --plugin-config"), "{refusal}");
     Call::new().run(&["man", "--consumers", "5"]).refusal();
 }
 

@@ -3,10 +3,11 @@
 //!
 //! To add a setting, add a field here. Its key in the file is the field's name, its environment variable is
 //! `HOST_` and the flag in capitals, and its help is the documentation. A condition between settings goes
-//! to `rules`.
+//! to `rules`. The plugin's own configuration is no setting of the host and has no place in the table: `plugin_config`.
 
 mod file;
 mod layers;
+mod plugin_config;
 mod print;
 #[cfg(test)]
 mod properties;
@@ -21,6 +22,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use layers::{ConfigError, Given, Loaded, Source, load};
+pub use plugin_config::PluginConfig;
 pub use redis_url::masked;
 pub use reread::needing_a_start;
 pub use setting::Setting;
@@ -303,6 +305,11 @@ settings! {
         pub beat_ttl: Duration = flag("heartbeat-ttl").default("7s").between("150ms", "8s");
         /// Time between two looks for deliveries of dead hosts.
         pub takeover_interval: Duration = flag("takeover-interval").default("1s").between("50ms", "1m");
+    }
+
+    open section {
+        /// The plugin's own configuration, by keys that only the plugin knows.
+        pub plugin_config: PluginConfig;
     }
 }
 

@@ -110,7 +110,7 @@ async fn start(config: Config, control: Control) -> Result<Running, RunError> {
     let keys: Keys = Arc::new(config.keys.clone());
     let checked = checks::check(&connector, &keys).await?;
     let engine = reload::engine(&config)?;
-    let plugin = engine.load(&path).await?;
+    let plugin = engine.load(&path, &config.plugin_config).await?;
     info!(redis = connector.address(), server = checked.server, plugin = %path.display(), digest = plugin.digest(), "starting");
     advise(&config, &checked);
     Running::start(config, control, connector, keys, engine, plugin).await

@@ -29,8 +29,9 @@ pub fn measure(rounds: u32) -> Result<Table> {
     let bar = progress_bar(u64::from(rounds))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        let engine = Engine::new(&Config::default().plugin_limits, 1)?;
-        let mut instance = engine.load(&plugin).await?.instantiate("bench/1".into()).await?;
+        let config = Config::default();
+        let engine = Engine::new(&config.plugin_limits, 1)?;
+        let mut instance = engine.load(&plugin, &config.plugin_config).await?.instantiate("bench/1".into()).await?;
         for round in 1..=rounds {
             bar.set_message(format!("trap, round {round}"));
             for (subject, mut times) in one_round(&mut instance).await?.into_iter().enumerate() {

@@ -123,7 +123,7 @@ mod tests {
         let puppet =
             Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/plugins/target/wasm32-wasip2/release/puppet.wasm");
         let config = Config::default();
-        let plugin = Engine::new(&config.plugin_limits, 1).unwrap().load(&puppet).await.unwrap();
+        let plugin = Engine::new(&config.plugin_limits, 1).unwrap().load(&puppet, &config.plugin_config).await.unwrap();
         Cases::read(&file).unwrap().failures(&plugin, &config).await
     }
 

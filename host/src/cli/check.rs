@@ -46,7 +46,10 @@ pub(super) fn execute(before: &Flags, args: CheckArgs) -> Result<(), Failure> {
     log::start(&config)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     // Without the cache: what a compilation costs is one of the things to tell.
-    let inspected = runtime.block_on(async { Engine::new(&config.plugin_limits, 1)?.inspect(&args.plugin).await });
+    let inspected = runtime.block_on(async {
+        let engine = Engine::new(&config.plugin_limits, 1)?;
+        engine.inspect(&args.plugin, &config.plugin_config).await
+    });
     runtime.shutdown_background();
 
     let memory_limit_bytes = config.plugin_limits.memory_bytes_max;

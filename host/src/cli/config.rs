@@ -7,8 +7,9 @@ use super::{Failure, Flags, load, print};
 #[command(long_about = "\
 Print the configuration in effect as a commented file.
 
-The output is TOML that --config reads. A password in the URL of Redis is masked; a host refuses to run with a masked \
-password, so set HOST_REDIS where the file is used, or write the password into the file.")]
+The output is TOML that --config reads. A password in the URL of Redis and the values of the plugin's own configuration \
+are masked; a host refuses to run with ***, so set HOST_REDIS and HOST_PLUGIN_CONFIG where the file is used, or write \
+them into the file.")]
 pub(super) struct ConfigArgs {
     /// Say beside each value where it came from: default, file with line, environment variable or flag
     #[arg(long)]

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use clap::builder::PossibleValuesParser;
-use clap::{Arg, ArgMatches, Args, Command, FromArgMatches, ValueHint};
+use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches, ValueHint};
 
-use crate::config::{Given, Kind, SETTINGS, Setting};
+use crate::config::{Given, Kind, PluginConfig, SETTINGS, Setting};
 
-/// `--config` and a flag for every setting.
+/// `--config`, a flag for every setting, and `--plugin-config`.
 #[derive(Clone, Debug, Default)]
 pub struct Flags {
     given: Given,
@@ -17,20 +17,21 @@ pub struct Flags {
 impl Flags {
     /// These and `over`, which wins where both have a value.
     pub fn overlaid_with(mut self, over: Flags) -> Given {
-        self.given.flags.extend(over.given.flags);
-        Given { file: over.given.file.or(self.given.file), flags: self.given.flags }
+        self.given.overlay(over.given);
+        self.given
     }
 
     /// Name of one flag that was given, for an error that refuses it.
     pub fn first(&self) -> Option<&'static str> {
         let file = self.given.file.as_ref().map(|_| "config");
-        file.or_else(|| self.given.flags.keys().next().copied())
+        let plugin_config = self.given.plugin_config.first().map(|_| PluginConfig::FLAG);
+        file.or_else(|| self.given.flags.keys().next().copied()).or(plugin_config)
     }
 }
 
 impl Args for Flags {
     fn augment_args(command: Command) -> Command {
-        command.arg(file_arg()).args(SETTINGS.iter().map(arg))
+        command.arg(file_arg()).args(SETTINGS.iter().map(arg)).arg(plugin_config_arg())
     }
 
     fn augment_args_for_update(command: Command) -> Command {
@@ -49,7 +50,7 @@ impl FromArgMatches for Flags {
     }
 }
 
-/// `--config` and the flags of the settings that matter to a plugin, for commands that only try one.
+/// `--config` and the flags that matter to a plugin, for commands that only try one.
 #[derive(Clone, Debug, Default)]
 pub struct PluginFlags {
     given: Given,
@@ -63,8 +64,7 @@ impl PluginFlags {
         if let Some(flag) = useless.into_iter().find(|flag| given.flags.contains_key(flag)) {
             return Err(flag);
         }
-        given.flags.extend(self.given.flags);
-        given.file = self.given.file.or(given.file);
+        given.overlay(self.given);
         Ok(given)
     }
 }
@@ -72,7 +72,7 @@ impl PluginFlags {
 impl Args for PluginFlags {
     fn augment_args(command: Command) -> Command {
         let settings = SETTINGS.iter().filter(|setting| matters_to_plugins(setting));
-        command.arg(file_arg()).args(settings.map(arg))
+        command.arg(file_arg()).args(settings.map(arg)).arg(plugin_config_arg())
     }
 
     fn augment_args_for_update(command: Command) -> Command {
@@ -101,7 +101,8 @@ fn matters_to_plugins(setting: &Setting) -> bool {
 fn given<'a>(matches: &ArgMatches, settings: impl Iterator<Item = &'a Setting>) -> Given {
     let value = |setting: &Setting| Some((setting.flag(), matches.get_one::<String>(setting.flag())?.clone()));
     let flags: BTreeMap<_, _> = settings.filter_map(value).collect();
-    Given { file: matches.get_one::<PathBuf>("config").cloned(), flags }
+    let plugin_config = matches.get_many::<String>(PluginConfig::FLAG).unwrap_or_default().cloned().collect();
+    Given { file: matches.get_one::<PathBuf>("config").cloned(), flags, plugin_config }
 }
 
 fn file_arg() -> Arg {
@@ -117,6 +118,24 @@ fn file_arg() -> Arg {
              Flags and environment variables are stronger than the file. \
              Unknown keys and wrong values are refused.\n\n[env: HOST_CONFIG]",
         )
+}
+
+fn plugin_config_arg() -> Arg {
+    let (variable, section) = (PluginConfig::VARIABLE, PluginConfig::SECTION);
+    Arg::new(PluginConfig::FLAG)
+        .long(PluginConfig::FLAG)
+        .value_name("KEY=VALUE")
+        .action(ArgAction::Append)
+        .help_heading(PluginConfig::HEADING)
+        .help("One key of the plugin's own configuration; may be repeated")
+        .long_help(format!(
+            "One key of the plugin's own configuration; may be repeated\n\n\
+             The plugin reads it through wasi:config; only the plugin knows which keys there are. Flags beat the \
+             environment variable, which has a line KEY=VALUE for each key, and that beats the file, key by key. \
+             Secrets are better off in those than on the command line, where every user of the machine can read \
+             them.\n\n\
+             [env: {variable}] [file: {section}]"
+        ))
 }
 
 fn arg(setting: &Setting) -> Arg {

@@ -52,7 +52,8 @@ Examples:
 Values:
   SIZE is a number of bytes: 1048576, 64KiB, 1MiB, 2GiB. DURATION has a unit: 250ms, 3s, 5m.
   Every flag has an environment variable and a key in the configuration file. Flags beat environment
-  variables beat the file beat defaults. Passwords are masked wherever they would be shown.
+  variables beat the file beat defaults. Passwords and the plugin's own configuration are masked wherever
+  they would be shown.
 
 Output:
   Report lines go to standard output, log lines to standard error.
@@ -141,7 +142,7 @@ fn read(given: &Given) -> Result<Loaded, ConfigError> {
 /// The configuration of a command that only tries a plugin.
 fn load_for_plugin(before: &Flags, flags: PluginFlags, command: &str) -> Result<Config, Failure> {
     let given = flags.under(before).map_err(|flag| useless(flag, command))?;
-    Ok(load(&given)?.config)
+    Ok(load(&given)?.into_triable()?)
 }
 
 /// Refuses settings in front of a command that would ignore them.

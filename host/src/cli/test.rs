@@ -94,7 +94,7 @@ pub(super) fn execute(before: &super::Flags, args: TestArgs) -> Result<(), Failu
     log::start(&config)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let result = runtime.block_on(async {
-        let plugin = Engine::configured(&config, 1)?.load(&args.plugin).await?;
+        let plugin = Engine::configured(&config, 1)?.load(&args.plugin, &config.plugin_config).await?;
         let started = Bench::start(&plugin, &config).await;
         let mut bench = started.map_err(|failure| Failure { exit: Exit::Plugin, error: failure.into() })?;
         match job {

@@ -1,11 +1,12 @@
-//! Reads a configuration file: which settings it sets, at which place, and what in it cannot be understood.
+//! Reads a configuration file: which settings and keys of the plugin it sets, at which place, and what in it cannot be
+//! understood.
 //! It does not judge values; it hands their text on.
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::value::Kind;
-use super::{SETTINGS, Setting};
+use super::{PluginConfig, SETTINGS, Setting};
 
 /// Line and column, counted from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -14,13 +15,20 @@ pub(super) struct Place {
     pub(super) column: usize,
 }
 
-/// Index in `SETTINGS`, text form of the value, and where it stands.
-type Entry = (usize, String, Place);
-type Problem = (Place, String);
+/// What a file says. The lists are in its order.
+#[derive(Debug, Default)]
+pub(super) struct Contents {
+    /// Index in `SETTINGS`, text form of the value, and where it stands.
+    pub(super) entries: Vec<(usize, String, Place)>,
+    /// Key and value of the plugin's own configuration, and where the value stands.
+    pub(super) plugin_config: Vec<(String, String, Place)>,
+    /// What cannot be understood, a sentence each, and where it stands.
+    pub(super) problems: Vec<(Place, String)>,
+}
 
-/// Reads the text of a file. Both lists are in the order of the file.
-pub(super) fn parse(text: &str) -> (Vec<Entry>, Vec<Problem>) {
-    let mut reader = Reader { text, entries: Vec::new(), problems: Vec::new() };
+/// Reads the text of a file.
+pub(super) fn parse(text: &str) -> Contents {
+    let mut reader = Reader { text, contents: Contents::default() };
     match DeTable::parse(text) {
         Ok(table) => reader.table("", table.get_ref()),
         Err(error) => {
@@ -29,15 +37,16 @@ pub(super) fn parse(text: &str) -> (Vec<Entry>, Vec<Problem>) {
             reader.problem(at, format!("this is not TOML: {message}"));
         }
     }
-    reader.entries.sort_by_key(|(_, _, place)| *place);
-    reader.problems.sort();
-    (reader.entries, reader.problems)
+    let mut contents = reader.contents;
+    contents.entries.sort_by_key(|(_, _, place)| *place);
+    contents.plugin_config.sort_by_key(|(_, _, place)| *place);
+    contents.problems.sort();
+    contents
 }
 
 struct Reader<'a> {
     text: &'a str,
-    entries: Vec<Entry>,
-    problems: Vec<Problem>,
+    contents: Contents,
 }
 
 impl Reader<'_> {
@@ -48,6 +57,9 @@ impl Reader<'_> {
             let index = SETTINGS.iter().position(|setting| setting.section == section && setting.key == key);
             match (index, value.get_ref()) {
                 (Some(index), _) => self.value(index, value),
+                (None, DeValue::Table(inner)) if section.is_empty() && key == PluginConfig::SECTION => {
+                    self.plugin_config(inner);
+                }
                 (None, DeValue::Table(inner)) if section.is_empty() && is_section(key) => self.table(key, inner),
                 (None, DeValue::Table(_)) if section.is_empty() => {
                     let hint = nearest(key, sections().map(|name| (name, name.to_owned())), "[", "]");
@@ -69,12 +81,12 @@ impl Reader<'_> {
         let at = value.span().start;
         match (setting.kind, value.get_ref()) {
             (Kind::Number | Kind::Size, DeValue::Integer(number)) if number.radix() == 10 => {
-                self.entries.push((index, number.as_str().to_owned(), self.place(at)));
+                self.entry(index, number.as_str(), at);
             }
-            (Kind::Switch, DeValue::Boolean(on)) => self.entries.push((index, on.to_string(), self.place(at))),
+            (Kind::Switch, DeValue::Boolean(on)) => self.entry(index, &on.to_string(), at),
             (Kind::Switch, _) => self.wrong_type(setting, value, "true or false without quotes"),
             (Kind::Number, _) => self.wrong_type(setting, value, "a whole number without quotes such as 10"),
-            (_, DeValue::String(text)) => self.entries.push((index, text.to_string(), self.place(at))),
+            (_, DeValue::String(text)) => self.entry(index, text, at),
             (Kind::Size, _) => self.wrong_type(setting, value, "a number of bytes or text such as \"64KiB\""),
             (Kind::Duration, _) => {
                 self.wrong_type(setting, value, "text with a unit of time such as \"250ms\", \"3s\" or \"5m\"");
@@ -83,13 +95,41 @@ impl Reader<'_> {
         }
     }
 
+    /// Every key is welcome, and every value that has an obvious text.
+    fn plugin_config(&mut self, table: &DeTable<'_>) {
+        for (key, value) in table {
+            let text = match value.get_ref() {
+                _ if key.get_ref().is_empty() => {
+                    self.problem(key.span().start, format!("a key of {} is empty", PluginConfig::SECTION));
+                    continue;
+                }
+                DeValue::String(text) => text.to_string(),
+                DeValue::Integer(number) => number.to_string(),
+                DeValue::Float(number) => number.to_string(),
+                DeValue::Boolean(on) => on.to_string(),
+                other => {
+                    let (kind, path) = (other.type_str(), format!("{}.{}", PluginConfig::SECTION, key.get_ref()));
+                    let hint = if other.is_table() { "; a key with a dot in it is written in quotes" } else { "" };
+                    let valid = "text in quotes, a number, true or false";
+                    self.problem(value.span().start, format!("{path} is of type {kind}; it must be {valid}{hint}"));
+                    continue;
+                }
+            };
+            self.contents.plugin_config.push((key.get_ref().to_string(), text, self.place(value.span().start)));
+        }
+    }
+
     fn wrong_type(&mut self, setting: &Setting, value: &Spanned<DeValue<'_>>, valid: &str) {
         let kind = value.get_ref().type_str();
         self.problem(value.span().start, format!("{} is of type {kind}; it must be {valid}", setting.path()));
     }
 
+    fn entry(&mut self, index: usize, text: &str, at: usize) {
+        self.contents.entries.push((index, text.to_owned(), self.place(at)));
+    }
+
     fn problem(&mut self, at: usize, problem: String) {
-        self.problems.push((self.place(at), problem));
+        self.contents.problems.push((self.place(at), problem));
     }
 
     fn place(&self, at: usize) -> Place {
@@ -100,7 +140,8 @@ impl Reader<'_> {
 }
 
 fn sections() -> impl Iterator<Item = &'static str> {
-    SETTINGS.iter().map(|setting| setting.section).filter(|section| !section.is_empty())
+    let fixed = SETTINGS.iter().map(|setting| setting.section).filter(|section| !section.is_empty());
+    fixed.chain([PluginConfig::SECTION])
 }
 
 fn is_section(name: &str) -> bool {
@@ -146,7 +187,7 @@ mod tests {
     use super::*;
 
     fn problem(text: &str) -> (usize, usize, String) {
-        let (_, problems) = parse(text);
+        let Contents { problems, .. } = parse(text);
         assert_eq!(problems.len(), 1, "{problems:?}");
         (problems[0].0.line, problems[0].0.column, problems[0].1.clone())
     }
@@ -179,9 +220,44 @@ mod tests {
 
     #[test]
     fn sizes_are_numbers_or_text() {
-        let (entries, problems) = parse("[message]\nbytes_max = 1_000\n[intake]\nbuffer_bytes_max = '1MiB'");
+        let Contents { entries, problems, .. } =
+            parse("[message]\nbytes_max = 1_000\n[intake]\nbuffer_bytes_max = '1MiB'");
         assert_eq!(problems, []);
         let texts: Vec<_> = entries.iter().map(|(_, text, place)| (text.as_str(), place.line)).collect();
         assert_eq!(texts, [("1000", 2), ("1MiB", 4)]);
+    }
+
+    #[test]
+    fn a_plugins_configuration_has_keys_of_its_own_and_values_of_text() {
+        let text = "[plugin_config]\nz = ''\n\"a.b c\" = 'x\\y'\nn = 1_000\nhex = 0xFf\nf = 1.50\non = true\n";
+        let Contents { plugin_config, problems, .. } = parse(text);
+        assert_eq!(problems, []);
+        let pairs: Vec<_> = plugin_config.iter().map(|(key, value, _)| (key.as_str(), value.as_str())).collect();
+        let read = [("z", ""), ("a.b c", "x\\y"), ("n", "1000"), ("hex", "0xFf"), ("f", "1.50"), ("on", "true")];
+        assert_eq!(pairs, read);
+        assert_eq!(plugin_config[1].2, Place { line: 3, column: 11 });
+    }
+
+    #[test]
+    fn a_plugins_configuration_has_one_level() {
+        for (text, place, words) in [
+            (
+                "[plugin_config]\n  list = [1]",
+                (2, 10),
+                "plugin_config.list is of type array; it must be text in quotes",
+            ),
+            ("[plugin_config]\na.b = 'secret'", (2, 1), "plugin_config.a is of type table"),
+            ("[plugin_config]\na.b = 'secret'", (2, 1), "a key with a dot in it is written in quotes"),
+            ("[plugin_config.a]\nb = 'secret'", (1, 1), "plugin_config.a is of type table"),
+            ("[plugin_config]\nday = 1979-05-27", (2, 7), "of type datetime"),
+            ("[plugin_config]\n'' = 'secret'", (2, 1), "a key of plugin_config is empty"),
+            ("plugin_config = 'secret'", (1, 1), "`plugin_config` is a section"),
+            ("[plugin_confg]", (1, 2), "did you mean `[plugin_config]`?"),
+            ("[redis.plugin_config]", (1, 8), "unknown key `redis.plugin_config`"),
+        ] {
+            let (line, column, problem) = problem(text);
+            assert_eq!((line, column), place, "{text}");
+            assert!(problem.contains(words) && !problem.contains("secret"), "{problem}");
+        }
     }
 }

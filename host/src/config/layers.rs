@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use super::{Config, SETTINGS, Setting, file, redis_url, rules};
+use super::{Config, PluginConfig, SETTINGS, Setting, file, plugin_config, redis_url, rules};
 
 /// Environment variable that names the file when `--config` does not.
 const FILE_VARIABLE: &str = "HOST_CONFIG";
@@ -17,6 +17,17 @@ pub struct Given {
     pub file: Option<PathBuf>,
     /// Values by the name of their flag, without its dashes.
     pub flags: BTreeMap<&'static str, String>,
+    /// `--plugin-config` with `KEY=VALUE`, each time that it was given. Of a repeated key the last value counts.
+    pub plugin_config: Vec<String>,
+}
+
+impl Given {
+    /// Adds what was given later, which wins where both have a value.
+    pub fn overlay(&mut self, later: Given) {
+        self.file = later.file.or(self.file.take());
+        self.flags.extend(later.flags);
+        self.plugin_config.extend(later.plugin_config);
+    }
 }
 
 /// Where a value came from.
@@ -60,6 +71,8 @@ pub struct Loaded {
     pub file: Option<PathBuf>,
     /// In the order of `SETTINGS`.
     pub(super) sources: Vec<Source>,
+    /// By the keys of the plugin's configuration.
+    pub(super) plugin_config_sources: BTreeMap<String, Source>,
 }
 
 /// Loads the configuration. `variable` looks an environment variable up.
@@ -70,7 +83,12 @@ pub struct Loaded {
 /// stronger source hides it.
 pub fn load(given: &Given, variable: impl Fn(&str) -> Option<OsString>) -> Result<Loaded, ConfigError> {
     let mut layers = Layers {
-        loaded: Loaded { config: Config::default(), file: None, sources: vec![Source::Default; SETTINGS.len()] },
+        loaded: Loaded {
+            config: Config::default(),
+            file: None,
+            sources: vec![Source::Default; SETTINGS.len()],
+            plugin_config_sources: BTreeMap::new(),
+        },
         problems: Vec::new(),
     };
     // An empty variable counts as none: that is how shells and service files take one back.
@@ -83,16 +101,20 @@ pub fn load(given: &Given, variable: impl Fn(&str) -> Option<OsString>) -> Resul
     }
     for (index, setting) in SETTINGS.iter().enumerate() {
         for name in setting.variables().iter().rev() {
-            match variable(name).map(OsString::into_string) {
-                None => {}
-                Some(Ok(text)) => layers.set(index, &text, Source::Variable(name.clone())),
-                Some(Err(_)) => layers.problems.push(format!("{name}: the value is not UTF-8")),
+            if let Some(text) = layers.text(name, variable(name)) {
+                layers.set(index, &text, Source::Variable(name.clone()));
             }
         }
         if let Some(text) = given.flags.get(setting.flag()) {
             layers.set(index, text, Source::Flag(setting.flag()));
         }
     }
+    if let Some(text) = layers.text(PluginConfig::VARIABLE, variable(PluginConfig::VARIABLE)) {
+        let lines = text.lines().filter(|line| !line.trim().is_empty());
+        layers.add_plugin_config(lines, &Source::Variable(PluginConfig::VARIABLE.to_owned()));
+    }
+    let flags = given.plugin_config.iter().map(String::as_str);
+    layers.add_plugin_config(flags, &Source::Flag(PluginConfig::FLAG));
     layers.loaded.name_what_was_not_named();
     // Conditions between values mean nothing while a value is missing.
     if layers.problems.is_empty() {
@@ -120,14 +142,32 @@ impl Layers {
                 ));
             }
         };
-        let (entries, problems) = file::parse(&text);
-        for (index, text, place) in entries {
-            self.set(index, &text, Source::File(path.to_owned(), place.line, place.column));
+        let contents = file::parse(&text);
+        let source = |place: file::Place| Source::File(path.to_owned(), place.line, place.column);
+        for (index, text, place) in contents.entries {
+            self.set(index, &text, source(place));
         }
-        let path = path.display();
-        self.problems.extend(
-            problems.into_iter().map(|(place, problem)| format!("{path}:{}:{}: {problem}", place.line, place.column)),
-        );
+        for (key, value, place) in contents.plugin_config {
+            self.loaded.set_plugin_config(key, value, source(place));
+        }
+        let problems = contents.problems.into_iter();
+        self.problems.extend(problems.map(|(place, problem)| format!("{}: {problem}", source(place))));
+    }
+
+    /// The text of an environment variable that is set.
+    fn text(&mut self, name: &str, value: Option<OsString>) -> Option<String> {
+        let text = value?.into_string();
+        text.map_err(|_| self.problems.push(format!("{name}: the value is not UTF-8"))).ok()
+    }
+
+    /// Adds one `KEY=VALUE` after the other. A problem is named by its number, because it may hold a secret.
+    fn add_plugin_config<'a>(&mut self, pairs: impl Iterator<Item = &'a str>, source: &Source) {
+        for (index, pair) in pairs.enumerate() {
+            match plugin_config::parse(pair) {
+                Ok((key, value)) => self.loaded.set_plugin_config(key, value, source.clone()),
+                Err(problem) => self.problems.push(format!("{source}, number {}: {problem}", index + 1)),
+            }
+        }
     }
 
     fn set(&mut self, index: usize, text: &str, source: Source) {
@@ -155,9 +195,26 @@ impl Loaded {
         }
     }
 
+    /// The configuration for a command that only tries a plugin.
+    ///
+    /// # Errors
+    ///
+    /// If it has a masked value for the plugin.
+    pub fn into_triable(self) -> Result<Config, ConfigError> {
+        match rules::masked_plugin_config(&self) {
+            problems if problems.is_empty() => Ok(self.config),
+            problems => Err(ConfigError { problems }),
+        }
+    }
+
     /// What is valid and yet probably not meant; one sentence each.
     pub fn warnings(&self) -> Vec<String> {
         rules::warnings(self)
+    }
+
+    fn set_plugin_config(&mut self, key: String, value: String, source: Source) {
+        self.plugin_config_sources.insert(key.clone(), source);
+        self.config.plugin_config.insert(key, value);
     }
 
     /// A value as errors and `host config` show it: without a password.
@@ -208,7 +265,7 @@ mod tests {
     fn loaded(flags: &[(&'static str, &str)], variables: &[(&str, &str)]) -> Result<Loaded, ConfigError> {
         let flags = flags.iter().map(|(flag, value)| (*flag, (*value).to_owned())).collect();
         let find = |name: &str| variables.iter().find(|(n, _)| *n == name).map(|(_, value)| (*value).into());
-        load(&Given { file: None, flags }, find)
+        load(&Given { flags, ..Given::default() }, find)
     }
 
     #[test]

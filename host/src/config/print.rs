@@ -2,13 +2,14 @@
 
 use std::fmt::Write as _;
 
-use super::redis_url;
+use super::plugin_config::{BYTES_MAX, KEYS_MAX};
+use super::redis_url::{self, MASK};
 use super::value::Kind;
-use super::{Loaded, SETTINGS, Setting};
+use super::{Loaded, PluginConfig, SETTINGS, Setting};
 
 impl Loaded {
-    /// The configuration as commented TOML, without passwords. With `sources`, each comment names where its value
-    /// came from.
+    /// The configuration as commented TOML, without passwords and without the values of the plugin's own
+    /// configuration. With `sources`, each comment names where its value came from.
     pub fn to_toml(&self, sources: bool) -> String {
         let mut text = String::from(
             "# Configuration of `host`. Flags beat environment variables beat this file beat defaults.\n\
@@ -18,7 +19,7 @@ impl Loaded {
         for (setting, source) in SETTINGS.iter().zip(&self.sources) {
             if section != Some(setting.section) {
                 section = Some(setting.section);
-                push_section(&mut text, setting);
+                push_section(&mut text, setting.heading, setting.section);
             }
             push_comment(&mut text, setting);
             if sources {
@@ -26,6 +27,7 @@ impl Loaded {
             }
             self.push_value(&mut text, setting);
         }
+        self.push_plugin_config(&mut text, sources);
         text
     }
 
@@ -42,6 +44,26 @@ impl Loaded {
             _ => push_line(text, &format!("{} = {}", setting.key, quoted(&value))),
         }
     }
+
+    fn push_plugin_config(&self, text: &mut String, sources: bool) {
+        let (flag, variable, kib) = (PluginConfig::FLAG, PluginConfig::VARIABLE, BYTES_MAX >> 10);
+        push_section(text, PluginConfig::HEADING, PluginConfig::SECTION);
+        push_line(text, "\n# The plugin's own keys, each with text, a number, true or false. The plugin reads them");
+        push_line(text, "# through wasi:config, all of them as text.");
+        let facts = format!("--{flag} KEY=VALUE, repeated; {variable}, a line KEY=VALUE each");
+        push_line(text, &format!("# ({facts}; up to {KEYS_MAX} keys and {kib}KiB)"));
+        if self.plugin_config_sources.is_empty() {
+            return push_line(text, "#key = \"value\"");
+        }
+        push_line(text, "# The values are masked, and `host` refuses to run with ***: write them here and let nobody");
+        push_line(text, &format!("# else read this file, or set {variable}."));
+        for (key, source) in &self.plugin_config_sources {
+            if sources {
+                push_line(text, &format!("# from: {source}"));
+            }
+            push_line(text, &format!("{} = \"{MASK}\"", key_text(key)));
+        }
+    }
 }
 
 fn push_line(text: &mut String, line: &str) {
@@ -49,10 +71,10 @@ fn push_line(text: &mut String, line: &str) {
     text.push('\n');
 }
 
-fn push_section(text: &mut String, setting: &Setting) {
-    push_line(text, &format!("\n# ---- {} ----", setting.heading));
-    if !setting.section.is_empty() {
-        push_line(text, &format!("[{}]", setting.section));
+fn push_section(text: &mut String, heading: &str, section: &str) {
+    push_line(text, &format!("\n# ---- {heading} ----"));
+    if !section.is_empty() {
+        push_line(text, &format!("[{section}]"));
     }
 }
 
@@ -69,6 +91,12 @@ fn push_comment(text: &mut String, setting: &Setting) {
     });
     facts.push(setting.default().map_or("no default".to_owned(), |default| format!("default {default}")));
     push_line(text, &format!("# ({})", facts.join("; ")));
+}
+
+/// A TOML key, in quotes only where it needs them.
+fn key_text(key: &str) -> String {
+    let is_bare = !key.is_empty() && key.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte));
+    if is_bare { key.to_owned() } else { quoted(key) }
 }
 
 /// A TOML basic string.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;
 
-use proptest::collection::vec;
+use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 
@@ -101,7 +101,18 @@ fn load_file(
     let path = folder.path().join("host.toml");
     fs::write(&path, content).unwrap();
     let find = |name: &str| variables.iter().find(|(known, _)| known == name).map(|(_, value)| OsString::from(value));
-    load(&Given { file: Some(path), flags: flags.iter().cloned().collect() }, find)
+    load(&Given { file: Some(path), flags: flags.iter().cloned().collect(), ..Given::default() }, find)
+}
+
+/// Keys of a plugin with their values, which can be given by file, environment and flag alike.
+fn plugin_pairs() -> impl Strategy<Value = BTreeMap<String, String>> {
+    btree_map("[a-c.\"\\\\é]{1,2}( [ab])?", "[^\r\n]{0,6}|=", 0..5)
+}
+
+/// The section that sets these.
+fn plugin_section(pairs: &BTreeMap<String, String>) -> String {
+    let lines = pairs.iter().map(|(key, value)| format!("{} = {}\n", quoted(key), quoted(value)));
+    format!("[{}]\n{}", PluginConfig::SECTION, lines.collect::<String>())
 }
 
 /// Text with the parts of a configuration file in any order.
@@ -110,6 +121,7 @@ fn soup() -> impl Strategy<Value = String> {
     let part = prop_oneof![
         setting.clone().prop_map(|setting| format!("\n{} = ", setting.key)),
         setting.prop_map(|setting| format!("\n[{}]\n", setting.section)),
+        Just(format!("\n[{}]\n", PluginConfig::SECTION)),
         select(vec![
             "=", "[", "]", "\"", "'", "\"\"\"", "{", "}", ".", "#", "\n", "\r", "é", "\u{0}", "_", "1e9", "-0"
         ])
@@ -189,6 +201,67 @@ proptest! {
     }
 }
 
+proptest! {
+    #![proptest_config(cases(120))]
+
+    #[test]
+    fn a_plugins_configuration_is_put_together_key_by_key(
+        in_file in plugin_pairs(), in_variable in plugin_pairs(), by_flag in plugin_pairs(),
+    ) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("host.toml");
+        fs::write(&path, plugin_section(&in_file)).unwrap();
+        let assigned = |pairs: &BTreeMap<String, String>| -> Vec<String> {
+            pairs.iter().map(|(key, value)| format!("{key}={value}")).collect()
+        };
+        let variable = assigned(&in_variable).join("\n\n");
+        let find = |name: &str| (name == PluginConfig::VARIABLE).then(|| OsString::from(&variable));
+        let given = Given { file: Some(path), plugin_config: assigned(&by_flag), ..Given::default() };
+        let loaded = load(&given, find).unwrap();
+
+        let mut expected = in_file;
+        expected.extend(in_variable.clone());
+        expected.extend(by_flag.clone());
+        for (key, source) in &loaded.plugin_config_sources {
+            let is_right = match source {
+                Source::Flag(_) => by_flag.contains_key(key),
+                Source::Variable(_) => in_variable.contains_key(key) && !by_flag.contains_key(key),
+                _ => !in_variable.contains_key(key) && !by_flag.contains_key(key),
+            };
+            prop_assert!(is_right, "{key}: {source}");
+        }
+        prop_assert_eq!(loaded.plugin_config_sources.len(), expected.len());
+        prop_assert_eq!(loaded.config.plugin_config, expected.into_iter().collect::<PluginConfig>());
+    }
+
+    #[test]
+    fn a_printed_plugin_configuration_has_its_keys_and_none_of_its_values(
+        keys in vec(any::<String>().prop_filter("a key is not empty", |key| !key.is_empty()), 1..5),
+        around in ".{0,4}", wrong: bool, sources: bool,
+    ) {
+        let pairs = keys.into_iter().map(|key| (key, format!("{around}{PASSWORD}{around}"))).collect();
+        let flags = wrong.then(|| ("consumers", "none".to_owned()));
+        let loaded = match load_file(plugin_section(&pairs).as_bytes(), flags.as_slice(), &[]) {
+            Ok(loaded) => loaded,
+            Err(error) => {
+                prop_assert!(wrong && !format!("{error}\n{error:?}").contains(PASSWORD), "{}", error);
+                return Ok(());
+            }
+        };
+        let printed = loaded.to_toml(sources);
+        let debugged = format!("{loaded:?}");
+        prop_assert!(!printed.contains(PASSWORD) && !debugged.contains(PASSWORD), "{}\n{}", printed, debugged);
+
+        let again = load_file(printed.as_bytes(), &[], &[]);
+        let again = again.map_err(|error| TestCaseError::fail(format!("{error}\n{printed}")))?;
+        prop_assert_eq!(again.to_toml(false), loaded.to_toml(false));
+        prop_assert_eq!(again.config.plugin_config.masked_keys().count(), pairs.len());
+        prop_assert!(loaded.into_triable().is_ok());
+        // Values that are masked are no values.
+        prop_assert_eq!(again.into_triable().unwrap_err().problems.len(), pairs.len());
+    }
+}
+
 /// URLs with a password, and with nothing else that it could be mistaken for.
 fn url_with_password() -> impl Strategy<Value = String> {
     let around = "[!$%&()*+,;=_.~0-9A-Z:@/?#\\[\\]-]{0,6}";
@@ -225,7 +298,7 @@ proptest! {
         if wrong {
             flags.insert("consumers", "none".to_owned());
         }
-        let printed = match load(&Given { file: None, flags }, |_| None) {
+        let printed = match load(&Given { flags, ..Given::default() }, |_| None) {
             Ok(loaded) => format!("{}\n{:?}\n{:?}", loaded.to_toml(true), loaded, loaded.config.redis),
             Err(error) => format!("{error}\n{error:?}"),
         };

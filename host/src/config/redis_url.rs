@@ -2,8 +2,8 @@
 
 use redis::IntoConnectionInfo;
 
-/// What stands where a password was.
-const MASK: &str = "***";
+/// What stands where a secret was.
+pub(super) const MASK: &str = "***";
 
 /// The word that asks for a private Redis.
 const EMBEDDED: &str = "embedded";

@@ -8,6 +8,7 @@ impl Config {
         self.plugin.clone_from(&new.plugin);
         self.consumers = new.consumers;
         self.plugin_limits = new.plugin_limits.clone();
+        self.plugin_config = new.plugin_config.clone();
         self.reload = new.reload.clone();
     }
 }

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::redis_url;
-use super::{Loaded, SETTINGS};
+use super::{Loaded, PluginConfig, SETTINGS};
 
 /// A killed host leaves `consumer:ids` one interval after its last heartbeat expired; 10 s are promised,
 /// and one of them is for a busy Redis and a slow script.
@@ -35,6 +35,7 @@ pub(super) fn problems(loaded: &Loaded) -> Vec<String> {
         check.require(false, &["log_level"], &problem);
     }
     check.keys_differ();
+    check.problems.extend(config.plugin_config.problems());
 
     // One lost heartbeat must not make a living host a dead one.
     check.require(
@@ -94,7 +95,22 @@ pub(super) fn missing(loaded: &Loaded) -> Vec<String> {
             loaded.source("redis.url")
         ));
     }
+    problems.extend(masked_plugin_config(loaded));
     problems
+}
+
+/// Values of the plugin's configuration that are none.
+pub(super) fn masked_plugin_config(loaded: &Loaded) -> Vec<String> {
+    let problem = |key: &str| {
+        let (source, section) = (&loaded.plugin_config_sources[key], PluginConfig::SECTION);
+        format!(
+            "{source}: the value of {section}.{key} is masked (***), as `host config` prints it: put the value in its \
+             place, or give it with {} or --{}",
+            PluginConfig::VARIABLE,
+            PluginConfig::FLAG
+        )
+    };
+    loaded.config.plugin_config.masked_keys().map(problem).collect()
 }
 
 /// What is valid and yet probably not meant.

@@ -135,7 +135,8 @@ impl Setting {
 /// Makes the configuration structs, their defaults and the table of settings out of one description.
 ///
 /// The first struct is the configuration itself and holds one field for each of the others. The word in
-/// brackets is a section's field in it, `= "…"` its name in the file, the text after it its heading.
+/// brackets is a section's field in it, `= "…"` its name in the file, the text after it its heading. The open section
+/// is a field that is not made of settings.
 macro_rules! settings {
     (
         $(#[doc = $root_doc:literal])+
@@ -156,12 +157,17 @@ macro_rules! settings {
                 )+
             }
         )+
+        open section {
+            $(#[doc = $open_doc:literal])+
+            pub $open:ident: $Open:ty;
+        }
     ) => {
         $(#[doc = $root_doc])+
         #[derive($($root_derive),+)]
         pub struct $Root {
             $($(#[doc = $root_field_doc])+ pub $root_field: $RootType,)+
             $($(#[doc = $doc])+ pub $section: $Section,)+
+            $(#[doc = $open_doc])+ pub $open: $Open,
         }
 
         impl Default for $Root {
@@ -169,6 +175,7 @@ macro_rules! settings {
                 $Root {
                     $($root_field: $root_spec.default_value(),)+
                     $($section: $Section { $($field: $spec.default_value(),)+ },)+
+                    $open: <$Open>::default(),
                 }
             }
         }

@@ -2,6 +2,7 @@
 //! It decides nothing; what is a problem is decided in `loader`.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use wasmparser::{KnownCustom, Parser, Payload};
@@ -9,6 +10,7 @@ use wasmparser::{KnownCustom, Parser, Payload};
 use super::LoadError;
 use super::engine::Engine;
 use super::loader::{self, Binary, Plugin};
+use crate::config::PluginConfig;
 
 /// What a component is, asks for and costs.
 #[derive(Debug)]
@@ -70,15 +72,18 @@ pub enum Grant {
 }
 
 impl Engine {
-    /// Compiles the component at `path` and starts it once, under the limits, and tells everything about it.
+    /// Compiles the component at `path` and starts it once, under the limits and with this configuration, and tells
+    /// everything about it.
     ///
     /// # Errors
     /// When it is no component at all, or one that cannot be compiled. A component that only does not fit the
     /// contract is told about, with its problems.
-    pub async fn inspect(&self, path: &Path) -> Result<Inspection, LoadError> {
+    pub async fn inspect(&self, path: &Path, configuration: &PluginConfig) -> Result<Inspection, LoadError> {
         let engine = self.clone();
         let owned_path = path.to_owned();
-        let mut inspection = loader::off_the_data_path(path, move || inspect(&engine, &owned_path)).await?;
+        let configuration = Arc::new(configuration.clone());
+        let inspected = loader::off_the_data_path(path, move || inspect(&engine, &owned_path, configuration)).await;
+        let mut inspection = inspected?;
         if let Some(plugin) = &inspection.plugin {
             let start = Instant::now();
             match plugin.instantiate("check".into()).await {
@@ -97,7 +102,7 @@ impl Engine {
 }
 
 /// Everything short of starting it. Blocks.
-fn inspect(engine: &Engine, path: &Path) -> Result<Inspection, LoadError> {
+fn inspect(engine: &Engine, path: &Path, configuration: Arc<PluginConfig>) -> Result<Inspection, LoadError> {
     let Binary { bytes, digest, .. } = loader::read(path.to_owned())?;
     let start = Instant::now();
     let component = loader::compile(engine, &bytes, path)?;
@@ -122,7 +127,7 @@ fn inspect(engine: &Engine, path: &Path) -> Result<Inspection, LoadError> {
     };
     if inspection.problems.is_empty() {
         match loader::resolve(&component, path) {
-            Ok(ready) => inspection.plugin = Some(Plugin::new(ready, digest, engine.clone())),
+            Ok(ready) => inspection.plugin = Some(Plugin::new(ready, digest, configuration, engine.clone())),
             Err(problem) => inspection.problems.push(problem),
         }
     }

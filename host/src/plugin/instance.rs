@@ -19,7 +19,7 @@ use super::limits::{self, StoreLimits};
 use super::loader::Plugin;
 use super::logging::{Journal, printable};
 use super::{Failure, Outcome, bindings};
-use crate::config::PluginLimits;
+use crate::config::{PluginConfig, PluginLimits};
 
 /// Longest text of a failure that comes from a guest, in bytes.
 const REASON_BYTES_MAX: usize = 2 << 10;
@@ -51,6 +51,8 @@ pub(super) struct State {
     handles: ResourceTable,
     limits: StoreLimits,
     pub(super) journal: Journal,
+    /// That of the plugin, shared by all its instances.
+    pub(super) configuration: Arc<PluginConfig>,
 }
 
 impl WasiView for State {
@@ -115,7 +117,7 @@ impl Live {
         let limits = plugin.limits();
         let ready = plugin.ready();
         let journal = Journal::new(Arc::clone(plugin.log_budget()), Arc::clone(consumer_id));
-        let mut store = Store::new(ready.engine(), State::new(limits, journal));
+        let mut store = Store::new(ready.engine(), State::new(limits, journal, Arc::clone(plugin.configuration())));
         store.limiter(|state| &mut state.limits);
         store.set_max_component_handles(limits.handles_max as usize);
         store.set_hostcall_fuel(limits::hand_over_bytes_max(limits.result_bytes_max));
@@ -168,7 +170,7 @@ impl Live {
 }
 
 impl State {
-    fn new(limits: &PluginLimits, journal: Journal) -> State {
+    fn new(limits: &PluginLimits, journal: Journal, configuration: Arc<PluginConfig>) -> State {
         // No files, environment, arguments or addresses, and a closed stdin: a builder begins with none.
         let wasi = WasiCtx::builder()
             .stdout(journal.stdout())
@@ -179,7 +181,7 @@ impl State {
             .build();
         let mut handles = ResourceTable::new();
         handles.set_max_capacity(limits.handles_max as usize);
-        State { wasi, handles, limits: StoreLimits::new(limits), journal }
+        State { wasi, handles, limits: StoreLimits::new(limits), journal, configuration }
     }
 }
 

@@ -16,7 +16,7 @@ use super::inspect::Grant;
 use super::instance::{Instance, State};
 use super::logging::LogBudget;
 use super::{Failure, LoadError};
-use crate::config::PluginLimits;
+use crate::config::{PluginConfig, PluginLimits};
 
 /// Generation of the version that a host starts with.
 const FIRST_GENERATION: u64 = 1;
@@ -36,8 +36,9 @@ const EXPORT_ANY_VERSION: &str = "host:plugin/processor@";
 const HTTP: &str = "wasi:http/";
 
 /// What a plugin may import, and what it finds: beginnings of names, the first that fits counts.
-const IMPORTS: [(&str, Grant); 15] = [
+const IMPORTS: [(&str, Grant); 16] = [
     ("wasi:logging/logging@0.1.0-draft", Grant::Granted),
+    ("wasi:config/store@0.2.0-rc.1", Grant::Granted),
     ("wasi:cli/stdout@", Grant::Granted),
     ("wasi:cli/stderr@", Grant::Granted),
     ("wasi:cli/environment@", Grant::Empty("no variables, no arguments")),
@@ -64,10 +65,13 @@ pub struct Plugin {
     inner: Arc<Inner>,
 }
 
+#[derive(Clone)]
 struct Inner {
     /// Imports resolved, exports found and type-checked: all that can be done once for all instances.
     ready: PluginPre<State>,
     digest: String,
+    /// What its instances read of it through `wasi:config`.
+    configuration: Arc<PluginConfig>,
     log_budget: Arc<LogBudget>,
     /// Keeps the clock ticking that limits the instances' time.
     engine: Engine,
@@ -106,20 +110,25 @@ pub enum Haste {
 }
 
 impl Engine {
-    /// Reads, compiles, checks and probes the component at `path`.
+    /// Reads, compiles, checks and probes the component at `path`, which is given this configuration.
     ///
     /// The work is done on a thread for blocking work; a large component takes seconds.
-    pub async fn load(&self, path: &Path) -> Result<Plugin, LoadError> {
-        self.load_binary(Binary::read(path).await?, Haste::Now).await
+    pub async fn load(&self, path: &Path, configuration: &PluginConfig) -> Result<Plugin, LoadError> {
+        self.load_binary(Binary::read(path).await?, configuration, Haste::Now).await
     }
 
     /// Compiles, checks and probes a component.
-    pub async fn load_binary(&self, binary: Binary, haste: Haste) -> Result<Plugin, LoadError> {
-        let engine = self.clone();
+    pub async fn load_binary(
+        &self,
+        binary: Binary,
+        configuration: &PluginConfig,
+        haste: Haste,
+    ) -> Result<Plugin, LoadError> {
+        let (engine, configuration) = (self.clone(), Arc::new(configuration.clone()));
         let path = binary.path.clone();
         let plugin = off_the_data_path(&path, move || match haste {
-            Haste::Now => prepare(&engine, &binary),
-            Haste::Background => in_the_background(&binary.path, || prepare(&engine, &binary)),
+            Haste::Now => prepare(&engine, &binary, configuration),
+            Haste::Background => in_the_background(&binary.path, || prepare(&engine, &binary, configuration)),
         })
         .await?;
         // A version is good only once an instance of it has come up under the limits.
@@ -131,19 +140,21 @@ impl Engine {
 }
 
 impl Plugin {
-    pub(super) fn new(ready: PluginPre<State>, digest: String, engine: Engine) -> Plugin {
+    pub(super) fn new(
+        ready: PluginPre<State>,
+        digest: String,
+        configuration: Arc<PluginConfig>,
+        engine: Engine,
+    ) -> Plugin {
         let log_budget = Arc::new(LogBudget::new(engine.limits(), FIRST_GENERATION));
-        Plugin { inner: Arc::new(Inner { ready, digest, log_budget, engine }) }
+        Plugin { inner: Arc::new(Inner { ready, digest, configuration, log_budget, engine }) }
     }
 
     /// The same plugin under another generation.
     #[must_use]
     pub fn with_generation(&self, generation: u64) -> Plugin {
-        let Inner { ready, digest, engine, .. } = &*self.inner;
-        let log_budget = Arc::new(LogBudget::new(engine.limits(), generation));
-        Plugin {
-            inner: Arc::new(Inner { ready: ready.clone(), digest: digest.clone(), log_budget, engine: engine.clone() }),
-        }
+        let log_budget = Arc::new(LogBudget::new(self.limits(), generation));
+        Plugin { inner: Arc::new(Inner { log_budget, ..Inner::clone(&self.inner) }) }
     }
 
     /// SHA-256 of the plugin's bytes, 64 hexadecimal digits.
@@ -183,6 +194,10 @@ impl Plugin {
 
     pub(super) fn limits(&self) -> &PluginLimits {
         self.inner.engine.limits()
+    }
+
+    pub(super) fn configuration(&self) -> &Arc<PluginConfig> {
+        &self.inner.configuration
     }
 
     pub(super) fn log_budget(&self) -> &Arc<LogBudget> {
@@ -236,12 +251,12 @@ fn give_way() {
 }
 
 /// Everything short of the probe. Blocks.
-fn prepare(engine: &Engine, binary: &Binary) -> Result<Plugin, LoadError> {
+fn prepare(engine: &Engine, binary: &Binary, configuration: Arc<PluginConfig>) -> Result<Plugin, LoadError> {
     let Binary { path, bytes, digest } = binary;
     let component = compile(engine, bytes, path)?;
     match misfits(&component, path).into_iter().next() {
         Some(misfit) => Err(misfit),
-        None => Ok(Plugin::new(resolve(&component, path)?, digest.clone(), engine.clone())),
+        None => Ok(Plugin::new(resolve(&component, path)?, digest.clone(), configuration, engine.clone())),
     }
 }
 
@@ -320,7 +335,8 @@ pub(super) fn resolve(component: &Component, path: &Path) -> Result<PluginPre<St
     })
 }
 
-/// What a plugin finds when it starts: all of WASI 0.2 (over a context with nothing in it), and logging.
+/// What a plugin finds when it starts: all of WASI 0.2 (over a context with nothing in it), logging, and its own
+/// configuration.
 fn link(linker: &mut Linker<State>) -> wasmtime::Result<()> {
     wasmtime_wasi::p2::add_to_linker_async(linker)?;
     super::bindings::Plugin::add_to_linker::<_, HasSelf<State>>(linker, |state| state)

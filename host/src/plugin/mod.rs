@@ -4,7 +4,7 @@
 //! A plugin's file becomes a [`Plugin`] in `loader` (read, compiled, checked, started once as a
 //! probe), on the [`Engine`] that `engine` tunes. Every consumer has an [`Instance`] of it in
 //! `instance`, whose store carries the `limits`. What a guest imports is linked in `bindings` (the
-//! contract in `wit/`) and `logging`.
+//! contract in `wit/`), `logging` and `configuration`.
 //!
 //! Invariant: a store whose call ended in anything but an answer is dropped and never called again.
 
@@ -13,6 +13,7 @@ use std::time::Duration;
 
 mod bindings;
 mod cache;
+mod configuration;
 mod engine;
 mod inspect;
 mod instance;

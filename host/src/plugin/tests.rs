@@ -11,7 +11,7 @@ use wasmtime::ResourceLimiter;
 
 use super::limits::StoreLimits;
 use super::{Engine, Failure, Grant, Import, Instance, LoadError, Outcome, Plugin};
-use crate::config::{Config, PluginLimits};
+use crate::config::{Config, PluginConfig, PluginLimits};
 
 fn guest(name: &str) -> PathBuf {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
@@ -26,7 +26,12 @@ fn limits() -> PluginLimits {
 }
 
 async fn load(name: &str, limits: &PluginLimits) -> Result<Plugin, LoadError> {
-    Engine::new(limits, 4).unwrap().load(&guest(name)).await
+    Engine::new(limits, 4).unwrap().load(&guest(name), &PluginConfig::default()).await
+}
+
+/// A configuration with these keys and values.
+fn configuration(pairs: &[(&str, &str)]) -> PluginConfig {
+    pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
 }
 
 async fn instance(name: &str, limits: &PluginLimits) -> Instance {
@@ -47,7 +52,7 @@ async fn load_error(bytes: &[u8]) -> String {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("plugin.wasm");
     std::fs::write(&path, bytes).unwrap();
-    Engine::new(&limits(), 1).unwrap().load(&path).await.unwrap_err().to_string()
+    Engine::new(&limits(), 1).unwrap().load(&path, &PluginConfig::default()).await.unwrap_err().to_string()
 }
 
 #[tokio::test]
@@ -164,7 +169,7 @@ async fn waiting_for_a_thread_is_not_the_guests_time() {
 }
 
 async fn load_for(instances: u32, limits: &PluginLimits) -> Plugin {
-    Engine::new(limits, instances).unwrap().load(&guest("puppet")).await.unwrap()
+    Engine::new(limits, instances).unwrap().load(&guest("puppet"), &PluginConfig::default()).await.unwrap()
 }
 
 #[tokio::test]
@@ -271,6 +276,22 @@ async fn a_plugin_logs_under_its_consumers_id() {
 }
 
 #[tokio::test]
+async fn a_plugin_reads_its_own_configuration() {
+    let configuration = configuration(&[("url", "http://é/?a=b\n"), ("empty", "")]);
+    let plugin = Engine::new(&limits(), 1).unwrap().load(&guest("puppet"), &configuration).await.unwrap();
+    let mut puppet = plugin.instantiate("host-1:0".into()).await.unwrap();
+    for (question, result) in [
+        (json!({"do": "config", "key": "url"}), json!({"value": "http://é/?a=b\n"})),
+        (json!({"do": "config", "key": "empty"}), json!({"value": ""})),
+        (json!({"do": "config", "key": "URL"}), json!({"value": null})),
+        (json!({"do": "config"}), json!({"values": {"empty": "", "url": "http://é/?a=b\n"}})),
+    ] {
+        assert_eq!(order(&mut puppet, question).await, Ok(Outcome::Emit(result.to_string())));
+    }
+    assert!(!format!("{plugin:?}{puppet:?}").contains("http"));
+}
+
+#[tokio::test]
 async fn a_digest_is_that_of_the_file() {
     use sha2::Digest;
     let plugin = load("puppet", &limits()).await.unwrap();
@@ -282,7 +303,8 @@ async fn a_digest_is_that_of_the_file() {
 
 #[tokio::test]
 async fn load_errors_say_what_to_do() {
-    let missing = Engine::new(&limits(), 1).unwrap().load(Path::new("no-such.wasm")).await.unwrap_err().to_string();
+    let missing = Engine::new(&limits(), 1).unwrap().load(Path::new("no-such.wasm"), &PluginConfig::default()).await;
+    let missing = missing.unwrap_err().to_string();
     assert!(missing.starts_with("cannot read the plugin no-such.wasm: No such file"), "{missing}");
 
     let text = load_error(b"{}").await;
@@ -305,7 +327,7 @@ async fn load_errors_say_what_to_do() {
 async fn an_inspection_tells_what_a_plugin_is() {
     let engine = Engine::new(&limits(), 1).unwrap();
     let path = guest("puppet");
-    let puppet = engine.inspect(&path).await.unwrap();
+    let puppet = engine.inspect(&path, &PluginConfig::default()).await.unwrap();
     assert!(puppet.problems.is_empty(), "{:?}", puppet.problems);
     assert_eq!(puppet.bytes as u64, std::fs::metadata(&path).unwrap().len());
     assert_eq!(puppet.contract.as_deref(), Some("host:plugin/processor@0.1.0"));
@@ -316,6 +338,7 @@ async fn an_inspection_tells_what_a_plugin_is() {
         puppet.imports.iter().find(|import| import.name.starts_with(beginning)).map(|import| import.grant)
     };
     assert_eq!(grant("wasi:logging/logging"), Some(Grant::Granted));
+    assert_eq!(grant("wasi:config/store"), Some(Grant::Granted));
     assert!(matches!(grant("wasi:cli/environment"), Some(Grant::Empty(_))), "{:?}", puppet.imports);
     assert!(puppet.start_time.is_some() && puppet.memory_bytes.unwrap() >= 64 << 10);
     assert_eq!(puppet.plugin.unwrap().digest(), puppet.digest);
@@ -324,12 +347,12 @@ async fn an_inspection_tells_what_a_plugin_is() {
 #[tokio::test]
 async fn an_inspection_tells_what_is_missing() {
     let engine = Engine::new(&limits(), 1).unwrap();
-    let command = engine.inspect(&guest("wrong-world")).await.unwrap();
+    let command = engine.inspect(&guest("wrong-world"), &PluginConfig::default()).await.unwrap();
     assert_eq!(command.contract, None);
     assert!(matches!(command.problems[..], [LoadError::WrongWorld { .. }]), "{:?}", command.problems);
     assert!(command.plugin.is_none() && command.start_time.is_none());
 
-    let unknown = engine.inspect(&guest("unknown_import")).await.unwrap();
+    let unknown = engine.inspect(&guest("unknown_import"), &PluginConfig::default()).await.unwrap();
     assert!(matches!(unknown.problems[..], [LoadError::UnknownImports { .. }]), "{:?}", unknown.problems);
     let wanted = |import: &&Import| import.grant == Grant::Unknown;
     let wanted: Vec<&Import> = unknown.imports.iter().filter(wanted).collect();
@@ -339,7 +362,7 @@ async fn an_inspection_tells_what_is_missing() {
 #[tokio::test]
 async fn http_is_linked_and_denied() {
     let engine = Engine::new(&limits(), 1).unwrap();
-    let caller = engine.inspect(&guest("http")).await.unwrap();
+    let caller = engine.inspect(&guest("http"), &PluginConfig::default()).await.unwrap();
     let denied = caller.imports.iter().find(|import| import.name.starts_with("wasi:http/")).unwrap();
     assert_eq!(denied.grant, Grant::Empty("a call is a trap"));
     let mut instance = caller.plugin.unwrap().instantiate("host-1:0".into()).await.unwrap();

@@ -57,12 +57,16 @@ pub fn engine(config: &Config) -> Result<Engine, LoadError> {
     Engine::configured(config, config.consumers.max(CAPACITY_MIN))
 }
 
-/// What a version consists of besides the plugin's bytes may change as well as they may.
+/// Tells versions apart: by the plugin's bytes, its limits and its configuration.
 #[must_use]
 pub fn fingerprint(digest: &str, config: &Config) -> Fingerprint {
     let mut hash = Sha256::new();
     hash.update(digest);
     hash.update(format!("{:?}", config.plugin_limits));
+    for text in config.plugin_config.iter().flat_map(|(key, value)| [key, value]) {
+        hash.update(text.len().to_le_bytes());
+        hash.update(text);
+    }
     hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
@@ -246,7 +250,8 @@ impl Reloader {
         let (loading, config) = (engine.clone(), self.config.clone());
         // Not on this thread: a plugin's code must not hold heartbeats up.
         let trying = self.crew.workers().spawn(async move {
-            let plugin = loading.load_binary(binary, Haste::Background).await.map_err(|error| error.to_string())?;
+            let loaded = loading.load_binary(binary, &config.plugin_config, Haste::Background).await;
+            let plugin = loaded.map_err(|error| error.to_string())?;
             try_cases(&plugin, &config).await?;
             Ok(plugin)
         });

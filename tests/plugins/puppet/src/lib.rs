@@ -16,6 +16,7 @@
 //! | `flaky` | | by chance: a trap, an error, a retry, or an echo |
 //! | `attempt` | | the result has the number of the attempt in `attempt` |
 //! | `state` | | the result has the number of calls of this instance in `calls` |
+//! | `config` | `key` (optional) | the result has the key's configured `value`, or without a key all of them in `values` |
 //! | `forge` | | the result carries a false `message_id` and `consumer_id` |
 //! | `log` | `level`, `context`, `text` | writes a log line, then echoes |
 //! | `print` | `text` | writes to stdout and stderr, then echoes |
@@ -52,6 +53,7 @@ wit_bindgen::generate!({ path: ["../../../wit", "wit"], world: "test:puppet/pupp
 
 use exports::host::plugin::processor::{Guest, Message, Outcome};
 use wasi::clocks::monotonic_clock::subscribe_duration;
+use wasi::config::store;
 use wasi::logging::logging::{Level, log};
 
 /// Calls of this instance.
@@ -88,6 +90,7 @@ impl Guest for Puppet {
             },
             "attempt" => return Ok(emit(json!({ "attempt": message.attempt }))),
             "state" => return Ok(emit(json!({ "calls": calls }))),
+            "config" => return Ok(emit(configured(order.get("key").and_then(Value::as_str))?)),
             "forge" => {
                 return Ok(emit(json!({ "message_id": "forged", "consumer_id": "forged", "kept": true })));
             }
@@ -169,6 +172,18 @@ fn level(name: &str) -> Result<Level, String> {
         "critical" => Level::Critical,
         unknown => return Err(format!("there is no level {unknown:?}")),
     })
+}
+
+/// What the operator has configured for this plugin.
+fn configured(key: Option<&str>) -> Result<Value, String> {
+    let found = match key {
+        Some(key) => store::get(key).map(|value| json!({ "value": value })),
+        None => store::get_all().map(|pairs| {
+            let values: Map<String, Value> = pairs.into_iter().map(|(key, value)| (key, value.into())).collect();
+            json!({ "values": values })
+        }),
+    };
+    found.map_err(|error| format!("{error:?}"))
 }
 
 /// Computes for that long by the clock.
