@@ -170,9 +170,9 @@ settings! {
         pub cases: Option<PathBuf> = flag("reload-cases");
         /// Whether a new version that fails messages which the version before processes is taken back.
         pub rollback: OnOff = flag("rollback").default("on");
-        /// Messages that a new version may fail and the version before may not, before it is taken back.
+        /// Messages that a new version fails and the version before processes, at which it is taken back.
         ///
-        /// It is taken back at this number, if it also fails more than twice as often as the version before did.
+        /// Not counting twice as many as the version before failed of as many messages in its own time.
         pub rollback_failures: u32 = flag("rollback-failures").default("3").between("1", "1000000");
         /// Messages that a new version must have processed before it is trusted.
         pub probation_messages: u64 = flag("probation-messages").default("1000").between("1", "1000000000000");

@@ -165,6 +165,10 @@ impl Consumer {
             let outcome = self.instance.process(&message.id, &message.body, message.attempt()).await;
             let mut judged = self.settlement.judge(message, outcome, terms);
             self.tally.0 += 1;
+            if version.probation.is_some() {
+                // Whoever fails next is judged by all messages so far.
+                self.add_up();
+            }
             if let Err(verdict) = &judged
                 && let Some(failure) = verdict.failure()
             {
@@ -197,7 +201,6 @@ impl Consumer {
         if judged.as_ref().is_err_and(|verdict| verdict.failure().is_some()) {
             return None;
         }
-        self.add_up();
         shared.versions.regressed(&version, &message.id, failure);
         Some(judged)
     }

@@ -268,6 +268,9 @@ pub(super) fn read(path: PathBuf) -> Result<Binary, LoadError> {
 }
 
 pub(super) fn compile(engine: &Engine, bytes: &[u8], path: &Path) -> Result<Component, LoadError> {
+    if bytes.is_empty() {
+        return Err(LoadError::Empty { path: path.to_owned() });
+    }
     if !bytes.starts_with(MAGIC) || bytes.len() < 8 {
         return Err(LoadError::NotWasm { path: path.to_owned() });
     }

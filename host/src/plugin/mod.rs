@@ -89,6 +89,12 @@ pub enum LoadError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// Nothing is in the file.
+    #[error("cannot load the plugin {}: the file is empty; name the built component, a .wasm file", .path.display())]
+    Empty {
+        /// The plugin's file.
+        path: PathBuf,
+    },
     /// Some other kind of file.
     #[error(
         "cannot load the plugin {}: it is not WebAssembly; name the built component, a .wasm file",

@@ -77,7 +77,7 @@ impl Probation {
     pub(super) fn regressed(&self, messages: u64) -> bool {
         let regressions = self.regressions.fetch_add(1, Ordering::Relaxed) + 1;
         let before = &self.before.record;
-        regressions >= self.regressions_max && is_worse(regressions, messages, before.failures(), before.messages())
+        is_worse(regressions, self.regressions_max, messages, before.failures(), before.messages())
     }
 
     /// Time until it may have ended; `None` when it has.
@@ -90,13 +90,14 @@ impl Probation {
     }
 }
 
-/// Whether so many regressions in so many messages are more than twice as many as the version before had failures in its
-/// own time: a plugin that fails by chance fails again by chance, and a new version of it is not to blame.
-fn is_worse(regressions: u64, messages: u64, failures_before: u64, messages_before: u64) -> bool {
-    // Messages are counted when their delivery ends, and regressions at once.
-    let messages = u128::from(messages.max(regressions));
-    let twice_as_often = (u128::from(failures_before) * messages).saturating_mul(2);
-    failures_before == 0 || u128::from(regressions) * u128::from(messages_before) > twice_as_often
+/// Whether so many regressions in so many messages are `max` more than twice as many as the version before would have
+/// failed, by what it failed in its own time. A plugin that fails by chance fails again by chance, and a new version of it is
+/// not to blame; nor is a good one for a bad moment.
+fn is_worse(regressions: u64, max: u64, messages: u64, failures_before: u64, messages_before: u64) -> bool {
+    let Some(surplus) = regressions.checked_sub(max) else { return false };
+    // surplus ÷ messages ≥ 2 × failures_before ÷ messages_before
+    let excused = (u128::from(failures_before) * u128::from(messages)).saturating_mul(2);
+    u128::from(surplus) * u128::from(messages_before) >= excused
 }
 
 #[cfg(test)]
@@ -104,24 +105,28 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_version_is_worse_when_it_fails_what_none_failed_before() {
-        assert!(is_worse(3, 1_000_000, 0, 0));
-        assert!(is_worse(3, 3, 0, 1_000_000));
-        assert!(is_worse(1, 0, 0, 10));
+    fn failures_that_the_version_before_never_had_are_counted_alone() {
+        for (messages, messages_before) in [(3, 0), (1_000_000, 1_000_000), (3, 1)] {
+            assert!(!is_worse(2, 3, messages, 0, messages_before));
+            assert!(is_worse(3, 3, messages, 0, messages_before));
+        }
+        assert!(is_worse(1, 1, 1, 0, 10));
     }
 
     #[test]
-    fn a_version_is_worse_when_it_fails_more_than_twice_as_often() {
-        // One in ten before.
-        assert!(!is_worse(3, 30, 100, 1_000));
-        assert!(!is_worse(200, 1_000, 100, 1_000));
-        assert!(is_worse(201, 1_000, 100, 1_000));
-        assert!(is_worse(3, 3, 100, 1_000));
+    fn twice_as_many_as_the_version_before_had_are_excused_as_chance() {
+        // One in ten before: of 1,000 messages 200 are excused.
+        assert!(!is_worse(202, 3, 1_000, 100, 1_000));
+        assert!(is_worse(203, 3, 1_000, 100, 1_000));
+        assert!(!is_worse(100, 3, 1_000, 100, 1_000));
+        // It fails every message.
+        assert!(!is_worse(3, 3, 3, 100, 1_000));
+        assert!(is_worse(4, 3, 4, 100, 1_000));
     }
 
     #[test]
-    fn counts_that_are_behind_do_not_hide_a_version_that_always_fails() {
-        assert!(is_worse(5, 0, 400, 1_000));
-        assert!(!is_worse(u64::MAX, u64::MAX, u64::MAX, u64::MAX));
+    fn large_counts_do_not_overflow() {
+        assert!(!is_worse(u64::MAX, 1, u64::MAX, u64::MAX, u64::MAX));
+        assert!(is_worse(u64::MAX, 1, u64::MAX, 0, u64::MAX));
     }
 }

@@ -22,6 +22,9 @@ const LOOKS: u32 = 5;
 /// Least time between two looks, however many events there are: the folder may be a busy one.
 const LOOK_INTERVAL_MIN: Duration = Duration::from_millis(20);
 
+/// Links that are followed to a file, as many as Linux does.
+const LINKS_MAX: usize = 40;
+
 /// What tells one state of a file from another without reading it. `None`: there is no such file.
 type Stamp = Option<[i128; 5]>;
 
@@ -148,19 +151,28 @@ impl Watched {
     }
 }
 
-/// The folders in which something happens when the file at this path becomes another: that of the path, and that of the
-/// file that a link leads to. Those that do not exist are left out.
+/// The folders in which something happens when the file at this path becomes another: its own, and that of every link on the
+/// way to it. Those that do not exist are left out.
 fn folders(path: &Path) -> Vec<(PathBuf, u64, u64)> {
-    let parent = |path: &Path| match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
-        _ => PathBuf::from("."),
-    };
-    let target = path.canonicalize().ok().map(|target| parent(&target));
+    let mut folders = Vec::new();
+    let mut next = Some(std::path::absolute(path).unwrap_or_else(|_| path.to_owned()));
+    while let Some(path) = next.take().filter(|_| folders.len() < 2 * LINKS_MAX) {
+        folders.extend(path.parent().map(Path::to_owned));
+        let link = path.ancestors().find_map(|part| Some((part, part.read_link().ok()?)));
+        if let Some((link, target)) = link
+            && let (Some(folder), Ok(rest)) = (link.parent(), path.strip_prefix(link))
+        {
+            folders.push(folder.to_owned());
+            let target = folder.join(target);
+            // To join nothing would add a slash, and a link with a slash is its target.
+            next = Some(if rest.as_os_str().is_empty() { target } else { target.join(rest) });
+        }
+    }
     let identified = |folder: PathBuf| {
         let metadata = folder.metadata().ok()?;
         Some((folder, metadata.dev(), metadata.ino()))
     };
-    std::iter::once(parent(path)).chain(target).filter_map(identified).collect()
+    folders.into_iter().filter_map(identified).collect()
 }
 
 async fn stamps(files: &[PathBuf]) -> Vec<Stamp> {
@@ -185,4 +197,35 @@ fn stamp(file: &Path) -> Stamp {
 /// A file system may be slow, and this thread has heartbeats to send.
 async fn off_this_thread<T: Send + Default + 'static>(look: impl FnOnce() -> T + Send + 'static) -> T {
     tokio::task::spawn_blocking(look).await.unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    #[test]
+    fn the_folder_of_every_link_on_the_way_is_watched() {
+        let root = tempfile::tempdir().unwrap();
+        let root = root.path().canonicalize().unwrap();
+        for folder in ["plugins", "releases/v1"] {
+            std::fs::create_dir_all(root.join(folder)).unwrap();
+        }
+        std::fs::write(root.join("releases/v1/p.wasm"), "").unwrap();
+        symlink("v1", root.join("releases/current")).unwrap();
+        symlink("../releases/current/p.wasm", root.join("plugins/p.wasm")).unwrap();
+        let found: BTreeSet<PathBuf> = folders(&root.join("plugins/p.wasm"))
+            .into_iter()
+            .map(|(folder, ..)| folder.canonicalize().unwrap())
+            .collect();
+        assert_eq!(found, ["plugins", "releases", "releases/v1"].map(|folder| root.join(folder)).into());
+    }
+
+    #[test]
+    fn links_in_a_circle_come_to_an_end() {
+        let root = tempfile::tempdir().unwrap();
+        symlink("b", root.path().join("a")).unwrap();
+        symlink("a", root.path().join("b")).unwrap();
+        assert!(folders(&root.path().join("a")).len() <= 2 * LINKS_MAX + 1);
+    }
 }
