@@ -82,21 +82,22 @@ pub struct Cli {
     command: Option<Command>,
 }
 
+// With `about` instead of a sentence of documentation, which would take the place of the commands' own long texts.
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Print the configuration in effect as a commented file
+    #[command(about = "Print the configuration in effect as a commented file")]
     Config(config::ConfigArgs),
-    /// Look at dead letters, replay them, purge them
+    #[command(about = "Look at dead letters, replay them, purge them")]
     Dead(dead::DeadArgs),
-    /// See it work: a private Redis, a host and a publisher
+    #[command(about = "See it work: a private Redis, a host and a publisher")]
     Demo(demo::DemoArgs),
-    /// Tell what a plugin is, and whether a host can use it
+    #[command(about = "Tell what a plugin is, and whether a host can use it")]
     Check(check::CheckArgs),
-    /// Try a plugin on cases from a file, without Redis
+    #[command(about = "Try a plugin on cases from a file, without Redis")]
     Test(test::TestArgs),
-    /// Publish messages: generated ones, or the lines of a file
+    #[command(about = "Publish messages: generated ones, or the lines of a file")]
     Publish(publish::PublishArgs),
-    /// Print the completion script of a shell
+    #[command(about = "Print the completion script of a shell")]
     Completions(completions::CompletionsArgs),
     /// Print the man page
     Man,
@@ -185,5 +186,15 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         super::command().debug_assert();
+    }
+
+    #[test]
+    fn the_help_of_a_command_says_more_than_the_list_of_commands() {
+        for name in ["check", "config", "dead", "demo", "publish", "test"] {
+            let command = super::command();
+            let command = command.find_subcommand(name).unwrap();
+            let (short, long) = (command.get_about().unwrap(), command.get_long_about().unwrap());
+            assert!(long.to_string().len() > short.to_string().len(), "{name}");
+        }
     }
 }
