@@ -1,0 +1,33 @@
+//! A later version of `enrich`, which adds `shard` as well: a number from 0 to 15.
+
+use indexmap::IndexMap;
+use serde_json::value::{RawValue, to_raw_value};
+
+wit_bindgen::generate!({ path: "../../wit", world: "plugin", generate_all });
+
+use exports::host::plugin::processor::{Guest, Message, Outcome};
+
+struct Enrich;
+
+impl Guest for Enrich {
+    fn process(message: Message) -> Result<Outcome, String> {
+        enrich(&message).map(Outcome::Emit).map_err(|error| error.to_string())
+    }
+}
+
+fn enrich(message: &Message) -> serde_json::Result<String> {
+    let mut event: IndexMap<String, &RawValue> = serde_json::from_str(&message.body)?;
+    let random = getrandom::u64().expect("the host provides randomness");
+    let random = to_raw_value(&format!("{random:016x}"))?;
+    let shard = to_raw_value(&shard(&message.id))?;
+    event.insert("random_property".to_owned(), &random);
+    event.insert("shard".to_owned(), &shard);
+    serde_json::to_string(&event)
+}
+
+/// Made from the last digit of the id, and 0 for an id that does not end in a hexadecimal digit.
+fn shard(id: &str) -> u32 {
+    id.chars().next_back().and_then(|digit| digit.to_digit(16)).unwrap_or(0)
+}
+
+export!(Enrich);
