@@ -4,10 +4,11 @@ use std::collections::HashSet;
 use std::fs;
 
 use serde_json::json;
+use tempfile::TempDir;
 
 use crate::support::host::{Ended, Launch};
 use crate::support::records::{DEAD, OUTPUT};
-use crate::support::{Host, Redis, enrich, expect_each_once, message, wait_until};
+use crate::support::{Host, Redis, enrich, examples, expect_each_once, message, wait_until};
 
 fn publish(redis: &Redis, options: &[(&str, &str)]) -> Ended {
     let launch = Launch::subcommand("publish").arg("--redis", redis.url());
@@ -91,4 +92,98 @@ fn the_demo_is_ended_by_ctrl_c_with_its_summary() {
     let ended = demo.ended();
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);
     assert!(ended.stdout.to_lowercase().contains("lost"), "{}", ended.stdout);
+}
+
+/// The number in a line of a demo's summary.
+fn number(summary: &str, line: &str) -> u64 {
+    let line = summary.lines().find_map(|candidate| candidate.strip_prefix(line));
+    let number =
+        line.and_then(|rest| rest.split_whitespace().next()).unwrap_or_else(|| panic!("no {line:?} in {summary}"));
+    number.replace(',', "").parse().unwrap()
+}
+
+/// `host demo --swap` in a folder of its own, with these examples as its three versions.
+fn swap_demo_with(examples_named: [&str; 3]) -> (TempDir, Launch) {
+    let folder = TempDir::new().unwrap();
+    let dist = folder.path().join("plugins/dist");
+    fs::create_dir_all(&dist).unwrap();
+    for (version, example) in ["enrich", "enrich-sharded", "enrich-broken"].into_iter().zip(examples_named) {
+        fs::copy(examples().join(example).with_extension("wasm"), dist.join(version).with_extension("wasm")).unwrap();
+    }
+    let line = format!("cd {} && exec {} demo --swap --for 3s", folder.path().display(), env!("CARGO_BIN_EXE_host"));
+    (folder, Launch::shell(&line))
+}
+
+#[test]
+fn the_demo_shows_a_swap_and_a_rollback() {
+    examples();
+    let ended = Launch::subcommand("demo").switch("--swap").arg("--for", "3s").run();
+    assert_eq!(ended.code, Some(0), "{}{}", ended.stdout, ended.stderr);
+    let steps: Vec<&str> = ended.stdout.lines().filter(|line| line.starts_with("== ")).collect();
+    let expected = [
+        ["dropped in", "enrich-sharded.wasm"],
+        ["in use", "generation 2"],
+        ["proved itself", "enrich-sharded.wasm"],
+        ["dropped in", "enrich-broken.wasm"],
+        ["rolled back", "generation 4"],
+    ];
+    assert_eq!(steps.len(), expected.len(), "{steps:?}");
+    for (step, words) in steps.iter().zip(expected) {
+        assert!(words.iter().all(|word| step.contains(word)), "no {words:?} in {step:?}");
+    }
+    let versions = ["enrich.wasm", "enrich-sharded.wasm", "enrich-broken.wasm"];
+    let processed = versions.map(|version| number(&ended.stdout, version));
+    assert!(processed[0] > 0 && processed[1] > 0, "{}", ended.stdout);
+    assert_eq!(processed.iter().sum::<u64>(), number(&ended.stdout, "processed "));
+    assert_eq!(number(&ended.stdout, "together"), number(&ended.stdout, "processed "));
+}
+
+#[test]
+fn a_demo_whose_better_version_is_refused_fails() {
+    let (folder, demo) = swap_demo_with(["enrich", "enrich-sharded", "enrich-broken"]);
+    fs::write(folder.path().join("plugins/dist/enrich-sharded.wasm"), "no component").unwrap();
+    let ended = demo.run();
+    assert_eq!(ended.code, Some(1), "{}", ended.stderr);
+    assert!(ended.stderr.contains("error: the host refused enrich-sharded.wasm"), "{}", ended.stderr);
+    assert_eq!(number(&ended.stdout, "lost"), 0, "the summary is there all the same");
+}
+
+#[test]
+fn a_demo_whose_broken_version_is_none_fails() {
+    let (_folder, demo) = swap_demo_with(["enrich", "enrich-sharded", "enrich"]);
+    let ended = demo.run();
+    assert_eq!(ended.code, Some(1), "{}", ended.stderr);
+    assert!(ended.stderr.contains("error: the host did not take enrich-broken.wasm back"), "{}", ended.stderr);
+}
+
+#[test]
+fn a_demo_says_which_version_is_not_built() {
+    let (folder, demo) = swap_demo_with(["enrich", "enrich-sharded", "enrich-broken"]);
+    fs::remove_file(folder.path().join("plugins/dist/enrich-broken.wasm")).unwrap();
+    let ended = demo.run();
+    assert_eq!(ended.code, Some(4), "{}", ended.stderr);
+    for words in ["plugins/dist/enrich-broken.wasm", "just plugins"] {
+        assert!(ended.stderr.contains(words), "{}", ended.stderr);
+    }
+}
+
+#[test]
+fn a_demo_of_a_swap_has_versions_and_a_rate_of_its_own() {
+    examples();
+    for (name, value) in [("--plugin", "plugins/dist/enrich.wasm"), ("--rate", "99")] {
+        let ended = Launch::subcommand("demo").switch("--swap").arg(name, value).run();
+        assert_eq!(ended.code, Some(2), "{}", ended.stderr);
+        assert!(ended.stderr.contains(name), "{}", ended.stderr);
+    }
+}
+
+#[test]
+fn a_demo_that_is_ended_before_the_swap_ends_well() {
+    examples();
+    let demo = Launch::subcommand("demo").switch("--swap").arg("--for", "1h").start();
+    wait_until("a report of the demo", || demo.written().contains("messages/s"));
+    demo.signal(crate::support::Signal::Interrupt);
+    let ended = demo.ended();
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    assert_eq!(number(&ended.stdout, "enrich.wasm"), number(&ended.stdout, "processed "));
 }

@@ -5,10 +5,9 @@ use std::ffi::OsString;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 
 use crate::support::host::{Host, Launch, Signal};
-use crate::support::{Redis, repository, wait_until};
+use crate::support::{Redis, examples, repository, wait_until};
 
 /// Beginnings of commands that prepare the machine or the build instead of using the host. Running them here
 /// would install programs or build inside the test of the build; continuous integration runs them.
@@ -69,9 +68,7 @@ fn start(command: &str, redis: &Redis, path: &OsString) -> Host {
 
 #[test]
 fn every_command_in_the_readme_works() {
-    let built =
-        Command::new(repository().join(".ci/plugins")).stdin(Stdio::null()).output().expect("build the examples");
-    assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+    examples();
     let redis = Redis::start();
     let path = path(&programs(&redis));
     let commands = commands();

@@ -2,7 +2,7 @@
 
 use std::env;
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
 use super::repository;
@@ -46,6 +46,17 @@ pub fn grows_at_start() -> PathBuf {
 pub fn enrich() -> PathBuf {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
     BUILT.get_or_init(|| build("plugins/enrich")).join("enrich.wasm")
+}
+
+/// The folder `plugins/dist`, with the examples as a user builds them.
+pub fn examples() -> PathBuf {
+    static BUILT: OnceLock<()> = OnceLock::new();
+    BUILT.get_or_init(|| {
+        let built =
+            Command::new(repository().join(".ci/plugins")).stdin(Stdio::null()).output().expect("run .ci/plugins");
+        assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+    });
+    repository().join("plugins/dist")
 }
 
 fn test_guests() -> PathBuf {

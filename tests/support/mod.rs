@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
 
-pub use guests::{enrich, puppet};
+pub use guests::{enrich, examples, puppet};
 pub use host::{Host, Signal};
 pub use publisher::{Publisher, Traffic, message};
 pub use records::{Entry, expect_each_once};

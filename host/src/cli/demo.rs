@@ -1,21 +1,26 @@
 //! `host demo`: a private Redis, a publisher and a host, all in one process, and the truth about them at the end.
 
-use std::collections::HashSet;
-use std::path::PathBuf;
+mod account;
+mod swap;
+
+use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, anyhow};
+use clap::builder::ArgPredicate;
 use indicatif::HumanCount;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, interval, sleep};
 use uuid::Uuid;
 
+use self::account::Account;
+use self::swap::Swap;
 use super::publish::{self, Generator, Load, Published, Source};
 use super::{Exit, Failure, Flags, log, refuse, run::shutdown};
 use crate::config::Config;
-use crate::host::{self, Summary};
+use crate::host;
 use crate::redis::census::{self, Progress};
 use crate::redis::connection::{Connection, Connector};
 use crate::redis::embedded::Embedded;
@@ -44,13 +49,20 @@ See a host at work, with nothing to set up but a redis-server or valkey-server o
 
 Starts a private Redis, a host with ten consumers and a publisher at a steady rate, some of whose messages repeat an \
 earlier id. Ctrl-C, or the end of the time, ends it with a summary of what the private Redis then holds. The exit code \
-is 1 if a message was lost or processed twice.")]
+is 1 if a message was lost or processed twice.
+
+With --swap the plugin is a copy of the example. After a third of the time a later version of it is dropped in, and after \
+two thirds a broken one, which the host takes back by itself. The demo tells what happens, goes on until both have \
+happened, and counts in the end what each version has processed. The exit code is 1 as well if one of the two did not \
+happen or if there is a dead letter.")]
 pub(super) struct DemoArgs {
-    /// End after this time; Ctrl-C ends it sooner. The private Redis keeps everything in memory, 2 GB an hour or more
-    #[arg(long = "for", value_name = "DURATION", default_value = "10m", value_parser = humantime::parse_duration)]
+    /// End after this time; with --swap the default is 30s. Ctrl-C ends it sooner. The private Redis keeps everything in
+    /// memory, 2 GB an hour or more
+    #[arg(long = "for", value_name = "DURATION", default_value = "10m", value_parser = humantime::parse_duration,
+          default_value_if("swap", ArgPredicate::IsPresent, "30s"))]
     time: Duration,
 
-    /// Messages per second
+    /// Messages per second; with --swap 100 or more
     #[arg(long, value_name = "N", default_value_t = 5_000, value_parser = clap::value_parser!(u32).range(1..))]
     rate: u32,
 
@@ -61,27 +73,39 @@ pub(super) struct DemoArgs {
     /// Consumers of the host
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     consumers: u32,
+
+    /// Show a swap of the plugin, and a rollback
+    #[arg(long, conflicts_with = "plugin")]
+    swap: bool,
 }
 
 pub(super) fn execute(before: &Flags, args: DemoArgs) -> Result<(), Failure> {
     refuse(before, "demo")?;
-    if !args.plugin.is_file() {
-        let error = anyhow::anyhow!(
-            "there is no plugin {}; build the examples with `just plugins`, or name another one with --plugin FILE",
-            args.plugin.display()
-        );
-        return Err(Failure { exit: Exit::Plugin, error });
+    require(&args.plugin, if args.swap { "" } else { ", or name another one with --plugin FILE" })?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let mut config = Config { plugin: Some(args.plugin.clone()), consumers: args.consumers, ..Config::default() };
+    let swap = if args.swap { Some(runtime.block_on(Swap::prepare(&args.plugin, args.rate))?) } else { None };
+    if let Some(swap) = &swap {
+        swap.configure(&mut config, args.time);
     }
     let redis = Embedded::start()?;
-    let mut config = Config { plugin: Some(args.plugin.clone()), consumers: args.consumers, ..Config::default() };
     config.redis.url = redis.url();
     log::start(&config)?;
     introduce(&args, redis.port());
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let result = runtime.block_on(demonstrate(&args, config));
+    let result = runtime.block_on(demonstrate(&args, config, swap.as_ref()));
     runtime.shutdown_background();
     drop(redis);
     result
+}
+
+/// Fails if a plugin is not there, and says what to do about it.
+fn require(plugin: &Path, or_what: &str) -> Result<(), Failure> {
+    if plugin.is_file() {
+        return Ok(());
+    }
+    let plugin = plugin.display();
+    let error = anyhow!("there is no plugin {plugin}; build the examples with `just plugins`{or_what}");
+    Err(Failure { exit: Exit::Plugin, error })
 }
 
 fn introduce(args: &DemoArgs, port: u16) {
@@ -91,6 +115,7 @@ fn introduce(args: &DemoArgs, port: u16) {
 The private Redis listens on port {port}. From another terminal:
   redis-cli -p {port} XREVRANGE messages:processed + - COUNT 2
   redis-cli -p {port} LRANGE consumer:ids 0 -1
+  redis-cli -p {port} HGETALL '{{consumer:ids}}:hosts'
   redis-cli -p {port} PUBLISH messages:published '{{\"message_id\":\"mine\",\"text\":\"hello\"}}'
 Ctrl-C ends the demo with a summary; it ends by itself after {}.
 ",
@@ -99,55 +124,90 @@ Ctrl-C ends the demo with a summary; it ends by itself after {}.
         HumanCount(args.rate.into()),
         humantime::format_duration(args.time),
     );
+    if args.swap {
+        println!("Lines with == tell what happens to the plugin.\n");
+    }
 }
 
-async fn demonstrate(args: &DemoArgs, config: Config) -> Result<(), Failure> {
+async fn demonstrate(args: &DemoArgs, config: Config, swap: Option<&Swap>) -> Result<(), Failure> {
     let connector = Connector::new(&config.redis).context("cannot use the private Redis")?;
     let (stop_host, host_stop) = oneshot::channel::<()>();
     let host = Box::pin(host::run(config.clone(), Control::fixed(config.clone()), async {
         let _ = host_stop.await;
     }));
     let load = async {
-        let load = drive(args, &config, &connector).await;
+        let load = drive(args, &config, &connector, swap).await;
         // The host may have ended by itself.
         let _ = stop_host.send(());
         load.map_err(Failure::from)
     };
-    let (summary, (published, ids)) = tokio::try_join!(async { host.await.map_err(Failure::from) }, load)?;
+    let (summary, driven) = tokio::try_join!(async { host.await.map_err(Failure::from) }, load)?;
     println!("\ncounting what Redis holds …");
     let mut connection = connector.connect().await.context("cannot count what Redis holds")?;
-    let account = Account::take(&mut connection, &config, &ids).await.context("cannot count what Redis holds")?;
-    account.print(&published, &summary);
-    account.judge(&summary)
+    let account =
+        Account::take(&mut connection, &config, &driven.ids).await.context("cannot count what Redis holds")?;
+    account.print(&driven.published, &summary);
+    if let Some(swap) = swap {
+        swap.print(&account);
+    }
+    account.judge(&summary)?;
+    driven.played?;
+    swap.map_or(Ok(()), |swap| swap.judge(&account))
+}
+
+/// What was done to the host.
+struct Driven {
+    published: Published,
+    ids: Vec<Uuid>,
+    /// Whether everything that was to be shown has happened. What was not due yet counts as shown.
+    played: Result<()>,
 }
 
 /// Publishes until it is time to end, and waits for what was published to be processed.
-async fn drive(args: &DemoArgs, config: &Config, connector: &Connector) -> Result<(Published, Vec<Uuid>)> {
+async fn drive(args: &DemoArgs, config: &Config, connector: &Connector, swap: Option<&Swap>) -> Result<Driven> {
     let mut shutdown = pin!(shutdown()?);
     let mut connection = connector.connect().await.context("cannot watch the private Redis")?;
     tokio::select! {
-        () = &mut shutdown => return Ok((Published::default(), Vec::new())),
+        () = &mut shutdown => return Ok(Driven { published: Published::default(), ids: Vec::new(), played: Ok(()) }),
         ready = subscribed(&mut connection, &config.keys.channel) => ready?,
     }
-    let load = Load { count: None, duration: Some(args.time), rate: Some(args.rate), batch: BATCH };
     let (stop, stopped) = oneshot::channel();
-    let mut publisher = start_publisher(load, connector.clone(), config.keys.channel.clone(), stopped);
-    let result = tokio::select! {
-        result = &mut publisher => result,
-        () = shutdown => {
-            // The publisher may have come to its end at the same moment.
+    let mut publisher = start_publisher(args.rate, connector.clone(), config.keys.channel.clone(), stopped);
+    let end = async {
+        tokio::select! {
+            played = play(args.time, config, &mut connection, swap) => played,
+            () = shutdown => Ok(()),
+        }
+    };
+    let (result, played) = tokio::select! {
+        // By itself it ends only when it fails.
+        result = &mut publisher => (result, Ok(())),
+        played = end => {
+            // It may have failed at the same moment.
             let _ = stop.send(());
-            publisher.await
+            (publisher.await, played)
         }
     };
     let (published, ids) = result.context("the publisher broke off")??;
     settled(&mut connection, config, ids.len() as u64).await?;
-    Ok((published, ids))
+    Ok(Driven { published, ids, played })
+}
+
+/// What happens while messages flow: nothing but that, or a swap. Takes this time, or longer if the host does.
+async fn play(time: Duration, config: &Config, connection: &mut Connection, swap: Option<&Swap>) -> Result<()> {
+    let time_passes = async {
+        sleep(time).await;
+        Ok(())
+    };
+    match swap {
+        Some(swap) => tokio::try_join!(time_passes, swap.play(connection, config, time)).map(|_| ()),
+        None => time_passes.await,
+    }
 }
 
 /// The publisher gets a thread of its own: in real life it is another program, and the host's thread has work to do.
 fn start_publisher(
-    load: Load,
+    rate: u32,
     connector: Connector,
     channel: String,
     stopped: oneshot::Receiver<()>,
@@ -160,6 +220,7 @@ fn start_publisher(
             let stop = async {
                 let _ = stopped.await;
             };
+            let load = Load { count: None, duration: None, rate: Some(rate), batch: BATCH };
             let published = publish::run(load, &mut source, publisher, stop, |_| {}).await?;
             Ok((published, source.into_ids()))
         })
@@ -192,82 +253,4 @@ async fn settled(connection: &mut Connection, config: &Config, published: u64) -
         }
     }
     Ok(())
-}
-
-/// What became of the messages, from what Redis holds at the end.
-#[derive(Debug, Default)]
-struct Account {
-    /// Ids that were published.
-    published: u64,
-    /// Published ids with a result.
-    processed: u64,
-    /// Results beyond the first of an id.
-    twice: u64,
-    /// Published ids with a dead letter.
-    dead: u64,
-    /// Published ids with neither.
-    missing: u64,
-    /// Deliveries that nobody came to process.
-    waiting: u64,
-}
-
-impl Account {
-    async fn take(connection: &mut Connection, config: &Config, ids: &[Uuid]) -> Result<Account> {
-        let keys = std::sync::Arc::new(config.keys.clone());
-        let mut results = HashSet::new();
-        let mut twice = 0;
-        // Ids that are not ours were published by somebody who tried it by hand.
-        census::message_ids(connection, &keys.output, |id| {
-            if let Ok(id) = Uuid::parse_str(id) {
-                twice += u64::from(!results.insert(id));
-            }
-        })
-        .await?;
-        let mut dead = HashSet::new();
-        census::message_ids(connection, &keys.dead, |id| dead.extend(Uuid::parse_str(id))).await?;
-        let count = |test: &dyn Fn(&Uuid) -> bool| ids.iter().filter(|id| test(id)).count() as u64;
-        Ok(Account {
-            published: ids.len() as u64,
-            processed: count(&|id| results.contains(id)),
-            twice,
-            dead: count(&|id| dead.contains(id)),
-            missing: count(&|id| !results.contains(id) && !dead.contains(id)),
-            waiting: census::progress(connection, &keys).await?.inbox,
-        })
-    }
-
-    /// Messages that vanished. Without a result are also those that the plugin dropped on purpose.
-    fn lost(&self, summary: &Summary) -> u64 {
-        if self.waiting > 0 { 0 } else { self.missing.saturating_sub(summary.dropped) }
-    }
-
-    fn print(&self, published: &Published, summary: &Summary) {
-        let line = |what: &str, number: u64, note: &str| {
-            let number = HumanCount(number).to_string();
-            println!("{}", format!("{what:<16}{number:>12}  {note}").trim_end());
-        };
-        let ids = format!("messages, with {} different ids", HumanCount(self.published));
-        line("published", published.received.messages, &ids);
-        line("processed", self.processed, "ids with a result in messages:processed");
-        line("duplicates", summary.duplicates, "messages dropped because their id had been used before");
-        if summary.dropped > 0 {
-            line("dropped", summary.dropped, "messages that the plugin dropped on purpose");
-        }
-        if self.dead > 0 {
-            line("dead letters", self.dead, "ids in the stream of dead letters");
-        }
-        if self.waiting > 0 {
-            line("waiting", self.missing, "ids not processed yet: more was published than the plugin can take");
-        }
-        line("processed twice", self.twice, "");
-        line("lost", self.lost(summary), "");
-    }
-
-    fn judge(&self, summary: &Summary) -> Result<(), Failure> {
-        let lost = self.lost(summary);
-        if lost == 0 && self.twice == 0 {
-            return Ok(());
-        }
-        Err(anyhow::anyhow!("{lost} messages were lost and {} were processed twice", self.twice).into())
-    }
 }

@@ -42,17 +42,15 @@ pub async fn subscribers(connection: &mut Connection, channel: &str) -> Result<u
     Ok(subscribers)
 }
 
-/// Hands the `message_id` of every entry of `stream` that has one to `each`, in order, and says how many entries
-/// there are.
+/// Hands the `message_id` of every entry of `stream` that has one to `each`, with the entry's `plugin_digest`, in order.
 ///
 /// # Errors
 /// Whatever the network or the server says.
 pub async fn message_ids(
     connection: &mut Connection,
     stream: &str,
-    mut each: impl FnMut(&str),
-) -> Result<u64, RedisError> {
-    let mut entries = 0;
+    mut each: impl FnMut(&str, Option<String>),
+) -> Result<(), RedisError> {
     let mut from = "-".to_owned();
     loop {
         let page: StreamRangeReply = cmd("XRANGE")
@@ -63,13 +61,12 @@ pub async fn message_ids(
             .arg(PAGE_ENTRIES)
             .query_async(connection)
             .await?;
-        let Some(last) = page.ids.last() else { return Ok(entries) };
+        let Some(last) = page.ids.last() else { return Ok(()) };
         // The bracket leaves this entry itself out.
         from = format!("({}", last.id);
         for entry in &page.ids {
-            entries += 1;
             if let Some(id) = entry.get::<String>("message_id") {
-                each(&id);
+                each(&id, entry.get("plugin_digest"));
             }
         }
     }

@@ -1,5 +1,6 @@
 //! Heartbeats in Redis: the list of consumers alive and the set of hosts alive.
 
+use std::collections::HashMap;
 use std::sync::LazyLock;
 use std::time::Duration;
 
@@ -84,4 +85,12 @@ pub async fn hosts_alive(connection: &mut Connection, keys: &Keys) -> Result<Vec
         .arg("BYSCORE")
         .query_async(connection)
         .await
+}
+
+/// What each host says about its plugin, JSON text, by host id.
+///
+/// # Errors
+/// Whatever the network or the server says.
+pub async fn statuses(connection: &mut Connection, keys: &Keys) -> Result<HashMap<String, String>, RedisError> {
+    redis::cmd("HGETALL").arg(&keys.hosts).query_async(connection).await
 }

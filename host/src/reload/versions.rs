@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tracing::{error, info};
 
@@ -44,7 +44,7 @@ pub struct Orders {
 }
 
 /// What a host says about its plugin, to Redis and in its reports.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
 pub struct Status {
     /// Number of the version in use, +1 at every swap.
     pub generation: u64,
@@ -67,7 +67,7 @@ pub struct Status {
 }
 
 /// Whether the version in use is trusted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum State {
     /// It is.
@@ -89,7 +89,7 @@ impl fmt::Display for State {
 }
 
 /// A version that did not come into use.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
 pub struct Refused {
     /// SHA-256 of its bytes, unless they could not be read.
     pub digest: Option<String>,
