@@ -108,7 +108,7 @@ fn a_file_that_is_no_component_is_refused() {
     let core_module = b"\0asm\x01\0\0\0";
     let truncated = fs::read(puppet()).unwrap()[..10_000].to_vec();
     let cases: [(&[u8], &str); 5] = [
-        (b"", "not WebAssembly"),
+        (b"", "empty"),
         (b"I am text", "not WebAssembly"),
         (&[0xff; 1000], "not WebAssembly"),
         (core_module, "core module"),
