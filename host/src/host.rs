@@ -199,8 +199,14 @@ impl Running {
             .await;
 
         let takeover_interval = config.registry.takeover_interval;
-        let (fetcher, queue) =
-            Fetcher::new(link("fetch"), keys.clone(), identity.clone(), counters.clone(), takeover_interval);
+        let (fetcher, queue) = Fetcher::new(
+            link("fetch"),
+            connector.clone(),
+            keys.clone(),
+            identity.clone(),
+            counters.clone(),
+            takeover_interval,
+        );
         let shared = Arc::new(consumer::Shared {
             keys: keys.clone(),
             output: config.output.clone(),
@@ -222,10 +228,11 @@ impl Running {
             pace: pace.clone(),
         });
         let threads = available_parallelism()?.get();
-        let links: Vec<Arc<Link>> = (0..threads).map(|_| Arc::new(link("consumers"))).collect();
+        let lane = |_| Arc::new(Link::new("consumers", connector.clone(), counters.clone()));
+        let lanes = (0..threads).map(lane).collect();
         let workers = Workers::start(threads)?;
         let room = fetcher.room();
-        let mut crew = Crew::new(shared, links, queue.clone(), room, registry.clone(), workers.handle.clone());
+        let mut crew = Crew::new(shared, lanes, queue.clone(), room, registry.clone(), workers.handle.clone());
         crew.grow(config.consumers).await?;
         let intake = Intake::start(&config, &connector, &keys, &identity, &pace, &counters)?;
 

@@ -10,6 +10,7 @@ use super::fetch::{Queue, Room};
 use super::{Consumer, Shared};
 use crate::plugin::Failure;
 use crate::redis::connection::Link;
+use crate::redis::lane::Lane;
 use crate::registry::Registry;
 
 /// The consumers of a host.
@@ -17,7 +18,7 @@ use crate::registry::Registry;
 pub struct Crew {
     shared: Arc<Shared>,
     /// Connections, each for some of the consumers.
-    links: Vec<Arc<Link>>,
+    links: Vec<Arc<Link<Lane>>>,
     queue: Queue,
     registry: Arc<Registry>,
     /// The threads that they run on.
@@ -38,7 +39,7 @@ impl Crew {
     #[must_use]
     pub fn new(
         shared: Arc<Shared>,
-        links: Vec<Arc<Link>>,
+        links: Vec<Arc<Link<Lane>>>,
         queue: Queue,
         room: Room,
         registry: Arc<Registry>,

@@ -10,10 +10,11 @@ use tracing::{info, warn};
 
 use crate::monitor::counters::Counters;
 use crate::redis::RedisError;
-use crate::redis::connection::{Connection, Link};
+use crate::redis::connection::{Connection, Connector, Link};
 use crate::redis::deliveries::{self, Delivery};
 use crate::redis::keys::Keys;
 use crate::redis::registry::hosts_alive;
+use crate::redis::wire::Wire;
 use crate::registry::Identity;
 
 /// Deliveries fetched at once, at most.
@@ -104,7 +105,11 @@ impl Room {
 /// Fetches for the consumers of one host.
 #[derive(Debug)]
 pub struct Fetcher {
+    /// For whatever is rare.
     link: Link,
+    connector: Connector,
+    /// For fetching, once it is connected.
+    wire: tokio::sync::Mutex<Option<Wire>>,
     keys: Keys,
     identity: Identity,
     counters: Arc<Counters>,
@@ -115,19 +120,22 @@ pub struct Fetcher {
 }
 
 impl Fetcher {
-    /// A fetcher on a connection that nobody else uses, because fetching blocks it; and the queue that it fills. There
+    /// A fetcher with connections that nobody else uses, because fetching blocks them; and the queue that it fills. There
     /// is no room yet.
     #[must_use]
     pub fn new(
         link: Link,
+        connector: Connector,
         keys: Keys,
         identity: Identity,
         counters: Arc<Counters>,
         takeover_interval: Duration,
     ) -> (Fetcher, Queue) {
         let (queue, receiver) = async_channel::unbounded(); // bounded by `room`
-        let (room, in_work) = (Room::none(), InWork::default());
-        (Fetcher { link, keys, identity, counters, takeover_interval, room, in_work, queue }, Queue(receiver))
+        let (room, in_work, wire) = (Room::none(), InWork::default(), tokio::sync::Mutex::default());
+        let fetcher =
+            Fetcher { link, connector, wire, keys, identity, counters, takeover_interval, room, in_work, queue };
+        (fetcher, Queue(receiver))
     }
 
     /// The room that it fetches for.
@@ -189,14 +197,22 @@ impl Fetcher {
 
     async fn fetch(&self, connection: &mut Connection, room: usize) -> Result<Vec<Delivery>, RedisError> {
         let host_id = self.identity.host_id();
-        let fetched = deliveries::fetch(connection, &self.keys, &host_id, room, self.takeover_interval).await;
-        match fetched {
+        let mut kept = self.wire.lock().await;
+        let mut wire = match kept.take() {
+            Some(wire) => wire,
+            None => Wire::open(&self.connector).await?,
+        };
+        match deliveries::fetch(&mut wire, &self.keys, &host_id, room, self.takeover_interval).await {
+            Ok(deliveries) => {
+                *kept = Some(wire);
+                Ok(deliveries)
+            }
             Err(error) if error.code() == Some("NOGROUP") => {
                 warn!(inbox = self.keys.inbox, "the inbox was deleted; making a new one");
                 deliveries::ensure_group(connection, &self.keys).await?;
                 Ok(Vec::new())
             }
-            fetched => fetched,
+            Err(error) => Err(error),
         }
     }
 

@@ -22,6 +22,7 @@ use crate::plugin::{Failure, Instance, Plugin};
 use crate::redis::connection::Link;
 use crate::redis::deliveries::{self, Delivery, Message, Settled};
 use crate::redis::keys::Keys;
+use crate::redis::lane::Lane;
 use crate::registry::{Identity, consumer_id};
 use crate::reload::versions::{Orders, Version, Versions};
 use fetch::Queue;
@@ -55,7 +56,7 @@ pub struct Shared {
 pub struct Consumer {
     number: u32,
     shared: Arc<Shared>,
-    link: Arc<Link>,
+    link: Arc<Link<Lane>>,
     orders: watch::Receiver<Orders>,
     /// The version that the instance is of.
     version: Arc<Version>,
@@ -72,7 +73,7 @@ impl Consumer {
     ///
     /// # Errors
     /// When the instance cannot be made.
-    pub async fn start(number: u32, shared: Arc<Shared>, link: Arc<Link>) -> Result<Consumer, Failure> {
+    pub async fn start(number: u32, shared: Arc<Shared>, link: Arc<Link<Lane>>) -> Result<Consumer, Failure> {
         let host_id = shared.identity.host_id();
         let id = consumer_id(&host_id, number);
         let mut orders = shared.versions.subscribe();
@@ -220,8 +221,8 @@ impl Consumer {
         let what = Settled { entry_id: &delivery.entry_id, results, dead_letters, retries };
         let settled = self
             .link
-            .repeat("settle a delivery", move |mut connection| async move {
-                deliveries::settle(&mut connection, keys, output, *dedup_window, what).await
+            .repeat("settle a delivery", move |lane| async move {
+                deliveries::settle(&lane, keys, output, *dedup_window, what).await
             })
             .await;
         if settled {
@@ -253,14 +254,14 @@ impl Shared {
 
     /// Waits for the turn of a delivery that is suspected to have killed its hosts, and marks it. Anything else goes on
     /// at once, and so does what is given up: it never reaches the plugin.
-    async fn begin_trial(&self, link: &Link, delivery: &Delivery) -> Option<MutexGuard<'_, ()>> {
+    async fn begin_trial(&self, link: &Link<Lane>, delivery: &Delivery) -> Option<MutexGuard<'_, ()>> {
         if delivery.crashes == 0 || delivery.crashes >= self.retry.deliveries_max {
             return None;
         }
         let turn = self.trial.lock().await;
         let host_id = &*self.identity.host_id();
-        link.repeat("mark a suspect delivery", move |mut connection| async move {
-            deliveries::begin_trial(&mut connection, &self.keys, host_id, &delivery.entry_id).await
+        link.repeat("mark a suspect delivery", move |lane| async move {
+            deliveries::begin_trial(&lane, &self.keys, host_id, &delivery.entry_id).await
         })
         .await;
         let message_id = delivery.messages.first().map(|message| message.id.as_str());
@@ -274,7 +275,7 @@ impl Shared {
 }
 
 /// The messages of a delivery that are for us to process; the others are duplicates.
-async fn claim(shared: &Shared, link: &Link, delivery: &Delivery) -> Vec<usize> {
+async fn claim(shared: &Shared, link: &Link<Lane>, delivery: &Delivery) -> Vec<usize> {
     // A claim that carries the message's own token is ours, so a message that is here twice with one token would look
     // like ours twice. With two tokens it is for the claim to say which of them it is.
     let mut seen = HashSet::with_capacity(delivery.messages.len());
@@ -287,8 +288,8 @@ async fn claim(shared: &Shared, link: &Link, delivery: &Delivery) -> Vec<usize> 
     let Shared { keys, dedup_window, .. } = shared;
     let asked = &wanted;
     let ours = link
-        .repeat("claim messages", move |mut connection| async move {
-            deliveries::claim(&mut connection, keys, delivery, asked, *dedup_window).await
+        .repeat("claim messages", move |lane| async move {
+            deliveries::claim(&lane, keys, delivery, asked, *dedup_window).await
         })
         .await;
     let mut ours = ours.into_iter();

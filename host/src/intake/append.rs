@@ -16,6 +16,7 @@ use crate::redis::backoff::Backoff;
 use crate::redis::connection::Connector;
 use crate::redis::inbox::{Appender, Lease};
 use crate::redis::keys::Keys;
+use crate::redis::wire::Wire;
 use crate::registry::Identity;
 
 /// How often a standby looks whether the lease is free.
@@ -78,10 +79,10 @@ impl Append {
         subscribed: &mut watch::Receiver<Option<Instant>>,
         backoff: &mut Backoff,
     ) -> Result<(), RedisError> {
-        let connection = self.connector.connect().await?;
+        let wire = Wire::open(&self.connector).await?;
         let host_id = self.identity.host_id().to_string();
         let mut appender =
-            Appender::new(connection, self.keys.clone(), self.output.clone(), host_id.clone(), self.intake.lease_ttl);
+            Appender::new(wire, self.keys.clone(), self.output.clone(), host_id.clone(), self.intake.lease_ttl);
         let mut free_since = None;
         let mut interrupted = false;
         loop {

@@ -2,10 +2,8 @@
 //! It fills the buffer and knows nothing of what becomes of it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::{info, warn};
 
@@ -14,7 +12,7 @@ use crate::config::IntakeConfig;
 use crate::monitor::throttle::Throttle;
 use crate::redis::backoff::Backoff;
 use crate::redis::connection::Connector;
-use crate::redis::subscription::{Chunk, Pinger, Subscription, subscribe};
+use crate::redis::subscription::{Chunk, Subscription, subscribe};
 
 /// Keeps the subscription for ever.
 pub(super) struct Receiver {
@@ -75,13 +73,9 @@ impl Receiver {
     }
 
     /// Receives until the subscription has ended, and returns when it was last known to be alive, and why it ended.
-    async fn receive(&self, mut subscription: Subscription) -> (Instant, &'static str) {
-        let pongs = Arc::new(AtomicU64::new(0));
-        let mut pinging = JoinSet::new(); // aborted when dropped
-        pinging.spawn(ping_for_ever(subscription.pinger(), self.config.ping_interval, pongs.clone()));
-
+    async fn receive(&self, mut subscription: Subscription) -> (Instant, String) {
         let mut last_heard = Instant::now();
-        let (mut last_pongs, mut silent_ticks) = (0, 0);
+        let mut silent_ticks = 0;
         let silent_ticks_max = self.config.silence_max.div_duration_f64(self.config.ping_interval).ceil();
         // After a pause of the whole process the ticks that were missed do not count as silence.
         let mut ticks = interval(self.config.ping_interval);
@@ -91,22 +85,24 @@ impl Receiver {
             tokio::select! {
                 biased;
                 chunk = subscription.next() => {
-                    let Some(chunk) = chunk else { return (last_heard, "the connection was closed") };
+                    let chunk = match chunk {
+                        Ok(chunk) => chunk,
+                        Err(error) => return (last_heard, format!("the connection has ended ({error})")),
+                    };
                     last_heard = Instant::now();
                     silent_ticks = 0;
-                    self.keep(&chunk, last_heard, &mut sheds);
+                    if !chunk.is_empty() {
+                        self.keep(&chunk, last_heard, &mut sheds);
+                    }
                 }
                 _ = ticks.tick() => {
-                    let pongs = pongs.load(Ordering::Relaxed);
-                    if pongs != last_pongs {
-                        last_heard = Instant::now();
-                        (last_pongs, silent_ticks) = (pongs, 0);
-                        continue;
-                    }
                     silent_ticks += 1;
                     // The last sign of life came up to one tick before the first silent one.
                     if f64::from(silent_ticks + 1) >= silent_ticks_max {
-                        return (last_heard, "the server answers no ping");
+                        return (last_heard, "the server answers no ping".into());
+                    }
+                    if let Err(error) = subscription.ping().await {
+                        return (last_heard, format!("the connection has ended ({error})"));
                     }
                 }
             }
@@ -131,13 +127,5 @@ impl Receiver {
             }
         }
         self.shared.arrived.notify_one();
-    }
-}
-
-/// Asks for a sign of life, again an interval after each answer, until the connection has ended.
-async fn ping_for_ever(mut pinger: Pinger, every: Duration, pongs: Arc<AtomicU64>) {
-    while pinger.ping().await.is_ok() {
-        pongs.fetch_add(1, Ordering::Relaxed);
-        tokio::time::sleep(every).await;
     }
 }

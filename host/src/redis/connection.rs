@@ -7,24 +7,25 @@ use std::time::{Duration, Instant};
 
 /// A connection for commands; clones share it.
 pub use redis::aio::MultiplexedConnection as Connection;
-use redis::aio::PubSub;
 use redis::{
-    AsyncConnectionConfig, Client, ClientTlsConfig, ConnectionAddr, IntoConnectionInfo as _, RedisError,
-    TlsCertificates,
+    AsyncConnectionConfig, Client, ClientTlsConfig, ConnectionAddr, IntoConnectionInfo as _, RedisConnectionInfo,
+    RedisError, TlsCertificates,
 };
+use rustls::ClientConfig;
 use tokio::sync::Mutex;
 use tracing::warn;
 
 use super::backoff::Backoff;
+use super::stream::{self, Stream};
 use crate::config::RedisConfig;
 use crate::monitor::counters::Counters;
 
 /// Longest wait for a TCP connection, TLS and login together.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Longest wait for a reply. A stalled server and a half-open connection look the same from here;
 /// every command that the host sends may be sent again.
-const RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
+pub(super) const RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
 
 const WARN_INTERVAL_MS: u64 = 1_000;
 
@@ -58,6 +59,8 @@ pub enum ConnectorError {
 #[derive(Clone, Debug)]
 pub struct Connector {
     client: Client,
+    /// For connections that the client library does not make.
+    tls: Option<Arc<ClientConfig>>,
     address: Arc<str>,
 }
 
@@ -83,12 +86,16 @@ impl Connector {
         let address: Arc<str> = info.addr().to_string().into();
         let tls = matches!(info.addr(), ConnectionAddr::TcpTls { .. });
         let certificates = certificates(config)?;
+        let tls_config = match tls {
+            true => Some(Arc::new(stream::tls(certificates.as_ref()).map_err(ConnectorError::Url)?)),
+            false => None,
+        };
         let client = match certificates {
             Some(_) if !tls => return Err(ConnectorError::CertificateWithoutTls),
             Some(certificates) => Client::build_with_tls(info, certificates).map_err(ConnectorError::Url)?,
             None => Client::open(info).map_err(ConnectorError::Url)?,
         };
-        Ok(Connector { client, address })
+        Ok(Connector { client, tls: tls_config, address })
     }
 
     /// Host and port, or path, without credentials.
@@ -108,14 +115,14 @@ impl Connector {
         self.client.get_multiplexed_async_connection_with_config(&config).await
     }
 
-    /// A connection that only receives what is published.
-    ///
-    /// # Errors
-    /// Whatever the network or the server says; a timeout when neither says anything.
-    pub async fn connect_pubsub(&self) -> Result<PubSub, RedisError> {
-        tokio::time::timeout(CONNECT_TIMEOUT, self.client.get_async_pubsub()).await.unwrap_or_else(|_| {
-            Err(std::io::Error::new(std::io::ErrorKind::TimedOut, "no connection within 5 s").into())
-        })
+    /// A stream to the server, on which nothing has been said yet.
+    pub(super) async fn stream(&self) -> Result<Stream, RedisError> {
+        stream::open(self.client.get_connection_info().addr(), self.tls.as_ref()).await
+    }
+
+    /// User, password and database.
+    pub(super) fn login(&self) -> &RedisConnectionInfo {
+        self.client.get_connection_info().redis_settings()
     }
 }
 
@@ -138,13 +145,28 @@ fn certificates(config: &RedisConfig) -> Result<Option<TlsCertificates>, Connect
     Ok(any.then_some(TlsCertificates { client_tls, root_cert }))
 }
 
+/// A kind of connection that many tasks can share; clones share it.
+pub trait Connect: Clone + Send {
+    /// Makes one.
+    ///
+    /// # Errors
+    /// Whatever the network or the server says.
+    fn connect(connector: &Connector) -> impl Future<Output = Result<Self, RedisError>> + Send;
+}
+
+impl Connect for Connection {
+    async fn connect(connector: &Connector) -> Result<Connection, RedisError> {
+        connector.connect().await
+    }
+}
+
 /// A connection that is made when it is needed and made again when it broke, shared by many tasks.
 #[derive(Debug)]
-pub struct Link {
+pub struct Link<C = Connection> {
     name: &'static str,
     connector: Connector,
     counters: Arc<Counters>,
-    current: Mutex<Option<Connection>>,
+    current: Mutex<Option<C>>,
     /// Times that the connection was made; 1 is the first.
     made: AtomicU64,
     since: Instant,
@@ -152,10 +174,10 @@ pub struct Link {
     warned_ms: AtomicU64,
 }
 
-impl Link {
+impl<C: Connect> Link<C> {
     /// A link for what `name` says; nothing is opened yet.
     #[must_use]
-    pub fn new(name: &'static str, connector: Connector, counters: Arc<Counters>) -> Link {
+    pub fn new(name: &'static str, connector: Connector, counters: Arc<Counters>) -> Link<C> {
         Link {
             name,
             connector,
@@ -171,12 +193,12 @@ impl Link {
     ///
     /// # Errors
     /// When it cannot be made.
-    pub async fn connection(&self) -> Result<(Connection, u64), RedisError> {
+    pub async fn connection(&self) -> Result<(C, u64), RedisError> {
         let mut current = self.current.lock().await;
         if let Some(connection) = current.as_ref() {
             return Ok((connection.clone(), self.made.load(Ordering::Relaxed)));
         }
-        let connection = self.connector.connect().await?;
+        let connection = C::connect(&self.connector).await?;
         *current = Some(connection.clone());
         let before = self.made.fetch_add(1, Ordering::Relaxed);
         self.counters.reconnects.add(usize::from(before > 0));
@@ -193,7 +215,7 @@ impl Link {
 
     /// Does something that may be done twice, on a connection that is made again as often as needed, until it
     /// succeeds. It never gives up: what waits here is safe in Redis, and a stop drops the future.
-    pub async fn repeat<T, F>(&self, what: &'static str, action: impl Fn(Connection) -> F) -> T
+    pub async fn repeat<T, F>(&self, what: &'static str, action: impl Fn(C) -> F) -> T
     where
         F: Future<Output = Result<T, RedisError>>,
     {

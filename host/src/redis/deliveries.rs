@@ -9,8 +9,11 @@ use redis::{RedisError, Value, from_redis_value};
 use super::connection::Connection;
 use super::entries::Entries;
 use super::keys::{self, Keys};
+use super::lane::Lane;
+use super::resp::{Commands, Cursor, Head, malformed};
 use super::retries::{HISTORY_FIELD, History, Retries};
 use super::script::Source;
+use super::wire::Wire;
 use crate::config::OutputConfig;
 
 static SETTLE: LazyLock<Source> = LazyLock::new(|| Source::new(include_str!("scripts/settle.lua")));
@@ -37,6 +40,17 @@ pub struct Delivery {
 }
 
 impl Delivery {
+    /// Adds a pair of the entry: a message, or the history of the message after it.
+    fn add(&mut self, id: &[u8], body: &[u8], history: &mut Option<Box<History>>) {
+        if id == HISTORY_FIELD {
+            *history = History::read(body).map(Box::new);
+            return;
+        }
+        let history = history.take();
+        self.crashes = self.crashes.max(history.as_ref().map_or(0, |history| history.crashes));
+        self.messages.push(Message { id: text(id), body: text(body), history });
+    }
+
     /// The token of a message's claim: the id of the inbox entry that first carried it.
     #[must_use]
     pub fn token<'a>(&'a self, message: &'a Message) -> &'a str {
@@ -87,61 +101,75 @@ pub async fn ensure_group(connection: &mut Connection, keys: &Keys) -> Result<()
 /// # Errors
 /// Whatever the network or the server says; `NOGROUP` when the inbox has been deleted.
 pub async fn fetch(
-    connection: &mut Connection,
+    wire: &mut Wire,
     keys: &Keys,
     host_id: &str,
     count: usize,
     block: Duration,
 ) -> Result<Vec<Delivery>, RedisError> {
-    let mut command = redis::cmd("XREADGROUP");
-    command.arg("GROUP").arg(&keys.group).arg(host_id).arg("COUNT").arg(count);
-    command.arg("BLOCK").arg(block.as_millis().to_string());
-    command.arg("STREAMS").arg(&keys.inbox).arg(">");
-    read(connection, &command).await
+    let (count, block_ms) = (count.to_string(), block.as_millis().to_string());
+    let words =
+        ["XREADGROUP", "GROUP", &keys.group, host_id, "COUNT", &count, "BLOCK", &block_ms, "STREAMS", &keys.inbox, ">"];
+    let mut commands = Commands::default();
+    commands.command(&words.map(str::as_bytes));
+    fetched(&wire.ask(&commands, block).await?)
 }
 
-/// An entry as `XREADGROUP` and `XCLAIM` give it: id and a flat list of fields and values.
+/// The deliveries in a reply of `XREADGROUP`: `[[stream, entries]]`, or nil when there are none.
+fn fetched(reply: &[u8]) -> Result<Vec<Delivery>, RedisError> {
+    let mut reply = Cursor::new(reply, 0);
+    let streams = match reply.value()? {
+        Head::Array(streams) => streams,
+        Head::Nil => 0,
+        _ => return Err(malformed()),
+    };
+    let mut deliveries = Vec::new();
+    for _ in 0..streams {
+        reply.array()?;
+        reply.bulk()?;
+        for _ in 0..reply.array()? {
+            reply.array()?;
+            let entry_id = text(reply.bulk()?);
+            match reply.value()? {
+                Head::Array(values) => {
+                    let mut delivery = Delivery { entry_id, messages: Vec::with_capacity(values / 2), crashes: 0 };
+                    let mut history = None;
+                    for _ in 0..values / 2 {
+                        delivery.add(reply.bulk()?, reply.bulk()?, &mut history);
+                    }
+                    deliveries.push(delivery);
+                }
+                // Somebody has deleted it.
+                Head::Nil => {}
+                _ => return Err(malformed()),
+            }
+        }
+    }
+    Ok(deliveries)
+}
+
+/// An entry as `XCLAIM` gives it: id and a flat list of fields and values.
 fn delivery(entry: Value) -> Option<Delivery> {
     let Value::Array(entry) = entry else {
         return None;
     };
-    let mut entry = entry.into_iter();
-    let entry_id = text(entry.next()?);
-    let Some(Value::Array(values)) = entry.next() else {
+    let [Value::BulkString(entry_id), Value::Array(values)] = &entry[..] else {
         return None;
     };
-    let mut messages = Vec::with_capacity(values.len() / 2);
-    let mut values = values.into_iter();
-    let (mut history, mut crashes) = (None, 0);
-    while let (Some(id), Some(body)) = (values.next(), values.next()) {
-        if is_history(&id) {
-            history = read_history(&body);
-            continue;
+    let mut delivery =
+        Delivery { entry_id: text(entry_id), messages: Vec::with_capacity(values.len() / 2), crashes: 0 };
+    let mut history = None;
+    for pair in values.chunks_exact(2) {
+        if let [Value::BulkString(id), Value::BulkString(body)] = pair {
+            delivery.add(id, body, &mut history);
         }
-        let history: Option<Box<History>> = history.take();
-        crashes = crashes.max(history.as_ref().map_or(0, |history| history.crashes));
-        messages.push(Message { id: text(id), body: text(body), history });
     }
-    Some(Delivery { entry_id, messages, crashes })
-}
-
-fn is_history(field: &Value) -> bool {
-    matches!(field, Value::BulkString(name) if name == HISTORY_FIELD)
-}
-
-fn read_history(value: &Value) -> Option<Box<History>> {
-    let Value::BulkString(header) = value else { return None };
-    History::read(header).map(Box::new)
+    Some(delivery)
 }
 
 /// The intake writes only UTF-8; should anybody else have written, the plugin gets replacement characters.
-fn text(value: Value) -> String {
-    match value {
-        Value::BulkString(bytes) => {
-            String::from_utf8(bytes).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())
-        }
-        _ => String::new(),
-    }
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
 }
 
 /// Claims every message of a delivery that `wanted` names; the answer says which are ours.
@@ -150,35 +178,26 @@ fn text(value: Value) -> String {
 /// # Errors
 /// Whatever the network or the server says; then any number of the claims may have been made, under their tokens.
 pub async fn claim(
-    connection: &mut Connection,
+    lane: &Lane,
     keys: &Keys,
     delivery: &Delivery,
     wanted: &[usize],
     window: Duration,
 ) -> Result<Vec<bool>, RedisError> {
-    let mut pipeline = redis::Pipeline::with_capacity(wanted.len());
+    let mut commands = Commands::default();
     let window_ms = window.as_millis().to_string();
     for index in wanted {
         let message = &delivery.messages[*index];
-        pipeline
-            .cmd("SET")
-            .arg(keys::claim(keys, &message.id))
-            .arg(delivery.token(message))
-            .arg("NX")
-            .arg("GET")
-            .arg("PX")
-            .arg(&window_ms);
+        let (key, token) = (keys::claim(keys, &message.id), delivery.token(message));
+        commands.command(&["SET", &key, token, "NX", "GET", "PX", &window_ms].map(str::as_bytes));
     }
-    let replies = connection.send_packed_commands(&pipeline, 0, wanted.len()).await?;
-    let token = |index: &usize| delivery.token(&delivery.messages[*index]).as_bytes();
-    replies
-        .into_iter()
-        .zip(wanted)
-        .map(|(reply, index)| match reply.extract_error()? {
-            Value::BulkString(holder) => Ok(holder == token(index)),
-            _ => Ok(true),
-        })
-        .collect()
+    let replies = lane.ask(commands).await?;
+    let mut replies = Cursor::new(&replies, 0);
+    let mut is_ours = |index: &usize| match replies.value()? {
+        Head::Bulk(holder) => Ok(holder == delivery.token(&delivery.messages[*index]).as_bytes()),
+        _ => Ok(true),
+    };
+    wanted.iter().map(&mut is_ours).collect()
 }
 
 /// What a delivery has come to.
@@ -199,27 +218,46 @@ pub struct Settled<'a> {
 /// # Errors
 /// Whatever the network or the server says; then it may have been settled or not, and may be tried again.
 pub async fn settle(
-    connection: &mut Connection,
+    lane: &Lane,
     keys: &Keys,
     output: &OutputConfig,
     dedup_window: Duration,
     settled: Settled<'_>,
 ) -> Result<bool, RedisError> {
+    let commands = || settlement(keys, output, dedup_window, settled);
+    let mut reply = lane.ask(commands()).await?;
+    if let Err(error) = Cursor::new(&reply, 0).value()
+        && error.code() == Some("NOSCRIPT")
+    {
+        SETTLE.load(lane).await?;
+        reply = lane.ask(commands()).await?;
+    }
+    Ok(Cursor::new(&reply, 0).value()? == Head::Line(b":1"))
+}
+
+fn settlement(keys: &Keys, output: &OutputConfig, dedup_window: Duration, settled: Settled<'_>) -> Commands {
     let Settled { entry_id, results, dead_letters, retries } = settled;
-    let mut command = if retries.is_empty() {
-        SETTLE.command(&[&keys.inbox, &keys.output, &keys.dead])
-    } else {
-        let claims: Vec<String> = retries.message_ids().map(|id| keys::claim(keys, id)).collect();
-        let mut all = vec![keys.inbox.as_str(), &keys.output, &keys.dead, &keys.retry];
-        all.extend(claims.iter().map(String::as_str));
-        SETTLE.command(&all)
-    };
-    command.arg(&keys.group).arg(entry_id).arg(output.length_max).arg(output.dead_length_max);
-    results.write_to(&mut command);
-    dead_letters.write_to(&mut command);
-    retries.write_to(&mut command, dedup_window);
-    let settled: u8 = from_redis_value(SETTLE.run(connection, &command).await?)?;
-    Ok(settled == 1)
+    let mut commands = Commands::default();
+    let waiting_keys = if retries.is_empty() { 0 } else { 1 + retries.len() };
+    let arguments = 4 + results.arguments() + dead_letters.arguments() + retries.arguments();
+    SETTLE.begin(&mut commands, 3 + waiting_keys, arguments);
+    for key in [&keys.inbox, &keys.output, &keys.dead] {
+        commands.word(key);
+    }
+    if !retries.is_empty() {
+        commands.word(&keys.retry);
+        for id in retries.message_ids() {
+            commands.word(keys::claim(keys, id));
+        }
+    }
+    commands.word(&keys.group);
+    commands.word(entry_id);
+    commands.number(output.length_max);
+    commands.number(output.dead_length_max);
+    results.write_to(&mut commands);
+    dead_letters.write_to(&mut commands);
+    retries.write_to(&mut commands, dedup_window);
+    commands
 }
 
 /// A name under which deliveries were fetched.
@@ -239,7 +277,7 @@ pub async fn owners(connection: &mut Connection, keys: &Keys) -> Result<Vec<Owne
     let consumers: Vec<HashMap<String, Value>> =
         redis::cmd("XINFO").arg("CONSUMERS").arg(&keys.inbox).arg(&keys.group).query_async(connection).await?;
     let owner = |mut consumer: HashMap<String, Value>| {
-        let name = text(consumer.remove("name")?);
+        let name = from_redis_value(consumer.remove("name")?).ok()?;
         let pending = from_redis_value(consumer.remove("pending")?).ok()?;
         Some(Owner { name, pending })
     };
@@ -260,7 +298,6 @@ pub async fn fetched_before(
     read(connection, &command).await
 }
 
-/// The deliveries in a reply of `XREADGROUP`: `[[stream, entries]]`, or nil when there are none.
 async fn read(connection: &mut Connection, command: &redis::Cmd) -> Result<Vec<Delivery>, RedisError> {
     let streams: Option<Vec<(Value, Vec<Value>)>> = command.query_async(connection).await?;
     let entries = streams.into_iter().flatten().flat_map(|(_, entries)| entries);
@@ -314,15 +351,12 @@ pub async fn take_over(
 ///
 /// # Errors
 /// Whatever the network or the server says; marking again does no harm.
-pub async fn begin_trial(
-    connection: &mut Connection,
-    keys: &Keys,
-    host_id: &str,
-    entry_id: &str,
-) -> Result<(), RedisError> {
-    let mut command = redis::cmd("XCLAIM");
-    command.arg(&keys.inbox).arg(&keys.group).arg(host_id).arg(0).arg(entry_id);
-    command.arg("RETRYCOUNT").arg(TRIAL).arg("JUSTID").query_async(connection).await
+pub async fn begin_trial(lane: &Lane, keys: &Keys, host_id: &str, entry_id: &str) -> Result<(), RedisError> {
+    let trial = TRIAL.to_string();
+    let words = ["XCLAIM", &keys.inbox, &keys.group, host_id, "0", entry_id, "RETRYCOUNT", &trial, "JUSTID"];
+    let mut commands = Commands::default();
+    commands.command(&words.map(str::as_bytes));
+    Cursor::new(&lane.ask(commands).await?, 0).value().map(drop)
 }
 
 #[cfg(test)]

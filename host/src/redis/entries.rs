@@ -1,6 +1,6 @@
 //! Stream entries in the making, flat in one buffer, so that a delivery's results cost no allocation each.
 
-use redis::Cmd;
+use super::resp::Commands;
 
 /// Entries for one stream: each a list of field and value in turn.
 #[derive(Debug, Default)]
@@ -83,13 +83,37 @@ impl Entries {
         })
     }
 
-    /// Adds the entries to a command as scripts expect them: how many, then for each how many values and the values.
-    pub(super) fn write_to(&self, command: &mut Cmd) {
-        command.arg(self.counts.len());
+    /// Adds an `XADD` to this stream for each entry; with a bound on its length, unless that is 0.
+    pub(super) fn write_appends(&self, commands: &mut Commands, stream: &str, length_max: u64) {
         for (values, count) in self.iter().zip(&self.counts) {
-            command.arg(*count);
+            let bound = length_max > 0;
+            commands.begin(3 + count + if bound { 3 } else { 0 });
+            commands.word("XADD");
+            commands.word(stream);
+            if bound {
+                commands.word("MAXLEN");
+                commands.word("~");
+                commands.number(length_max);
+            }
+            commands.word("*");
             for value in values {
-                command.arg(value);
+                commands.word(value);
+            }
+        }
+    }
+
+    /// How many arguments [`Entries::write_to`] adds.
+    pub(super) fn arguments(&self) -> usize {
+        1 + self.counts.len() + self.finished
+    }
+
+    /// Adds the entries to a command as scripts expect them: how many, then for each how many values and the values.
+    pub(super) fn write_to(&self, commands: &mut Commands) {
+        commands.number(self.counts.len() as u64);
+        for (values, count) in self.iter().zip(&self.counts) {
+            commands.number(*count as u64);
+            for value in values {
+                commands.word(value);
             }
         }
     }

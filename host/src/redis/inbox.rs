@@ -8,11 +8,13 @@ use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::time::Duration;
 
-use redis::{Cmd, Pipeline, RedisError, Value, from_redis_value};
+use bytes::Bytes;
+use redis::{FromRedisValue, RedisError, from_redis_value};
 
-use super::connection::Connection;
 use super::entries::Entries;
 use super::keys::Keys;
+use super::resp::{Commands, Cursor, Head, malformed};
+use super::wire::Wire;
 use crate::config::OutputConfig;
 
 /// Dead letters read at once; each may have 64 KiB.
@@ -46,7 +48,7 @@ pub enum Lease {
 /// The lease of the active intake, held over one connection of its own.
 #[derive(Debug)]
 pub struct Appender {
-    connection: Connection,
+    wire: Wire,
     keys: Keys,
     output: OutputConfig,
     host_id: String,
@@ -58,14 +60,8 @@ pub struct Appender {
 impl Appender {
     /// An appender on a connection that nobody else uses, because `WATCH` belongs to the connection.
     #[must_use]
-    pub fn new(
-        connection: Connection,
-        keys: Keys,
-        output: OutputConfig,
-        host_id: String,
-        lease_ttl: Duration,
-    ) -> Appender {
-        Appender { connection, keys, output, host_id, ttl_ms: lease_ttl.as_millis().to_string(), held: false }
+    pub fn new(wire: Wire, keys: Keys, output: OutputConfig, host_id: String, lease_ttl: Duration) -> Appender {
+        Appender { wire, keys, output, host_id, ttl_ms: lease_ttl.as_millis().to_string(), held: false }
     }
 
     /// Looks who has the lease.
@@ -73,17 +69,20 @@ impl Appender {
     /// # Errors
     /// Whatever the network or the server says.
     pub async fn look(&mut self) -> Result<Lease, RedisError> {
-        let mut pipeline = Pipeline::with_capacity(2);
-        pipeline.cmd("GET").arg(&self.keys.intake).cmd("PTTL").arg(&self.keys.intake);
-        let replies = self.send(&pipeline).await?;
-        if replies[0] == Value::Nil {
-            return Ok(Lease::Free);
+        let mut commands = Commands::default();
+        commands.command(&["GET", &self.keys.intake].map(str::as_bytes));
+        commands.command(&["PTTL", &self.keys.intake].map(str::as_bytes));
+        let replies = self.ask(&commands).await?;
+        let mut replies = Cursor::new(&replies, 0);
+        match replies.value()? {
+            Head::Nil => return Ok(Lease::Free),
+            holder if self.is_own(holder) => return Ok(Lease::Own),
+            _ => {}
         }
-        if self.is_own(&replies[0]) {
-            return Ok(Lease::Own);
-        }
-        let ttl_ms: i64 = from_redis_value(replies[1].clone())?;
-        Ok(Lease::Elsewhere(Duration::from_millis(u64::try_from(ttl_ms).unwrap_or(0))))
+        let Head::Line(ttl) = replies.value()? else { return Err(malformed()) };
+        // Negative when it has gone meanwhile.
+        let ttl_ms = str::from_utf8(&ttl[1..]).ok().and_then(|ttl| ttl.parse().ok()).unwrap_or(0);
+        Ok(Lease::Elsewhere(Duration::from_millis(ttl_ms)))
     }
 
     /// Takes the lease if nobody has it. `true`: it is held.
@@ -91,13 +90,17 @@ impl Appender {
     /// # Errors
     /// Whatever the network or the server says.
     pub async fn acquire(&mut self) -> Result<bool, RedisError> {
-        let mut pipeline = Pipeline::with_capacity(4);
+        let mut commands = Commands::default();
         // A watch that goes on from before would remember every change since, also those of others.
-        pipeline.cmd("UNWATCH");
-        pipeline.cmd("SET").arg(&self.keys.intake).arg(&self.host_id).arg("NX").arg("PX").arg(&self.ttl_ms);
-        self.watch(&mut pipeline);
-        let replies = self.send(&pipeline).await?;
-        self.held = self.is_own(&replies[3]);
+        commands.command(&[b"UNWATCH"]);
+        commands.command(&["SET", &self.keys.intake, &self.host_id, "NX", "PX", &self.ttl_ms].map(str::as_bytes));
+        self.watch(&mut commands);
+        let replies = self.ask(&commands).await?;
+        let mut replies = Cursor::new(&replies, 0);
+        for _ in 1..commands.len() {
+            replies.value()?;
+        }
+        self.held = self.is_own(replies.value()?);
         Ok(self.held)
     }
 
@@ -110,32 +113,34 @@ impl Appender {
         if !self.held {
             return Ok(false);
         }
-        let mut pipeline = Pipeline::with_capacity(deliveries.len() + dead_letters.len() + 5);
-        pipeline.cmd("MULTI");
-        for values in deliveries.iter() {
-            xadd(&mut pipeline, &self.keys.inbox, 0, values);
-        }
-        for values in dead_letters.iter() {
-            xadd(&mut pipeline, &self.keys.dead, self.output.dead_length_max, values);
-        }
-        pipeline.cmd("PEXPIRE").arg(&self.keys.intake).arg(&self.ttl_ms);
-        pipeline.cmd("EXEC");
-        let exec = pipeline.len() - 1;
-        self.watch(&mut pipeline);
+        let mut commands = Commands::default();
+        commands.command(&[b"MULTI"]);
+        deliveries.write_appends(&mut commands, &self.keys.inbox, 0);
+        dead_letters.write_appends(&mut commands, &self.keys.dead, self.output.dead_length_max);
+        commands.command(&["PEXPIRE", &self.keys.intake, &self.ttl_ms].map(str::as_bytes));
+        let queued = commands.len();
+        commands.command(&[b"EXEC"]);
+        self.watch(&mut commands);
         // An error leaves the watch in doubt; the caller starts again with a new connection.
         self.held = false;
-        let mut replies = self.send(&pipeline).await?;
-        self.held = self.is_own(&replies[exec + 2]);
-        match std::mem::take(&mut replies[exec]) {
-            Value::Nil => Ok(false),
-            Value::Array(results) => {
-                for result in results {
-                    result.extract_error()?;
-                }
-                Ok(true)
-            }
-            other => Err(unexpected("EXEC", &other)),
+        let replies = self.ask(&commands).await?;
+        let mut replies = Cursor::new(&replies, 0);
+        for _ in 0..queued {
+            replies.value()?;
         }
+        let written = match replies.value()? {
+            Head::Nil => false,
+            Head::Array(results) => {
+                for _ in 0..results {
+                    replies.value()?;
+                }
+                true
+            }
+            _ => return Err(malformed()),
+        };
+        replies.value()?; // WATCH
+        self.held = self.is_own(replies.value()?);
+        Ok(written)
     }
 
     /// What was refused during the last `age`, by any host: how often each kept payload was written.
@@ -143,15 +148,16 @@ impl Appender {
     /// # Errors
     /// Whatever the network or the server says.
     pub async fn refused_since(&mut self, age: Duration) -> Result<HashMap<PayloadDigest, usize>, RedisError> {
-        let (seconds, micros): (u64, u64) = redis::cmd("TIME").query_async(&mut self.connection).await?;
+        let (seconds, micros): (u64, u64) = self.value(&["TIME"]).await?;
         let since_ms =
             (seconds * 1000 + micros / 1000).saturating_sub(u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
         let mut refused = HashMap::new();
         let mut first = since_ms.to_string();
         loop {
-            let mut command = redis::cmd("XRANGE");
-            command.arg(&self.keys.dead).arg(&first).arg("+").arg("COUNT").arg(REFUSED_PAGE);
-            let entries: Vec<(String, HashMap<String, Vec<u8>>)> = command.query_async(&mut self.connection).await?;
+            let page = REFUSED_PAGE.to_string();
+            let dead = self.keys.dead.clone();
+            let entries: Vec<(String, HashMap<String, Vec<u8>>)> =
+                self.value(&["XRANGE", &dead, &first, "+", "COUNT", &page]).await?;
             // What the plugins gave up on has an id; claims see to it that it is there once.
             for payload in entries.iter().filter_map(|(_, fields)| match fields.contains_key("message_id") {
                 true => None,
@@ -174,42 +180,33 @@ impl Appender {
         if !std::mem::take(&mut self.held) {
             return Ok(());
         }
-        let mut pipeline = Pipeline::with_capacity(3);
-        pipeline.cmd("MULTI");
-        pipeline.cmd("DEL").arg(&self.keys.intake);
-        pipeline.cmd("EXEC");
-        self.send(&pipeline).await.map(drop)
+        let mut commands = Commands::default();
+        commands.command(&[b"MULTI"]);
+        commands.command(&["DEL", &self.keys.intake].map(str::as_bytes));
+        commands.command(&[b"EXEC"]);
+        let replies = self.ask(&commands).await?;
+        let mut replies = Cursor::new(&replies, 0);
+        (0..commands.len()).try_for_each(|_| replies.value().map(drop))
     }
 
-    fn watch(&self, pipeline: &mut Pipeline) {
-        pipeline.cmd("WATCH").arg(&self.keys.intake);
-        pipeline.cmd("GET").arg(&self.keys.intake);
+    fn watch(&self, commands: &mut Commands) {
+        commands.command(&["WATCH", &self.keys.intake].map(str::as_bytes));
+        commands.command(&["GET", &self.keys.intake].map(str::as_bytes));
     }
 
-    fn is_own(&self, lease: &Value) -> bool {
-        matches!(lease, Value::BulkString(holder) if holder == self.host_id.as_bytes())
+    fn is_own(&self, lease: Head<'_>) -> bool {
+        lease == Head::Bulk(self.host_id.as_bytes())
     }
 
-    /// Replies in order; the first error among them is the error.
-    async fn send(&mut self, pipeline: &Pipeline) -> Result<Vec<Value>, RedisError> {
-        let replies = self.connection.send_packed_commands(pipeline, 0, pipeline.len()).await?;
-        replies.into_iter().map(Value::extract_error).collect()
+    async fn ask(&mut self, commands: &Commands) -> Result<Bytes, RedisError> {
+        self.wire.ask(commands, Duration::ZERO).await
     }
-}
 
-fn xadd<'a>(pipeline: &mut Pipeline, stream: &str, length_max: u64, values: impl Iterator<Item = &'a [u8]>) {
-    let mut command = Cmd::new();
-    command.arg("XADD").arg(stream);
-    if length_max > 0 {
-        command.arg("MAXLEN").arg("~").arg(length_max);
+    /// The reply to a command that is asked rarely, as a value.
+    async fn value<T: FromRedisValue>(&mut self, words: &[&str]) -> Result<T, RedisError> {
+        let mut commands = Commands::default();
+        commands.command(&words.iter().map(|word| word.as_bytes()).collect::<Vec<_>>());
+        let reply = redis::parse_redis_value(&self.ask(&commands).await?)?.extract_error()?;
+        Ok(from_redis_value(reply)?)
     }
-    command.arg("*");
-    for value in values {
-        command.arg(value);
-    }
-    pipeline.add_command(command);
-}
-
-fn unexpected(command: &'static str, reply: &Value) -> RedisError {
-    (redis::ErrorKind::UnexpectedReturnType, command, format!("unexpected reply {reply:?}")).into()
 }

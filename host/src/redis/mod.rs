@@ -11,11 +11,15 @@ pub mod embedded;
 pub mod entries;
 pub mod inbox;
 pub mod keys;
+pub mod lane;
 pub mod publisher;
 pub mod registry;
+mod resp;
 pub mod retries;
 pub mod script;
 pub mod stats;
+mod stream;
 pub mod subscription;
+pub mod wire;
 
 pub use ::redis::RedisError;

@@ -4,10 +4,11 @@
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use redis::{Cmd, RedisError, from_redis_value};
+use redis::{RedisError, from_redis_value};
 
 use super::connection::Connection;
 use super::keys::Keys;
+use super::resp::Commands;
 use super::script::Source;
 
 static FORWARD: LazyLock<Source> = LazyLock::new(|| Source::new(include_str!("scripts/forward.lua")));
@@ -92,11 +93,18 @@ impl Retries {
         self.0.iter().map(|retry| retry.message_id.as_str())
     }
 
+    /// How many arguments [`Retries::write_to`] adds.
+    pub(super) fn arguments(&self) -> usize {
+        4 * self.0.len()
+    }
+
     /// Adds them to the arguments of `settle.lua`. A claim lasts for the whole window after the message is due.
-    pub(super) fn write_to(&self, command: &mut Cmd, dedup_window: Duration) {
+    pub(super) fn write_to(&self, commands: &mut Commands, dedup_window: Duration) {
         for Retry { token, member, delay, .. } in &self.0 {
-            command.arg(delay.as_millis().to_string()).arg(member).arg(token);
-            command.arg((*delay + dedup_window).as_millis().to_string());
+            commands.word(delay.as_millis().to_string());
+            commands.word(member);
+            commands.word(token);
+            commands.word((*delay + dedup_window).as_millis().to_string());
         }
     }
 }

@@ -4,18 +4,21 @@
 use redis::{Cmd, RedisError, Script, Value};
 
 use super::connection::Connection;
+use super::lane::Lane;
+use super::resp::{Commands, Cursor};
 
 /// A script and its digest.
 #[derive(Debug)]
 pub struct Source {
+    text: &'static str,
     script: Script,
 }
 
 impl Source {
     /// A script from its text.
     #[must_use]
-    pub fn new(text: &str) -> Source {
-        Source { script: Script::new(text) }
+    pub fn new(text: &'static str) -> Source {
+        Source { text, script: Script::new(text) }
     }
 
     /// `EVALSHA` with the keys; arguments are added by the caller.
@@ -24,6 +27,24 @@ impl Source {
         let mut command = redis::cmd("EVALSHA");
         command.arg(self.script.get_hash()).arg(keys.len()).arg(keys);
         command
+    }
+
+    /// Begins the same among others: `keys` and so many arguments are added by the caller.
+    pub(super) fn begin(&self, commands: &mut Commands, keys: usize, arguments: usize) {
+        commands.begin(3 + keys + arguments);
+        commands.word("EVALSHA");
+        commands.word(self.script.get_hash());
+        commands.number(keys as u64);
+    }
+
+    /// Loads the script on the server of this connection.
+    ///
+    /// # Errors
+    /// Whatever the network or the server says.
+    pub(super) async fn load(&self, lane: &Lane) -> Result<(), RedisError> {
+        let mut commands = Commands::default();
+        commands.command(&[b"SCRIPT", b"LOAD", self.text.as_bytes()]);
+        Cursor::new(&lane.ask(commands).await?, 0).value().map(drop)
     }
 
     /// Runs a command made by [`Source::command`], loading the script when the server does not have it.

@@ -96,11 +96,41 @@ proptest! {
 
     #[test]
     fn no_reply_breaks_the_decoding(reply in reply()) {
-        let parts = match &reply {
-            Value::Array(parts) => parts.len(),
-            _ => 0,
-        };
-        let second_is_list = matches!(&reply, Value::Array(parts) if matches!(parts.get(1), Some(Value::Array(_))));
-        prop_assert_eq!(delivery(reply).is_some(), parts >= 2 && second_is_list);
+        let is_entry = matches!(&reply, Value::Array(parts) if matches!(&parts[..], [Value::BulkString(_), Value::Array(_)]));
+        let bytes = encoded(&Value::Array(vec![Value::Array(vec![
+            Value::BulkString(b"inbox".to_vec()),
+            Value::Array(vec![reply.clone()]),
+        ])]));
+        // What lies in the buffer may well be nonsense, and then it is an error.
+        let _ = fetched(&bytes);
+        let _ = fetched(&encoded(&reply));
+        prop_assert_eq!(delivery(reply).is_some(), is_entry);
+    }
+
+    #[test]
+    fn a_reply_in_the_buffer_and_one_taken_apart_are_the_same(
+        entries in vec(vec((vec(any::<u8>(), 0..12), vec(any::<u8>(), 0..12)), 0..5), 0..4),
+    ) {
+        let values = |pairs: &Vec<(Vec<u8>, Vec<u8>)>| pairs.clone().into_iter().flat_map(|(id, body)| [id, body]);
+        let entries: Vec<Value> = entries.iter().map(|pairs| entry("1-0", values(pairs))).collect();
+        let stream = Value::Array(vec![Value::BulkString(b"inbox".to_vec()), Value::Array(entries.clone())]);
+        let fetched = fetched(&encoded(&Value::Array(vec![stream]))).expect("a reply of XREADGROUP");
+        let taken_apart: Vec<Delivery> = entries.into_iter().filter_map(delivery).collect();
+        prop_assert_eq!(format!("{fetched:?}"), format!("{taken_apart:?}"));
+    }
+}
+
+/// The value as it comes over the connection.
+fn encoded(value: &Value) -> Vec<u8> {
+    match value {
+        Value::Int(number) => format!(":{number}\r\n").into_bytes(),
+        Value::SimpleString(text) => format!("+{}\r\n", text.replace('\r', "")).into_bytes(),
+        Value::Okay => b"+OK\r\n".to_vec(),
+        Value::BulkString(bytes) => [format!("${}\r\n", bytes.len()).as_bytes(), bytes, b"\r\n"].concat(),
+        Value::Array(values) => {
+            let head = format!("*{}\r\n", values.len()).into_bytes();
+            values.iter().map(encoded).fold(head, |all, value| [all, value].concat())
+        }
+        _ => b"$-1\r\n".to_vec(),
     }
 }

@@ -2,8 +2,8 @@
 
 use proptest::collection::vec;
 use proptest::prelude::*;
-use redis::Arg;
 
+use super::super::resp::Cursor;
 use super::*;
 use crate::arbitrary::cases;
 
@@ -28,12 +28,11 @@ fn step() -> impl Strategy<Value = Step> {
 
 /// Reads what a script is sent: how many entries, then for each how many values, and the values.
 fn sent(entries: &Entries) -> Vec<Vec<Vec<u8>>> {
-    let mut command = Cmd::new();
-    entries.write_to(&mut command);
-    let mut arguments = command.args_iter().map(|argument| match argument {
-        Arg::Simple(bytes) => bytes.to_vec(),
-        other => panic!("entries are sent as plain arguments, not as {other:?}"),
-    });
+    let mut commands = Commands::default();
+    commands.begin(entries.arguments());
+    entries.write_to(&mut commands);
+    let mut command = Cursor::new(commands.bytes(), 0);
+    let mut arguments = (0..command.array().unwrap()).map(|_| command.bulk().unwrap().to_vec());
     let number = |arguments: &mut dyn Iterator<Item = Vec<u8>>| -> usize {
         String::from_utf8(arguments.next().unwrap()).unwrap().parse().unwrap()
     };
