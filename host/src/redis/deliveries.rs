@@ -169,7 +169,10 @@ fn delivery(entry: Value) -> Option<Delivery> {
 
 /// The intake writes only UTF-8; should anybody else have written, the plugin gets replacement characters.
 fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
+    match str::from_utf8(bytes) {
+        Ok(text) => text.to_owned(),
+        Err(_) => String::from_utf8_lossy(bytes).into_owned(),
+    }
 }
 
 /// Claims every message of a delivery that `wanted` names; the answer says which are ours.
