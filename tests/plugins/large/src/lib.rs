@@ -49,4 +49,6 @@ macro_rules! steps {
     (@@ $a:literal $b:literal $($c:literal)+) => { [$(step::<{ $a * 256 + $b * 16 + $c }>),+] };
 }
 
-static STEPS: [[[fn(u64) -> u64; 16]; 16]; 8] = steps!(0 1 2 3 4 5 6 7);
+type Step = fn(u64) -> u64;
+
+static STEPS: [[[Step; 16]; 16]; 8] = steps!(0 1 2 3 4 5 6 7);
