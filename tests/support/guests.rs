@@ -42,6 +42,16 @@ pub fn grows_at_start() -> PathBuf {
     test_guests().join("grows_at_start.wasm")
 }
 
+/// A plugin of which tests make versions: see `support::release`.
+pub fn release() -> PathBuf {
+    test_guests().join("release.wasm")
+}
+
+/// A plugin with as much code as an interpreter. The result is the message.
+pub fn large() -> PathBuf {
+    test_guests().join("large.wasm")
+}
+
 /// The example that adds `random_property`.
 pub fn enrich() -> PathBuf {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();

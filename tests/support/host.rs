@@ -18,6 +18,8 @@ pub enum Signal {
     Interrupt,
     /// A polite request to stop.
     Terminate,
+    /// Look at the plugin and the configuration again.
+    Hangup,
     /// Death without warning.
     Kill,
     /// A pause: like a virtual machine that is not scheduled.
@@ -32,6 +34,7 @@ impl Signal {
         let name = match self {
             Signal::Interrupt => "INT",
             Signal::Terminate => "TERM",
+            Signal::Hangup => "HUP",
             Signal::Kill => "KILL",
             Signal::Stop => "STOP",
             Signal::Continue => "CONT",
@@ -239,8 +242,13 @@ impl Host {
 impl Launch {
     /// Starts it with so many consumers and waits until it receives and is registered.
     pub fn ready(self, redis: &Redis, consumers: usize) -> Host {
+        self.consumers(consumers).ready_as_configured(redis, consumers)
+    }
+
+    /// The same for a host that finds the number of consumers in its configuration.
+    pub fn ready_as_configured(self, redis: &Redis, consumers: usize) -> Host {
         let (ids, subscribers) = (redis.consumer_ids(), redis.subscribers());
-        let mut host = self.consumers(consumers).start();
+        let mut host = self.start();
         wait_for("a host that receives and is registered", BOUND, || {
             if let Some(status) = host.child.try_wait().expect("look at the host") {
                 panic!("the host ended with {status}:\n{}", host.stderr.rest());

@@ -2,22 +2,26 @@
 //! and a way to wait for a condition instead of for time. Everything here is ended and removed when
 //! it goes out of scope, also when the test panics.
 
+pub mod flow;
 pub mod guests;
 pub mod host;
 pub mod proxy;
 pub mod publisher;
 pub mod records;
 pub mod redis;
+pub mod release;
 
 use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
 
+pub use flow::Flow;
 pub use guests::{enrich, examples, puppet};
 pub use host::{Host, Signal};
 pub use publisher::{Publisher, Traffic, message};
 pub use records::{Entry, expect_each_once};
 pub use redis::Redis;
+pub use release::Release;
 
 /// The longest that any test waits for a condition: far above what is needed on a busy machine, so that
 /// reaching it means "never".

@@ -58,6 +58,7 @@ impl Publisher {
 
 /// A publisher in the background at a steady rate. Its messages have the ids `t-0`, `t-1`, ….
 pub struct Traffic {
+    first: usize,
     stop: Arc<AtomicBool>,
     published: Arc<AtomicUsize>,
     /// Ends with the smallest number of subscribers that received a message.
@@ -67,6 +68,11 @@ pub struct Traffic {
 impl Traffic {
     /// Starts publishing: so many messages a second, each with these properties.
     pub fn start(redis: &Redis, per_second: usize, properties: Value) -> Traffic {
+        Traffic::start_at(0, redis, per_second, properties)
+    }
+
+    /// Starts publishing with the id of this number.
+    pub fn start_at(first: usize, redis: &Redis, per_second: usize, properties: Value) -> Traffic {
         let (stop, published) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
         let mut publisher = Publisher::new(redis);
         let (stopped, counter) = (stop.clone(), published.clone());
@@ -75,14 +81,14 @@ impl Traffic {
             while !stopped.load(Ordering::Relaxed) {
                 let done = counter.load(Ordering::Relaxed);
                 let due = (start.elapsed().as_micros() * per_second as u128 / 1_000_000) as usize;
-                let batch = (done..due.max(done)).map(|n| message(&Traffic::id(n), properties.clone()));
+                let batch = (done..due.max(done)).map(|n| message(&Traffic::id(first + n), properties.clone()));
                 fewest = fewest.min(publisher.publish_all(batch));
                 counter.store(due.max(done), Ordering::Relaxed);
                 thread::sleep(TICK);
             }
             fewest
         });
-        Traffic { stop, published, thread: Some(thread) }
+        Traffic { first, stop, published, thread: Some(thread) }
     }
 
     fn id(number: usize) -> String {
@@ -106,7 +112,7 @@ impl Traffic {
         let thread = self.thread.take().expect("a publisher finishes once");
         let fewest = thread.join().expect("the publisher runs to its end");
         assert!(fewest > 0, "a message was published while nobody was subscribed: the test is wrong");
-        (0..self.published()).map(Traffic::id).collect()
+        (self.first..self.first + self.published()).map(Traffic::id).collect()
     }
 }
 

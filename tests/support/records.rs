@@ -14,6 +14,7 @@ pub const RETRY: &str = "{messages:processed}:retry";
 pub const LEASE: &str = "{messages:processed}:intake";
 pub const IDS: &str = "consumer:ids";
 pub const HEARTBEAT: &str = "{consumer:ids}:heartbeat";
+pub const HOSTS: &str = "{consumer:ids}:hosts";
 pub const GROUP: &str = "host";
 
 /// Entries read at once: the reply of a long stream must not be one huge value.

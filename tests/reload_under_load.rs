@@ -1,0 +1,98 @@
+//! Changes of the plugin at the worst of times: in quick succession, during a long call, without Redis, and with a
+//! component that takes seconds to compile.
+
+use std::fs;
+
+use serde_json::json;
+
+use crate::support::flow::IN_USE;
+use crate::support::guests::large;
+use crate::support::records::OUTPUT;
+use crate::support::{Flow, Publisher, Redis, Release, message, wait_until};
+
+/// How much more memory a host may have after a hundred swaps than after twenty; eighty versions that stay are more.
+const KEPT_BYTES_MAX: u64 = 16 << 20;
+
+#[test]
+fn there_and_back_in_quick_succession() {
+    let (a, b) = (Release::new("A"), Release::new("B"));
+    let mut flow = Flow::start(&a);
+    for version in [&b, &a, &b, &a] {
+        flow.change_to(version);
+    }
+    let (account, host) = flow.finish();
+    account.expect_turns(&["A", "B", "A", "B", "A"]);
+    host.wait_for_report("four swaps", |report| report["swaps"] == 4 && report["generation"] == 5);
+}
+
+#[test]
+fn a_hundred_swaps_as_fast_as_they_are_taken_leave_no_memory_behind() {
+    let versions: Vec<Release> = (0..=100).map(|number| Release::new(&format!("V{number}"))).collect();
+    let mut flow = Flow::with(&versions[0], |launch| launch.arg("--watch-quiet", "20ms"));
+    let mut after_twenty = 0;
+    for (number, version) in versions.iter().enumerate().skip(1) {
+        flow.change_to(version);
+        if number == 20 {
+            after_twenty = flow.host.resident_bytes();
+        }
+    }
+    let after_all = flow.host.resident_bytes();
+    assert!(after_all < after_twenty + KEPT_BYTES_MAX, "{after_twenty} bytes after 20 swaps, {after_all} after 100");
+    let (account, host) = flow.finish();
+    account.expect_turns(&versions.iter().map(|version| version.name.as_str()).collect::<Vec<_>>());
+    host.wait_for_report("a hundred swaps", |report| report["swaps"] == 100 && report["rollbacks"] == 0);
+}
+
+#[test]
+fn a_long_call_ends_in_the_version_in_which_it_began() {
+    let (a, b) = (Release::new("A"), Release::new("B"));
+    let mut flow = Flow::with(&a, |launch| launch.arg("--max-plugin-time", "30s"));
+    let slow = ["slow".to_owned()];
+    Publisher::new(&flow.redis).publish(message("slow", json!({"ms": 6_000})));
+    flow.redis.wait_until_known(&slow);
+    // The other consumers go over while this call lasts.
+    flow.change_to(&b);
+    assert!(flow.redis.results_of("slow").is_empty(), "the call outlasts the change");
+    assert_eq!(flow.redis.result_of("slow").text("version"), "A");
+    flow.also_published(slow);
+    flow.finish_with_turns(&["A", "B"]);
+}
+
+#[test]
+fn a_version_that_comes_while_redis_is_away_is_taken() {
+    let (a, b) = (Release::new("A"), Release::new("B"));
+    let redis = Redis::start_with(&["--save", "", "--appendonly", "yes", "--appendfsync", "no"]);
+    let mut flow = Flow::on(redis, &a, |launch| launch);
+    flow.pause();
+    // In work when Redis goes away.
+    let slow: Vec<String> = (0..400).map(|number| format!("slow-{number}")).collect();
+    Publisher::new(&flow.redis).publish_all(slow.iter().map(|id| message(id, json!({"ms": 10}))));
+    flow.redis.wait_until_received(&slow);
+    flow.redis.kill();
+    flow.deploy(&b);
+    flow.wait_for_logged(IN_USE, 1);
+    flow.redis.restart();
+    flow.redis.wait_for_subscribers(1);
+    flow.also_published(slow);
+    flow.resume();
+    flow.wait_for_results_of(&b);
+    flow.finish_with_turns(&["A", "B"]);
+}
+
+#[test]
+fn the_flow_does_not_notice_that_a_component_of_megabytes_is_compiled() {
+    let a = Release::new("A");
+    let large = Release::of("large", fs::read(large()).unwrap()).fresh();
+    let mut flow = Flow::start(&a);
+    flow.deploy(&large);
+    // The results of version A keep up with what is published while the new version is compiled.
+    let mut kept_up = 0;
+    while flow.logged(IN_USE).is_empty() {
+        let published = flow.published();
+        wait_until("results of all that was published", || flow.redis.length(OUTPUT) >= published);
+        kept_up += 1;
+    }
+    assert!(kept_up > 10, "compiling took long enough to look many times, not {kept_up}");
+    flow.wait_for_results_of(&large);
+    flow.finish_with_turns(&["A", "large"]);
+}
