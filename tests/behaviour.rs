@@ -27,6 +27,7 @@ mod reload_refused;
 mod reload_under_load;
 mod report;
 mod retries;
+mod rollback;
 mod sandbox;
 mod scaling;
 mod start_up;
