@@ -42,7 +42,7 @@ format:
     cargo fmt
     @.ci/guests cargo fmt --all
 
-# Measure the host, all of it or parts by name: path, trap, loop, start; `just bench --help` shows the options
+# Measure the host, all of it or parts by name: path, trap, loop, start, swap; `just bench --help` shows the options
 bench *args: plugins build
     @cargo bench --quiet --bench bench -- "$@"
 
