@@ -21,6 +21,7 @@ use crate::consumer::forward::Forwarder;
 use crate::intake::Intake;
 use crate::intake::pace::Pace;
 use crate::monitor::counters::Counters;
+use crate::monitor::millis;
 use crate::monitor::report::Reporter;
 use crate::plugin::{Engine, Failure, LoadError, Plugin};
 use crate::redis::checks::{self, CheckError};
@@ -277,7 +278,7 @@ impl Running {
     async fn work(&mut self) {
         self.intake.ready().await;
         let (host, consumers) = (self.identity.host_id(), self.reloader.crew().size());
-        info!(%host, consumers, after_ms = self.started.elapsed().as_millis(), "ready");
+        info!(%host, consumers, after_ms = millis(self.started.elapsed()), "ready");
         self.reloader.run().await;
     }
 

@@ -14,6 +14,13 @@ use crate::redis::embedded::Embedded;
 use crate::reload::Control;
 
 pub(super) fn execute(given: &Given) -> Result<(), Failure> {
+    // One thread: consumers get threads of their own from the host.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    // First of all: until then a SIGHUP ends the process.
+    let hangup = {
+        let _entered = runtime.enter();
+        signal(SignalKind::hangup())?
+    };
     let loaded = load(given)?;
     let (warnings, file) = (loaded.warnings(), loaded.file.clone());
     let mut config = loaded.into_runnable()?;
@@ -27,18 +34,16 @@ pub(super) fn execute(given: &Given) -> Result<(), Failure> {
         tracing::info!(redis = private.url(), "started a private Redis, which ends with this host");
     }
     let control = control(given, file, (named, config.redis.url.clone()));
-    // One thread: consumers get threads of their own from the host.
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let result = runtime.block_on(run(config, control));
+    let result = runtime.block_on(run(config, control, hangup));
     // What still blocks a thread, such as a compilation, must not hold up the exit.
     runtime.shutdown_background();
     drop(private);
     result
 }
 
-async fn run(config: Config, control: Control) -> Result<(), Failure> {
+async fn run(config: Config, control: Control, mut hangup: Signal) -> Result<(), Failure> {
     let shutdown = shutdown()?;
-    let (mut hangup, asked) = (signal(SignalKind::hangup())?, control.asked.clone());
+    let asked = control.asked.clone();
     tokio::spawn(async move {
         while hangup.recv().await.is_some() {
             asked.notify_one();

@@ -9,6 +9,7 @@ use tracing::{info, warn};
 
 use super::Shared;
 use crate::config::IntakeConfig;
+use crate::monitor::millis;
 use crate::monitor::throttle::Throttle;
 use crate::redis::backoff::Backoff;
 use crate::redis::connection::Connector;
@@ -63,7 +64,7 @@ impl Receiver {
             counters.gap_ms.add(usize::try_from(gap.as_millis()).unwrap_or(usize::MAX));
             warn!(
                 channel = self.channel,
-                gap_ms = gap.as_millis(),
+                gap_ms = millis(gap),
                 "subscribed again; what was published meanwhile is lost unless another host was subscribed"
             );
         } else {

@@ -3,3 +3,11 @@
 pub mod counters;
 pub mod report;
 pub mod throttle;
+
+use std::time::Duration;
+
+/// Whole milliseconds as a number that every form of log shows as a number.
+#[must_use]
+pub fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}

@@ -21,6 +21,7 @@ use tracing::{info, warn};
 use crate::cases::Cases;
 use crate::config::{Config, ConfigError, Watch, needing_a_start};
 use crate::consumer::crew::Crew;
+use crate::monitor::millis;
 use crate::plugin::{Binary, Engine, Haste, LoadError, Plugin};
 use versions::{Fingerprint, Versions};
 use watch::Watched;
@@ -269,7 +270,7 @@ impl Reloader {
             generation = version.plugin.generation(),
             digest = version.plugin.short_digest(),
             before = before.plugin.short_digest(),
-            load_ms = load_time.as_millis(),
+            load_ms = millis(load_time),
             "a new version of the plugin is in use"
         );
     }
