@@ -6,7 +6,8 @@ use std::process::ExitCode;
 use host::cli::{self, Exit};
 use host::config::masked;
 
-fn main() -> ExitCode {
+/// Everything that the binary is; the benchmark has a second one of the same.
+pub fn main() -> ExitCode {
     let cli = match cli::parse() {
         Ok(cli) => cli,
         Err(code) => return ExitCode::from(code),

@@ -4,7 +4,7 @@
 mod attempts;
 pub mod crew;
 pub mod fetch;
-pub(crate) mod flatten;
+pub mod flatten;
 pub mod forward;
 mod settlement;
 
@@ -163,7 +163,10 @@ impl Consumer {
                 self.settlement.record_host_killer(delivery, message, terms);
                 continue;
             }
+            #[cfg(not(feature = "native-bench"))]
             let outcome = self.instance.process(&message.id, &message.body, message.attempt()).await;
+            #[cfg(feature = "native-bench")]
+            let outcome = crate::plugin::native::process(&message.body);
             let mut judged = self.settlement.judge(message, outcome, terms);
             self.tally.0 += 1;
             if version.probation.is_some() {

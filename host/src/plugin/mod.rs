@@ -20,6 +20,8 @@ mod instance;
 mod limits;
 mod loader;
 mod logging;
+#[cfg(feature = "native-bench")]
+pub mod native;
 #[cfg(test)]
 mod tests;
 
