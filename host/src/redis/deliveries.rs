@@ -175,6 +175,19 @@ fn text(bytes: &[u8]) -> String {
     }
 }
 
+/// The claims of the messages of a delivery that `wanted` names, as they are sent.
+#[must_use]
+pub fn claims(keys: &Keys, delivery: &Delivery, wanted: &[usize], window: Duration) -> Commands {
+    let mut commands = Commands::default();
+    let window_ms = window.as_millis().to_string();
+    for index in wanted {
+        let message = &delivery.messages[*index];
+        let (key, token) = (keys::claim(keys, &message.id), delivery.token(message));
+        commands.command(&["SET", &key, token, "NX", "GET", "PX", &window_ms].map(str::as_bytes));
+    }
+    commands
+}
+
 /// Claims every message of a delivery that `wanted` names; the answer says which are ours.
 /// A claim that carries the message's own token is ours from an earlier try or attempt.
 ///
@@ -187,14 +200,7 @@ pub async fn claim(
     wanted: &[usize],
     window: Duration,
 ) -> Result<Vec<bool>, RedisError> {
-    let mut commands = Commands::default();
-    let window_ms = window.as_millis().to_string();
-    for index in wanted {
-        let message = &delivery.messages[*index];
-        let (key, token) = (keys::claim(keys, &message.id), delivery.token(message));
-        commands.command(&["SET", &key, token, "NX", "GET", "PX", &window_ms].map(str::as_bytes));
-    }
-    let replies = lane.ask(commands).await?;
+    let replies = lane.ask(claims(keys, delivery, wanted, window)).await?;
     let mut replies = Cursor::new(&replies, 0);
     let mut is_ours = |index: &usize| match replies.value()? {
         Head::Bulk(holder) => Ok(holder == delivery.token(&delivery.messages[*index]).as_bytes()),
@@ -238,7 +244,9 @@ pub async fn settle(
     Ok(Cursor::new(&reply, 0).value()? == Head::Line(b":1"))
 }
 
-fn settlement(keys: &Keys, output: &OutputConfig, dedup_window: Duration, settled: Settled<'_>) -> Commands {
+/// The call of the script that settles a delivery, as it is sent.
+#[must_use]
+pub fn settlement(keys: &Keys, output: &OutputConfig, dedup_window: Duration, settled: Settled<'_>) -> Commands {
     let Settled { entry_id, results, dead_letters, retries } = settled;
     let mut commands = Commands::default();
     let waiting_keys = if retries.is_empty() { 0 } else { 1 + retries.len() };

@@ -14,7 +14,7 @@ pub mod keys;
 pub mod lane;
 pub mod publisher;
 pub mod registry;
-mod resp;
+pub mod resp;
 pub mod retries;
 pub mod script;
 pub mod stats;

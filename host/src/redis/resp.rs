@@ -112,7 +112,7 @@ impl<'a> Cursor<'a> {
 
 /// Commands as they are sent, one after the other in one buffer.
 #[derive(Debug, Default)]
-pub(super) struct Commands {
+pub struct Commands {
     bytes: Vec<u8>,
     count: usize,
 }
@@ -151,7 +151,8 @@ impl Commands {
     }
 
     /// What is sent.
-    pub(super) fn bytes(&self) -> &[u8] {
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
         &self.bytes
     }
 
