@@ -1,5 +1,5 @@
-//! The floor: a process that receives, claims and appends, and does no work between.
-//! Plain sockets and hand-written commands, so that it measures Redis and not a client library.
+//! The floor: a process that receives, claims and appends, and does no work between. And the bare subscriber, which only
+//! appends. Plain sockets and hand-written commands, so that they measure Redis and not a client library.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
@@ -7,20 +7,16 @@ use std::thread;
 
 use anyhow::{Context as _, Result, anyhow};
 
-/// What a published message looks like on the wire, up to its id.
-const BEFORE_ID: &[u8] = b"{\"message_id\":\"";
+use crate::load::{BEFORE_ID, BEFORE_PADDING, ID_BYTES};
 
-/// Length of an id.
-const ID_BYTES: usize = 36;
+/// What stands before the length of a published message.
+const BEFORE_LENGTH: &[u8] = b"*3\r\n$7\r\nmessage\r\n$18\r\nmessages:published\r\n$";
 
 /// Bytes read at a time.
 const CHUNK_BYTES: usize = 256 << 10;
 
-/// `+OK`, then the two lines of a new entry's id.
-const REPLY_LINES: u64 = 3;
-
 /// Does what is to be done for `messages` messages, then ends.
-pub fn run(port: u16, messages: u64) -> Result<()> {
+pub fn run(port: u16, messages: u64, claims: bool) -> Result<()> {
     let connect = || -> Result<TcpStream> {
         let stream = TcpStream::connect(("127.0.0.1", port)).context("the floor cannot connect")?;
         stream.set_nodelay(true)?;
@@ -28,8 +24,10 @@ pub fn run(port: u16, messages: u64) -> Result<()> {
     };
     let mut commands = connect()?;
     let mut replies = commands.try_clone()?;
+    // `+OK` for a claim, and the two lines of a new entry's id.
+    let reply_lines = if claims { 3 } else { 2 };
     // Writing never waits for replies: Redis always has the next commands at hand.
-    let answered = thread::spawn(move || count_lines(&mut replies, messages * REPLY_LINES));
+    let answered = thread::spawn(move || count_lines(&mut replies, messages * reply_lines));
     let mut published = connect()?;
     published.write_all(b"SUBSCRIBE messages:published\r\n")?;
 
@@ -43,7 +41,7 @@ pub fn run(port: u16, messages: u64) -> Result<()> {
             return Err(anyhow!("Redis cut the floor off after {done} messages"));
         }
         received.extend_from_slice(&chunk[..length]);
-        let (found, used) = append_commands(&received, &mut batch);
+        let (found, used) = append_commands(&received, claims, &mut batch);
         received.drain(..used);
         done += found;
         commands.write_all(&batch)?;
@@ -52,30 +50,56 @@ pub fn run(port: u16, messages: u64) -> Result<()> {
     answered.join().map_err(|_| anyhow!("the floor's reader ended"))?
 }
 
-/// Writes the commands for every message in `received`; says how many there are, and how many bytes are done with.
-fn append_commands(received: &[u8], batch: &mut Vec<u8>) -> (u64, usize) {
+/// Writes the commands for every whole message in `received`; says how many there are, and how many bytes are done with.
+fn append_commands(received: &[u8], claims: bool, batch: &mut Vec<u8>) -> (u64, usize) {
     let (mut found, mut at) = (0, 0);
-    while let Some(start) = find(&received[at..], BEFORE_ID).map(|offset| at + offset + BEFORE_ID.len()) {
-        let Some(id) = received.get(start..start + ID_BYTES) else { break };
+    loop {
+        let rest = &received[at..];
+        if !rest.starts_with(BEFORE_LENGTH) {
+            // The answer to SUBSCRIBE comes first; it is whole when something else follows.
+            match rest.windows(BEFORE_LENGTH.len()).position(|window| window == BEFORE_LENGTH) {
+                Some(skipped) => at += skipped,
+                None => return (found, at),
+            }
+            continue;
+        }
+        let Some((message, used)) = message(rest) else { return (found, at) };
+        append(message, claims, batch);
+        found += 1;
+        at += used;
+    }
+}
+
+/// The message at the beginning of `received`, and where the next one begins; `None` while it is not all there.
+fn message(received: &[u8]) -> Option<(&[u8], usize)> {
+    let digits = &received[BEFORE_LENGTH.len()..];
+    let line = digits.iter().take(12).position(|byte| *byte == b'\r')?;
+    let length: usize = std::str::from_utf8(&digits[..line]).ok()?.parse().ok()?;
+    let start = BEFORE_LENGTH.len() + line + 2;
+    // With the line's end behind it.
+    let end = start + length + 2;
+    Some((received.get(start..end)?.strip_suffix(b"\r\n")?, end))
+}
+
+fn append(message: &[u8], claims: bool, batch: &mut Vec<u8>) {
+    let id = &message[BEFORE_ID.len()..BEFORE_ID.len() + ID_BYTES];
+    if claims {
         batch.extend_from_slice(b"*6\r\n$3\r\nSET\r\n$63\r\n{messages:processed}:claim:");
         batch.extend_from_slice(id);
         batch.extend_from_slice(b"\r\n$15\r\n1700000000000-0\r\n$2\r\nNX\r\n$2\r\nPX\r\n$6\r\n300000\r\n");
-        batch.extend_from_slice(
-            b"*9\r\n$4\r\nXADD\r\n$18\r\nmessages:processed\r\n$1\r\n*\r\n$10\r\nmessage_id\r\n$36\r\n",
-        );
-        batch.extend_from_slice(id);
-        batch.extend_from_slice(b"\r\n$11\r\nconsumer_id\r\n$18\r\nfloor-1-00000000-1\r\n");
-        batch.extend_from_slice(b"$15\r\nrandom_property\r\n$16\r\n0123456789abcdef\r\n");
-        found += 1;
-        at = start + ID_BYTES;
     }
-    (found, at)
-}
-
-fn find(text: &[u8], wanted: &[u8]) -> Option<usize> {
-    let first = text.iter().position(|byte| *byte == wanted[0])?;
-    // Nothing else on the wire has a brace, so the first one is nearly always right.
-    text[first..].windows(wanted.len()).position(|window| window == wanted).map(|offset| first + offset)
+    let padding = message.get(BEFORE_ID.len() + ID_BYTES + BEFORE_PADDING.len()..message.len() - 2);
+    let values: &[u8] = if padding.is_some() { b"*11" } else { b"*9" };
+    batch.extend_from_slice(values);
+    batch.extend_from_slice(b"\r\n$4\r\nXADD\r\n$18\r\nmessages:processed\r\n$1\r\n*\r\n$10\r\nmessage_id\r\n$36\r\n");
+    batch.extend_from_slice(id);
+    batch.extend_from_slice(b"\r\n$11\r\nconsumer_id\r\n$18\r\nfloor-1-00000000-1\r\n");
+    if let Some(padding) = padding {
+        batch.extend_from_slice(format!("$7\r\npadding\r\n${}\r\n", padding.len()).as_bytes());
+        batch.extend_from_slice(padding);
+        batch.extend_from_slice(b"\r\n");
+    }
+    batch.extend_from_slice(b"$15\r\nrandom_property\r\n$16\r\n0123456789abcdef\r\n");
 }
 
 /// Reads until so many lines have come. What they say shows in the output stream.

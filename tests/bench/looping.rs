@@ -9,12 +9,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, sleep};
 use std::time::Instant;
 
-use anyhow::{Context as _, Result, anyhow, ensure};
+use anyhow::{Context as _, Result, anyhow};
 use host::redis::embedded::Embedded;
 
 use crate::columns::{Column, Table};
 use crate::run::{self, Ended, POLL, Subject};
-use crate::{Args, guests, progress_bar};
+use crate::{Args, guests, ledger, load, progress_bar};
 
 /// Time that the plugin has for a message, and so how long each loop takes.
 const LIMIT: &str = "100ms";
@@ -98,7 +98,9 @@ fn one_burst(beside: Beside, messages: u64, plugin: &Path) -> Result<[f64; 2]> {
         let loops =
             loops.map(|thread| thread.join().map_err(|_| anyhow!("the publisher of loops ended"))?).transpose()?;
         let elapsed = elapsed?.as_secs_f64();
-        ensure!(publisher.0.wait()?.success(), "the publisher failed");
+        load::published(&mut publisher.0)?.by_all()?;
+        // What loops is given up on; what does not has one result each.
+        ledger::expect_each_once(&mut redis, messages, 0)?;
         Ok([messages as f64 / elapsed, loops.unwrap_or(0) as f64 / elapsed])
     })
 }

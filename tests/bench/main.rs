@@ -1,26 +1,43 @@
 //! `just bench`: what the host does, in figures, on the machine it runs on. Each part is a module. Subjects take turns
-//! over several rounds; the median of the rounds is shown with the lowest and the highest, and its ratio to the first
-//! subject's, which means more than the figure does.
+//! over several rounds; the median of the rounds is shown with the lowest and the highest, and its ratio to another
+//! subject's, which means more than the figure does. Where a subject is there again, what differs is noise. Dedup, fences
+//! and bounds are on in every one, and a measurement after which the books are not right is an error.
 
+mod backlog;
+mod burst;
+mod busy;
+mod chart;
 mod columns;
+mod findings;
 mod floor;
+mod growth;
 mod guests;
+mod latency;
+mod ledger;
+mod load;
 mod looping;
+mod machine;
+mod memory;
+mod micro;
 mod path;
 mod run;
 mod start;
 mod swap;
-mod table;
+mod tax;
+mod throughput;
 mod trap;
+mod waiting;
 
-use std::path::PathBuf;
+use std::fs;
+use std::path::{Path, PathBuf};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use clap::{Parser, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, json};
 
-use columns::Table;
+use findings::{Findings, Reached};
+use machine::Machine;
 
 /// Measure the host
 #[derive(Debug, Parser)]
@@ -29,12 +46,12 @@ struct Args {
     /// What to measure; all of it if nothing is named
     parts: Vec<Part>,
 
-    /// Messages in a burst
+    /// Messages in a burst; the parts take this or a fixed share or multiple of it
     #[arg(long, value_name = "N", default_value_t = 200_000, value_parser = clap::value_parser!(u64).range(1_000..))]
     messages: u64,
 
     /// Rounds, of which the median is shown
-    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
 
     /// Numbers of consumers on the path, separated by commas
@@ -42,12 +59,28 @@ struct Args {
     consumers: Vec<u32>,
 
     /// Print one JSON object instead of tables
-    #[arg(long)]
+    #[arg(long, conflicts_with = "markdown")]
     json: bool,
+
+    /// Print Markdown for a document: medians and ratios, and the figures that have a target
+    #[arg(long)]
+    markdown: bool,
+
+    /// Also draw the part `path` as a chart, an SVG file
+    #[arg(long, value_name = "FILE")]
+    chart: Option<PathBuf>,
 
     /// Be the floor for this Redis: port, and messages to come
     #[arg(long, hide = true, num_args = 2)]
     floor: Option<Vec<u64>>,
+
+    /// As the floor, claim nothing
+    #[arg(long, hide = true, requires = "floor")]
+    bare: bool,
+
+    /// Be a publisher: the numbers of its load
+    #[arg(long, hide = true, num_args = 8)]
+    publish: Option<Vec<u64>>,
 
     /// Be a process that takes a core
     #[arg(long, hide = true)]
@@ -63,24 +96,48 @@ struct Args {
 enum Part {
     /// A burst through the host beside bare Redis
     Path,
+    /// A burst against consumers, length of messages and hosts
+    Throughput,
+    /// The host beside the same host with the plugin's function compiled into it
+    Tax,
+    /// A plugin that waits 10 ms, with 1 to 500 consumers
+    Waiting,
+    /// A plugin that computes 1 ms, with 1 and 2 consumers
+    Busy,
+    /// Bursts as fast as can be published, under Redis's shipped limit for subscribers
+    Burst,
+    /// From PUBLISH until the result can be read, beside a bare subscriber
+    Latency,
+    /// CPU time of a message with more consumers, hosts, bytes, results and waiting messages
+    Growth,
     /// The next message of a consumer whose plugin has trapped
     Trap,
     /// Ten consumers while messages loop until the time limit
     Loop,
-    /// From the start of the process until it receives, with and without a compiled plugin at hand
+    /// From the start of the process until it receives, with and without a compiled plugin at hand; memory
     Start,
     /// Latency over a swap of the plugin, and how soon a new version is in use
     Swap,
+    /// The parts of the host's own work, each alone
+    Micro,
 }
 
 impl Part {
     fn name(self) -> &'static str {
         match self {
             Part::Path => "path",
+            Part::Throughput => "throughput",
+            Part::Tax => "tax",
+            Part::Waiting => "waiting",
+            Part::Busy => "busy",
+            Part::Burst => "burst",
+            Part::Latency => "latency",
+            Part::Growth => "growth",
             Part::Trap => "trap",
             Part::Loop => "loop",
             Part::Start => "start",
             Part::Swap => "swap",
+            Part::Micro => "micro",
         }
     }
 
@@ -88,6 +145,21 @@ impl Part {
     fn note(self) -> &'static str {
         match self {
             Part::Path => "× floor: of its messages/s, and of its Redis CPU for both kinds of CPU time",
+            Part::Throughput => "each length beside its own floor; a quarter of the combinations is left out",
+            Part::Tax => {
+                "native: the same host and plugin, but messages are given to the plugin's function compiled into it"
+            }
+            Part::Waiting => "each call waits 10 ms; after a warm-up of 8 messages a consumer",
+            Part::Busy => {
+                "each call computes what takes 1 ms on a core of its own; after a warm-up of 64 messages a consumer"
+            }
+            Part::Burst => "10 consumers; lost: published and without a result, whoever dropped it",
+            Part::Latency => {
+                "the publisher, the reader and what is measured share the machine; the first half second is left out"
+            }
+            Part::Growth => {
+                "the last floor is compared with the one before; backlog: without receiving and appending, and without the first fifth"
+            }
             Part::Trap => "a thousand traps in each round",
             Part::Loop => "10 consumers; a loop ends after 100 ms, and the next one follows at once",
             Part::Start => "10 consumers; warm: the second start with the same cache of compiled plugins",
@@ -95,23 +167,27 @@ impl Part {
                 "10 consumers, 5,000 messages/s; latency: from PUBLISH until the result can be read; around the swap: a second; \
                  the rest includes the 250 ms for which a file must stay unchanged"
             }
+            Part::Micro => "deliveries of 128 small messages, in one thread, without Redis",
         }
     }
 
-    /// The figures for people and for programs.
-    fn measure(self, args: &Args) -> Result<(String, Value)> {
+    fn measure(self, args: &Args) -> Result<Findings> {
         let enrich = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../plugins/dist/enrich.wasm"));
         ensure!(enrich.is_file(), "there is no {}; build it with `just plugins`", enrich.display());
-        let both = |table: Table| (table.text(), table.json());
         Ok(match self {
-            Part::Path => {
-                let lines = path::measure(args, args.rounds, &enrich)?;
-                (table::text(&lines), table::json(&lines))
-            }
-            Part::Trap => both(trap::measure(args.rounds)?),
-            Part::Loop => both(looping::measure(args, args.rounds)?),
-            Part::Start => both(start::measure(args.rounds, &enrich)?),
+            Part::Path => path::measure(args, args.rounds, &enrich)?,
+            Part::Throughput => throughput::measure(args, args.rounds, &enrich)?,
+            Part::Tax => tax::measure(args, args.rounds, &enrich)?,
+            Part::Waiting => waiting::measure(args, args.rounds)?,
+            Part::Busy => busy::measure(args, args.rounds)?,
+            Part::Burst => burst::measure(args, args.rounds, &enrich)?,
+            Part::Latency => latency::measure(args, args.rounds, &enrich)?,
+            Part::Growth => growth::measure(args, args.rounds, &enrich)?,
+            Part::Trap => trap::measure(args.rounds)?.into(),
+            Part::Loop => looping::measure(args, args.rounds)?.into(),
+            Part::Start => memory::measure(args, args.rounds, &enrich, start::measure(args.rounds, &enrich)?)?,
             Part::Swap => swap::measure(args.rounds, &enrich)?,
+            Part::Micro => micro::measure(args.rounds, &enrich)?.into(),
         })
     }
 }
@@ -124,33 +200,98 @@ fn progress_bar(steps: u64) -> Result<ProgressBar> {
 fn main() -> Result<()> {
     let args = Args::parse();
     if let Some([port, messages]) = args.floor.as_deref() {
-        return floor::run(u16::try_from(*port)?, *messages);
+        return floor::run(u16::try_from(*port)?, *messages, !args.bare);
+    }
+    if let Some(numbers) = &args.publish {
+        return load::run(numbers);
     }
     if args.burn {
         looping::burn();
     }
-    let machine = table::Machine::look()?;
-    if !args.json {
-        println!("{machine}");
-        println!("{} messages in a burst, {} rounds", args.messages, args.rounds);
+    let wanted = |part: &Part| args.parts.is_empty() || args.parts.contains(part);
+    let parts: Vec<Part> = Part::value_variants().iter().copied().filter(wanted).collect();
+    ensure!(args.chart.is_none() || parts.contains(&Part::Path), "--chart draws the part path; name it too");
+    measure(&args, &parts)
+}
+
+/// Measures the parts and prints what was found: each part at once for people, all of it together otherwise.
+fn measure(args: &Args, parts: &[Part]) -> Result<()> {
+    let machine = Machine::look()?;
+    let conditions = format!("{} messages in a burst, {} rounds", args.messages, args.rounds);
+    if args.markdown {
+        println!("`just bench {}`\n\n{machine}; {conditions}", args.as_given());
+    } else if !args.json {
+        println!("{machine}\n{conditions}");
     }
-    let mut results = Map::new();
-    for part in Part::value_variants().iter().filter(|part| args.parts.is_empty() || args.parts.contains(part)) {
-        let (text, json) = part.measure(&args)?;
-        if !args.json {
-            println!("\n{}\n\n{text}\n{}", part.name(), part.note());
+    let (mut results, mut reached, mut failed) = (Map::new(), Vec::new(), Vec::new());
+    for part in parts {
+        let findings = match part.measure(args) {
+            Ok(findings) => findings,
+            Err(error) => {
+                // Loudly, but the minutes that the other parts take are not to be wasted.
+                eprintln!("\n{} FAILED: {error:#}", part.name());
+                failed.push(part.name().to_owned());
+                continue;
+            }
+        };
+        if let (Part::Path, Some(file)) = (part, &args.chart) {
+            let svg = chart::svg(&findings.tables[0].1, &format!("{machine}; {conditions}"));
+            // Cargo runs this in the folder of the package; whoever names a file is in that of the repository.
+            let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(file);
+            fs::write(&file, svg).with_context(|| format!("cannot write the chart {}", file.display()))?;
         }
-        results.insert(part.name().to_owned(), json);
+        if args.markdown {
+            print_markdown(*part, &findings);
+        } else if !args.json {
+            print_text(*part, &findings);
+        }
+        results.insert(part.name().to_owned(), findings.json());
+        reached.extend(findings.reached);
+        failed.extend(findings.wrong);
     }
-    let load = table::load();
+    let load = machine::load();
     if args.json {
         let Args { messages, rounds, .. } = args;
         let all = json!({
             "machine": machine.json(), "load_at_the_end": load, "messages": messages, "rounds": rounds, "results": results,
         });
         println!("{all}");
-    } else {
-        println!("\nload at the end: {}", load.unwrap_or_else(|| "unknown".into()));
     }
+    if args.markdown && !reached.is_empty() {
+        println!("\n| figure | measured | target |\n| --- | --- | --- |");
+        for (figure, value, target) in reached.iter().map(Reached::cells) {
+            println!("| {figure} | {value} | {target} |");
+        }
+    }
+    if !args.json {
+        println!("\nload at the end: {load}");
+    }
+    ensure!(failed.is_empty(), "failed: {}", failed.join(", "));
     Ok(())
+}
+
+fn print_text(part: Part, findings: &Findings) {
+    println!("\n{}", part.name());
+    for (title, table) in &findings.tables {
+        println!("{}{}\n{}", if title.is_empty() { "" } else { "\n" }, title, table.text().trim_end());
+    }
+    println!("\n{}", part.note());
+    for reached in &findings.reached {
+        println!("{reached}");
+    }
+}
+
+fn print_markdown(part: Part, findings: &Findings) {
+    for (title, table) in &findings.tables {
+        let title = if title.is_empty() { String::new() } else { format!(", {title}") };
+        println!("\n**{}{title}.** {}.\n\n{}", part.name(), part.note(), table.markdown().trim_end());
+    }
+}
+
+impl Args {
+    /// The arguments as a reader would type them to measure this again.
+    fn as_given(&self) -> String {
+        let given = std::env::args().skip(1).filter(|argument| argument != "--bench");
+        given.collect::<Vec<_>>().join(" ")
+    }
 }

@@ -7,26 +7,55 @@
 
 use std::path::Path;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 
-use crate::run::{self, Measured, Subject};
-use crate::table::{self, Line};
-use crate::{Args, progress_bar};
+use crate::Args;
+use crate::columns::{Column, Table};
+use crate::findings::{Findings, Target};
+use crate::load::Load;
+use crate::run::{self, Arm, Measured, Subject};
+
+/// The consumers that targets are for.
+const USUAL: u32 = 10;
+
+/// Rate and CPU time, as ratios to the floor's.
+pub const COLUMNS: [Column; 3] = [
+    Column { key: "messages_per_second", title: "messages/s", digits: 0 },
+    Column { key: "redis_us_per_message", title: "Redis CPU, µs/message", digits: 2 },
+    Column { key: "process_us_per_message", title: "its own CPU, µs/message", digits: 2 },
+];
+
+/// What the columns show of a measurement.
+pub fn values(measured: &Measured) -> [f64; 3] {
+    [measured.messages_per_second, measured.redis_us, measured.process_us]
+}
+
+/// An empty table of arms. CPU time of a process is told as a ratio to the CPU time of the floor's Redis too: that is
+/// what a message costs at least, wherever it is spent.
+pub fn table(arms: &[Arm]) -> Table {
+    Table::new(&COLUMNS, arms.iter().map(|arm| arm.name.clone()))
+        .with_base("floor")
+        .column_compared_with("process_us_per_message", "redis_us_per_message")
+}
 
 /// Measures each subject `rounds` times, in turn.
-pub fn measure(args: &Args, rounds: u32, plugin: &Path) -> Result<Vec<Line>> {
-    let subjects: Vec<Subject> =
-        std::iter::once(Subject::Floor).chain(args.consumers.iter().map(|n| Subject::Host { consumers: *n })).collect();
-    let mut measured: Vec<Vec<Measured>> = vec![Vec::new(); subjects.len()];
-    let bar = progress_bar(u64::from(rounds) * subjects.len() as u64)?;
-    for round in 1..=rounds {
-        for (subject, results) in subjects.iter().zip(&mut measured) {
-            bar.set_message(format!("path, round {round}, {subject}"));
-            let result = run::measure(subject, args.messages, plugin);
-            results.push(result.with_context(|| format!("{subject}, round {round}"))?);
-            bar.inc(1);
-        }
-    }
-    bar.finish_and_clear();
-    Ok(table::lines(&subjects, &measured))
+pub fn measure(args: &Args, rounds: u32, plugin: &Path) -> Result<Findings> {
+    let load = Load::small(args.messages);
+    let mut arms = vec![Arm::new(Subject::Floor, load, plugin)];
+    arms.extend(args.consumers.iter().map(|n| Arm::new(Subject::Host { consumers: *n }, load, plugin)));
+    arms.extend(arms.last().map(Arm::again));
+    let mut table = table(&arms);
+    run::take_turns("path", rounds, &arms, |index, measured| table.add(index, &values(measured)))?;
+
+    let usual = arms.iter().position(|arm| arm.subject == Subject::Host { consumers: USUAL });
+    let Some(usual) = usual else { return Ok(table.into()) };
+    let ratio = |column| table.ratio(usual, column);
+    let (rate, redis, own) =
+        (ratio("messages_per_second"), ratio("redis_us_per_message"), ratio("process_us_per_message"));
+    let absolute = table.median(usual, "messages_per_second");
+    Ok(Findings::from(table)
+        .reaching("Redis CPU per message, 10 consumers", redis, "× floor", Target::AtMost(1.4))
+        .reaching("host CPU per message, 10 consumers", own, "× floor's Redis CPU", Target::AtMost(0.9))
+        .reaching("throughput, 10 consumers", rate, "× floor", Target::AtLeast(0.65))
+        .reaching("throughput, 10 consumers", absolute, "messages/s", Target::AtLeast(150_000.0)))
 }

@@ -1,7 +1,8 @@
-//! One measurement of the path, and what the other parts share with it: a fresh Redis, the floor or a host as a process of its own, and a burst from another process.
+//! One measurement, and what the parts share: a fresh Redis, the floor or hosts as processes of their own, a burst from
+//! another process, and the books looked at afterwards.
 
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -10,49 +11,132 @@ use anyhow::{Context as _, Result, bail, ensure};
 use host::redis::embedded::Embedded;
 use redis::{Connection, FromRedisValue, RedisResult, cmd};
 
+use crate::ledger;
+use crate::load::{self, Load};
+use crate::machine::{CpuTime, memory_mib};
+use crate::progress_bar;
+
 /// The binary.
 pub const HOST: &str = env!("CARGO_BIN_EXE_host");
 
 /// Longest wait for a start, and for progress.
-const WAIT_MAX: Duration = Duration::from_secs(30);
+pub const WAIT_MAX: Duration = Duration::from_secs(30);
 
 /// Time between two looks; each costs Redis a few microseconds.
 pub const POLL: Duration = Duration::from_millis(5);
 
-/// Kernel ticks a second, in which Linux counts the CPU time of a process.
-const TICKS_PER_SECOND: f64 = 100.0;
+/// Number of the first message of a warm-up, beyond all that are counted.
+const WARM_UP_FIRST: u64 = 1 << 40;
 
 /// What is measured.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Subject {
     /// Bare Redis commands.
     Floor,
+    /// A bare subscriber, which only appends.
+    Bare,
     /// The release binary.
     Host {
         /// Its consumers.
         consumers: u32,
     },
+    /// Several of them.
+    Hosts {
+        /// How many.
+        hosts: u32,
+        /// Consumers of each.
+        consumers: u32,
+    },
+    /// The binary with the plugin's function compiled into it.
+    Native {
+        /// Its consumers.
+        consumers: u32,
+    },
+}
+
+impl Subject {
+    /// Processes that subscribe.
+    fn processes(&self) -> u32 {
+        if let Subject::Hosts { hosts, .. } = self { *hosts } else { 1 }
+    }
+
+    /// Consumers of all of them.
+    fn consumers(&self) -> u32 {
+        match self {
+            Subject::Floor | Subject::Bare => 0,
+            Subject::Host { consumers } | Subject::Native { consumers } => *consumers,
+            Subject::Hosts { hosts, consumers } => hosts * consumers,
+        }
+    }
+
+    fn is_host(&self) -> bool {
+        self.consumers() > 0
+    }
 }
 
 impl fmt::Display for Subject {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let plural = |count: &u32| if *count == 1 { "" } else { "s" };
         match self {
             Subject::Floor => f.write_str("floor"),
-            Subject::Host { consumers: 1 } => f.write_str("host, 1 consumer"),
-            Subject::Host { consumers } => write!(f, "host, {consumers} consumers"),
+            Subject::Bare => f.write_str("bare subscriber"),
+            Subject::Host { consumers } => write!(f, "host, {consumers} consumer{}", plural(consumers)),
+            Subject::Hosts { hosts, consumers } => {
+                write!(f, "{hosts} host{}, {consumers} consumer{} each", plural(hosts), plural(consumers))
+            }
+            Subject::Native { consumers } => write!(f, "native, {consumers} consumer{}", plural(consumers)),
         }
     }
 }
 
-/// What one burst took.
+/// A subject under a load.
+#[derive(Clone, Debug)]
+pub struct Arm {
+    /// How it is called in the table.
+    pub name: String,
+    /// What is measured.
+    pub subject: Subject,
+    /// What is published.
+    pub load: Load,
+    /// The plugin of a host.
+    pub plugin: PathBuf,
+    /// Messages of the same kind that are processed before, so that the host knows how long they take.
+    pub warm_up: u64,
+    /// Entries that the output stream has before.
+    pub filled: u64,
+}
+
+impl Arm {
+    /// A subject under a load, called by the subject's name.
+    pub fn new(subject: Subject, load: Load, plugin: &Path) -> Arm {
+        let name = subject.to_string();
+        Arm { name, subject, load, plugin: plugin.to_owned(), warm_up: 0, filled: 0 }
+    }
+
+    /// The same under another name.
+    pub fn called(self, name: impl Into<String>) -> Arm {
+        Arm { name: name.into(), ..self }
+    }
+
+    /// The same once more, under a name that says so: what differs between the two is noise.
+    pub fn again(&self) -> Arm {
+        self.clone().called(format!("{}, again", self.name))
+    }
+}
+
+/// What one burst took. Figures that were not to be had are no numbers.
 #[derive(Clone, Copy, Debug)]
 pub struct Measured {
     /// Entries in the output stream over the time from the publisher's start to the last of them.
     pub messages_per_second: f64,
     /// CPU time of Redis a message, publishing and receiving included.
     pub redis_us: f64,
-    /// CPU time of the floor or host a message; `None` where the system does not tell.
-    pub process_us: Option<f64>,
+    /// CPU time of the floor or of all hosts a message.
+    pub process_us: f64,
+    /// Memory of the first process before the burst.
+    pub ready_mib: f64,
+    /// Its memory after the burst.
+    pub loaded_mib: f64,
 }
 
 /// Ends a process when dropped.
@@ -66,42 +150,102 @@ impl Drop for Ended {
     }
 }
 
-/// Measures `subject` with one burst of `messages`.
-pub fn measure(subject: &Subject, messages: u64, plugin: &Path) -> Result<Measured> {
+/// Measures each arm `rounds` times, in turn.
+pub fn take_turns(part: &str, rounds: u32, arms: &[Arm], mut each: impl FnMut(usize, &Measured)) -> Result<()> {
+    let bar = progress_bar(u64::from(rounds) * arms.len() as u64)?;
+    for round in 1..=rounds {
+        for (index, arm) in arms.iter().enumerate() {
+            bar.set_message(format!("{part}, round {round}, {}", arm.name));
+            each(index, &measure(arm).with_context(|| format!("{part}: {}, round {round}", arm.name))?);
+            bar.inc(1);
+        }
+    }
+    bar.finish_and_clear();
+    Ok(())
+}
+
+/// Measures an arm with one burst.
+pub fn measure(arm: &Arm) -> Result<Measured> {
+    let Arm { subject, load, warm_up, filled, .. } = arm;
+    let (server, mut redis) = redis_for(subject)?;
+    fill_output(&mut redis, *filled)?;
+    let mut processes = start(arm, &server)?;
+    wait_until_ready(subject, &mut redis, &mut processes[0].0)?;
+    let before = warm_up + filled;
+    if *warm_up > 0 {
+        let warming = Load { messages: *warm_up, first: WARM_UP_FIRST, ..*load };
+        let mut publisher = Ended(warming.publish(&server, subject.processes())?);
+        wait_for_results(&mut redis, &mut processes[0].0, before, Instant::now())?;
+        load::published(&mut publisher.0)?.by_all()?;
+    }
+
+    let first = processes[0].0.id();
+    let ready_mib = memory_mib(first, "VmRSS")?;
+    let (redis_before, processes_before) = (redis_seconds(&mut redis)?, cpu_times(&processes));
+    let start = Instant::now();
+    let mut publisher = Ended(load.publish(&server, subject.processes())?);
+    let elapsed = wait_for_results(&mut redis, &mut processes[0].0, before + load.messages, start)?;
+    let (redis_after, processes_after) = (redis_seconds(&mut redis)?, cpu_times(&processes));
+    load::published(&mut publisher.0)?.by_all()?;
+    let measured = Measured {
+        messages_per_second: load.messages as f64 / elapsed.as_secs_f64(),
+        redis_us: (redis_after - redis_before) * 1e6 / load.messages as f64,
+        process_us: cpu_between(processes_before, processes_after) * 1e6 / load.messages as f64,
+        ready_mib,
+        loaded_mib: memory_mib(first, "VmRSS")?,
+    };
+
+    ledger::expect_each_once(&mut redis, load.messages, before)?;
+    if subject.is_host() {
+        ledger::expect_in_order(&mut redis, load.messages)?;
+    }
+    for process in &mut processes {
+        let ended = process.0.try_wait()?;
+        ensure!(ended.is_none(), "one of the processes has ended: {ended:?}");
+    }
+    Ok(measured)
+}
+
+/// A Redis, as it is shipped for hosts.
+pub fn redis_for(subject: &Subject) -> Result<(Embedded, Connection)> {
     let server = Embedded::start()?;
     let mut redis = redis::Client::open(server.url())?.get_connection()?;
-    if matches!(subject, Subject::Floor) {
+    if subject.is_host() {
+        ledger::expect_shipped_limit(&mut redis)?;
+    } else {
         // The floor promises nothing: it may fall behind by more than Redis allows a subscriber by default.
         ask::<()>(&mut redis, &["CONFIG", "SET", "client-output-buffer-limit", "pubsub 0 0 0"])?;
     }
-    let mut process = Ended(start(subject, &server, messages, plugin).context("cannot start it")?);
-    wait_until_ready(subject, &mut redis, &mut process.0)?;
-
-    let (redis_before, process_before) = (redis_seconds(&mut redis)?, process_seconds(process.0.id()));
-    let start = Instant::now();
-    let mut publisher = Ended(publisher(&server, messages)?);
-    let elapsed = wait_for_results(&mut redis, &mut process.0, messages, start)?;
-    let (redis_after, process_after) = (redis_seconds(&mut redis)?, process_seconds(process.0.id()));
-    ensure!(publisher.0.wait()?.success(), "the publisher failed");
-
-    let per_message = |seconds: f64| seconds * 1e6 / messages as f64;
-    Ok(Measured {
-        messages_per_second: messages as f64 / elapsed.as_secs_f64(),
-        redis_us: per_message(redis_after - redis_before),
-        process_us: process_before.zip(process_after).map(|(before, after)| per_message(after - before)),
-    })
+    Ok((server, redis))
 }
 
-/// Publishes a burst, in a process of its own.
+/// Gives the output stream so many entries that are nobody's.
+fn fill_output(redis: &mut Connection, entries: u64) -> Result<()> {
+    const BATCH: usize = 10_000;
+    let numbers: Vec<u64> = (0..entries).collect();
+    for batch in numbers.chunks(BATCH) {
+        let mut pipeline = redis::pipe();
+        for number in batch {
+            pipeline.cmd("XADD").arg("messages:processed").arg("*");
+            pipeline.arg("earlier").arg(number).arg("random_property").arg("0123456789abcdef").ignore();
+        }
+        pipeline.query::<()>(redis)?;
+    }
+    Ok(())
+}
+
+/// Publishes a burst of small messages, in a process of its own.
 pub fn publisher(server: &Embedded, messages: u64) -> Result<Child> {
-    let mut command = Command::new(HOST);
-    command.args(["publish", "--redis", &server.url(), "--count", &messages.to_string()]);
-    command.env_clear().stdout(Stdio::null()).spawn().context("cannot start the publisher")
+    Load::small(messages).publish(server, 1)
 }
 
 /// A host that is ready to be started.
 pub fn host(consumers: u32, server: &Embedded, plugin: &Path) -> Command {
-    let mut command = Command::new(HOST);
+    host_at(Path::new(HOST), consumers, server, plugin)
+}
+
+fn host_at(program: &Path, consumers: u32, server: &Embedded, plugin: &Path) -> Command {
+    let mut command = Command::new(program);
     command.arg("--plugin").arg(plugin);
     command.args(["--consumers", &consumers.to_string(), "--redis", &server.url()]);
     // What is measured here begins after the start, and the user's cache is none of our business.
@@ -110,31 +254,38 @@ pub fn host(consumers: u32, server: &Embedded, plugin: &Path) -> Command {
     command
 }
 
-fn start(subject: &Subject, server: &Embedded, messages: u64, plugin: &Path) -> Result<Child> {
-    let mut command = match subject {
-        Subject::Floor => {
-            let mut command = Command::new(std::env::current_exe()?);
-            // One more than will come, so that it is still there when its CPU time is read.
-            command.args(["--floor", &server.port().to_string(), &(messages + 1).to_string()]);
-            command.env_clear().stdin(Stdio::null()).stdout(Stdio::null());
-            command
-        }
-        Subject::Host { consumers } => host(*consumers, server, plugin),
+/// Where the binary lies that has the plugin's function compiled into it.
+pub fn native_host() -> PathBuf {
+    Path::new(HOST).with_file_name("host-native")
+}
+
+/// Starts the processes of an arm.
+pub fn start(arm: &Arm, server: &Embedded) -> Result<Vec<Ended>> {
+    let command = || -> Result<Command> {
+        Ok(match &arm.subject {
+            Subject::Floor | Subject::Bare => {
+                let mut command = Command::new(std::env::current_exe()?);
+                // One more than will come, so that it is still there when its CPU time is read.
+                let messages = arm.load.messages + arm.warm_up + 1;
+                command.args(["--floor", &server.port().to_string(), &messages.to_string()]);
+                command.args((arm.subject == Subject::Bare).then_some("--bare"));
+                command.env_clear().stdin(Stdio::null()).stdout(Stdio::null());
+                command
+            }
+            Subject::Host { consumers } | Subject::Hosts { consumers, .. } => host(*consumers, server, &arm.plugin),
+            Subject::Native { consumers } => host_at(&native_host(), *consumers, server, &arm.plugin),
+        })
     };
-    Ok(command.spawn()?)
+    (0..arm.subject.processes()).map(|_| Ok(Ended(command()?.spawn().context("cannot start it")?))).collect()
 }
 
 /// Waits for the subscription, and for the consumers of a host.
 pub fn wait_until_ready(subject: &Subject, redis: &mut Connection, process: &mut Child) -> Result<()> {
     let deadline = Instant::now() + WAIT_MAX;
-    let wanted = match subject {
-        Subject::Floor => 0,
-        Subject::Host { consumers } => u64::from(*consumers),
-    };
     loop {
-        let (_, subscribers): (String, u64) = ask(redis, &["PUBSUB", "NUMSUB", "messages:published"])?;
-        let consumers: u64 = ask(redis, &["LLEN", "consumer:ids"])?;
-        if subscribers == 1 && consumers == wanted {
+        let (_, subscribers): (String, u32) = ask(redis, &["PUBSUB", "NUMSUB", "messages:published"])?;
+        let consumers: u32 = ask(redis, &["LLEN", "consumer:ids"])?;
+        if subscribers == subject.processes() && consumers == subject.consumers() {
             return Ok(());
         }
         if let Some(status) = process.try_wait()? {
@@ -173,7 +324,8 @@ pub fn wait_for_results(
     }
 }
 
-fn ask<T: FromRedisValue>(redis: &mut Connection, words: &[&str]) -> RedisResult<T> {
+/// Sends a command of plain words.
+pub fn ask<T: FromRedisValue>(redis: &mut Connection, words: &[&str]) -> RedisResult<T> {
     let mut command = cmd(words[0]);
     words[1..].iter().for_each(|word| {
         command.arg(word);
@@ -182,7 +334,7 @@ fn ask<T: FromRedisValue>(redis: &mut Connection, words: &[&str]) -> RedisResult
 }
 
 /// CPU time of the server so far.
-fn redis_seconds(redis: &mut Connection) -> Result<f64> {
+pub fn redis_seconds(redis: &mut Connection) -> Result<f64> {
     let info: String = ask(redis, &["INFO", "cpu"])?;
     let value = |name: &str| -> Result<f64> {
         let line = info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
@@ -191,11 +343,13 @@ fn redis_seconds(redis: &mut Connection) -> Result<f64> {
     Ok(value("used_cpu_user")? + value("used_cpu_sys")?)
 }
 
-/// CPU time of a process so far, from `/proc`.
-fn process_seconds(id: u32) -> Option<f64> {
-    let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
-    // The name, in brackets, may hold anything; the fields after it are fixed.
-    let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
-    let ticks = |text: Option<&str>| text?.parse::<f64>().ok();
-    Some((ticks(fields.next())? + ticks(fields.next())?) / TICKS_PER_SECOND)
+/// CPU times of all processes so far.
+pub fn cpu_times(processes: &[Ended]) -> Option<Vec<CpuTime>> {
+    processes.iter().map(|process| CpuTime::of(process.0.id())).collect()
+}
+
+/// Seconds that the processes spent between two moments; no number where the system does not tell.
+pub fn cpu_between(before: Option<Vec<CpuTime>>, after: Option<Vec<CpuTime>>) -> f64 {
+    let Some((before, after)) = before.zip(after) else { return f64::NAN };
+    after.iter().zip(&before).map(|(after, before)| after.since(before)).sum()
 }

@@ -10,6 +10,7 @@ use anyhow::{Context as _, Result, bail};
 use host::redis::embedded::Embedded;
 
 use crate::columns::{Column, Table};
+use crate::findings::{Findings, Target};
 use crate::run::{Ended, HOST};
 use crate::{guests, progress_bar};
 
@@ -19,7 +20,7 @@ const READY: &str = r#""message":"ready""#;
 const COLUMNS: [Column; 1] = [Column { key: "ready_ms", title: "ready after, ms", digits: 0 }];
 
 /// Measures each plugin `rounds` times, cold and warm.
-pub fn measure(rounds: u32, enrich: &Path) -> Result<Table> {
+pub fn measure(rounds: u32, enrich: &Path) -> Result<Findings> {
     let large = guests::large()?;
     let plugins = [("enrich", enrich), ("large", &large)];
     let mut subjects = Vec::new();
@@ -27,7 +28,7 @@ pub fn measure(rounds: u32, enrich: &Path) -> Result<Table> {
         let kib = path.metadata().with_context(|| format!("there is no {}", path.display()))?.len() >> 10;
         subjects.extend([format!("{name}, {kib} KiB, cold"), format!("{name}, {kib} KiB, warm")]);
     }
-    let mut table = Table::new(&COLUMNS, subjects);
+    let mut table = Table::new(&COLUMNS, subjects).with_base("cold").compared_with([0, 0, 2, 2].map(Some));
     let server = Embedded::start()?;
     let bar = progress_bar(u64::from(rounds) * plugins.len() as u64 * 2)?;
     for round in 1..=rounds {
@@ -43,7 +44,12 @@ pub fn measure(rounds: u32, enrich: &Path) -> Result<Table> {
         }
     }
     bar.finish_and_clear();
-    Ok(table)
+    let warm = plugins.map(|(name, _)| name).into_iter().zip([1, 3].map(|row| table.median(row, "ready_ms")));
+    let mut findings = Findings::from(table);
+    for (name, ms) in warm {
+        findings = findings.reaching(format!("ready with a warm cache, {name}"), ms, "ms", Target::AtMost(150.0));
+    }
+    Ok(findings)
 }
 
 /// Milliseconds until a host with the default number of consumers receives.

@@ -12,9 +12,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow, ensure};
 use host::redis::embedded::Embedded;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::columns::{Column, Table};
+use crate::findings::Findings;
 use crate::run::{self, Ended, POLL, Subject};
 use crate::{guests, progress_bar};
 
@@ -67,7 +68,7 @@ struct Swap {
 }
 
 /// Measures a swap of each plugin `rounds` times.
-pub fn measure(rounds: u32, enrich: &Path) -> Result<(String, Value)> {
+pub fn measure(rounds: u32, enrich: &Path) -> Result<Findings> {
     let plugins = [("enrich", enrich.to_owned()), ("large", guests::large()?)];
     let mut names = Vec::new();
     for (name, path) in &plugins {
@@ -75,8 +76,10 @@ pub fn measure(rounds: u32, enrich: &Path) -> Result<(String, Value)> {
         names.push(format!("{name}, {kib} KiB"));
     }
     let of_phases = |name: &String| PHASES.map(|phase| format!("{name}, {phase}"));
-    let mut latencies = Table::new(&LATENCY, names.iter().flat_map(of_phases));
-    let mut times = Table::new(&TIMES, names.clone());
+    // Each plugin is compared with its own quiet time.
+    let quiet = (0..plugins.len() * PHASES.len()).map(|row| Some(row - row % PHASES.len()));
+    let mut latencies = Table::new(&LATENCY, names.iter().flat_map(of_phases)).with_base("quiet").compared_with(quiet);
+    let mut times = Table::new(&TIMES, names.clone()).compared_with(plugins.each_ref().map(|_| None));
     let bar = progress_bar(u64::from(rounds) * plugins.len() as u64)?;
     for round in 1..=rounds {
         for (index, (name, path)) in plugins.iter().enumerate() {
@@ -90,8 +93,9 @@ pub fn measure(rounds: u32, enrich: &Path) -> Result<(String, Value)> {
         }
     }
     bar.finish_and_clear();
-    let text = format!("{}\n{}", latencies.text(), times.text());
-    Ok((text, json!({ "latency": latencies.json(), "times": times.json() })))
+    let mut findings = Findings::from(latencies);
+    findings.tables.push(("times".into(), times));
+    Ok(findings)
 }
 
 fn one_swap(plugin: &Path) -> Result<Swap> {

@@ -23,7 +23,7 @@
 //! | `wait` | `ms` | sleeps, then echoes |
 //! | `sleep` | | sleeps for an hour |
 //! | `burn` | `ms` | computes for that long, then echoes |
-//! | `count` | `millions` | computes so many steps, however long it takes, then echoes |
+//! | `count` | `millions` or `thousands` | computes so many steps, however long it takes, then echoes |
 //! | `loop` | | computes for ever |
 //! | `grow` | `bytes` | the result is a string property `filler` that long |
 //! | `many-results` | `count` | so many results, each an empty object |
@@ -105,7 +105,10 @@ impl Guest for Puppet {
             "wait" => std::thread::sleep(milliseconds(&order)),
             "sleep" => std::thread::sleep(Duration::from_secs(3600)),
             "burn" => burn(milliseconds(&order)),
-            "count" => count(number(&order, "millions").unwrap_or(1) * 1_000_000),
+            "count" => count(match number(&order, "thousands") {
+                Some(thousands) => thousands * 1_000,
+                None => number(&order, "millions").unwrap_or(1) * 1_000_000,
+            }),
             "loop" => burn(Duration::MAX),
             "grow" => {
                 let bytes = number(&order, "bytes").unwrap_or(0);

@@ -1,0 +1,110 @@
+//! What a message costs when many wait in the inbox before the host starts. They are appended by the host's own code, in
+//! deliveries as the intake cuts them when many wait; so receiving and appending are not part of these figures.
+
+use std::path::Path;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+use host::config::Config;
+use host::redis::connection::Connector;
+use host::redis::deliveries::ensure_group;
+use host::redis::entries::Entries;
+use host::redis::inbox::Appender;
+use host::redis::keys::Keys;
+use host::redis::wire::Wire;
+use redis::Connection;
+
+use crate::columns::{Column, Table};
+use crate::load::{self, Load};
+use crate::machine::CpuTime;
+use crate::run::{self, Arm, Ended, Subject, ask};
+use crate::{ledger, progress_bar};
+
+/// Messages that the intake appends in one transaction at most.
+const ROUND_MESSAGES: usize = 8_192;
+
+/// Time between two looks: the smallest backlog is worked off in a tenth of a second.
+const LOOK: Duration = Duration::from_millis(1);
+
+/// What is left out of the figures: the first fifth of the messages, during which the host still starts.
+const LEFT_OUT: u64 = 5;
+
+/// Measures each backlog `rounds` times, in turn.
+pub fn measure(rounds: u32, backlogs: &[u64], columns: &[Column], plugin: &Path) -> Result<Table> {
+    let names = backlogs.iter().map(|messages| format!("{messages} waiting, 10 consumers"));
+    let mut table = Table::new(columns, names);
+    let bar = progress_bar(u64::from(rounds) * backlogs.len() as u64)?;
+    for round in 1..=rounds {
+        for (index, messages) in backlogs.iter().enumerate() {
+            bar.set_message(format!("growth, round {round}, {messages} waiting"));
+            table.add(index, &drain(*messages, plugin)?);
+            bar.inc(1);
+        }
+    }
+    bar.finish_and_clear();
+    Ok(table)
+}
+
+/// Microseconds of Redis and of the host for a message.
+fn drain(messages: u64, plugin: &Path) -> Result<[f64; 2]> {
+    let arm = Arm::new(Subject::Host { consumers: 10 }, Load::small(messages), plugin);
+    let (server, mut redis) = run::redis_for(&arm.subject)?;
+    append(arm.load, server.url())?;
+    let processes = run::start(&arm, &server)?;
+    let (first, processes_before, redis_before) = once_there_are(messages / LEFT_OUT, &mut redis, &processes)?;
+    let (last, processes_after, redis_after) = once_there_are(messages, &mut redis, &processes)?;
+    ensure!(last > first, "{messages} messages were too few to be seen in work; raise --messages");
+    ledger::expect_each_once(&mut redis, messages, 0)?;
+    ledger::expect_in_order(&mut redis, messages)?;
+    let us = |seconds: f64| seconds * 1e6 / (last - first) as f64;
+    Ok([us(redis_after - redis_before), us(run::cpu_between(processes_before, processes_after))])
+}
+
+/// As soon as there are so many results: how many, and the CPU times of the host and of Redis.
+fn once_there_are(
+    wanted: u64,
+    redis: &mut Connection,
+    processes: &[Ended],
+) -> Result<(u64, Option<Vec<CpuTime>>, f64)> {
+    let mut last = (0, Instant::now());
+    loop {
+        let results: u64 = ask(redis, &["XLEN", "messages:processed"])?;
+        if results >= wanted {
+            return Ok((results, run::cpu_times(processes), run::redis_seconds(redis)?));
+        }
+        if results > last.0 {
+            last = (results, Instant::now());
+        }
+        ensure!(last.1.elapsed() < run::WAIT_MAX, "only {results} of {wanted} were processed; then nothing moved");
+        sleep(LOOK);
+    }
+}
+
+/// Appends the messages to the inbox, as an intake does that then leaves.
+fn append(load: Load, url: String) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let Config { mut redis, keys, output, delivery, intake, .. } = Config::default();
+        redis.url = url;
+        let (connector, keys) = (Connector::new(&redis)?, Keys::new(keys));
+        ensure_group(&mut connector.connect().await?, &keys).await?;
+        let wire = Wire::open(&connector).await?;
+        let mut appender = Appender::new(wire, keys, output, "an-earlier-host".into(), intake.lease_ttl);
+        ensure!(appender.acquire().await?, "there is an active intake already");
+        let (mut deliveries, none) = (Entries::default(), Entries::default());
+        let numbers: Vec<u64> = (0..load.messages).collect();
+        for round in numbers.chunks(ROUND_MESSAGES) {
+            deliveries.clear();
+            for delivered in round.chunks(delivery.messages_max as usize) {
+                for number in delivered {
+                    let message = load.message(*number);
+                    deliveries.field(&load::id(&message), &message);
+                }
+                deliveries.finish();
+            }
+            ensure!(appender.append(&deliveries, &none).await?, "the lease was lost while the backlog was made");
+        }
+        Ok(appender.release().await?)
+    })
+}

@@ -1,0 +1,78 @@
+//! Whether the books are right after a measurement: every message once in the output, none given up on, nothing left
+//! over, and the claims there that make it so. A figure that was reached by leaving something out is none.
+
+use anyhow::{Context as _, Result, ensure};
+use redis::{Connection, Value, cmd};
+
+use crate::load;
+
+/// Entries read at a time.
+const PAGE: usize = 5_000;
+
+/// What Redis ships with, as it tells it: a subscriber is cut off at 32 MB, or when it has 8 MB for a minute.
+const SHIPPED_LIMIT: &str = "pubsub 33554432 8388608 60";
+
+/// An entry as Redis gives it: its id, then fields and values in turn.
+pub type Entry = (String, Vec<Value>);
+
+/// Nothing was done to Redis that makes a burst easier.
+pub fn expect_shipped_limit(redis: &mut Connection) -> Result<()> {
+    let (_, limits): (String, String) = cmd("CONFIG").arg("GET").arg("client-output-buffer-limit").query(redis)?;
+    ensure!(limits.contains(SHIPPED_LIMIT), "this Redis does not have its shipped limit for subscribers: {limits}");
+    Ok(())
+}
+
+/// Every message of `0..messages` has its entry, and only one; so many other entries are there too.
+pub fn expect_each_once(redis: &mut Connection, messages: u64, others: u64) -> Result<()> {
+    let lost = lost(redis, messages, others)?;
+    ensure!(lost == 0, "{lost} of {messages} messages have no result");
+    Ok(())
+}
+
+/// How many of the messages `0..messages` have no entry. None may have two; so many other entries are there too.
+pub fn lost(redis: &mut Connection, messages: u64, others: u64) -> Result<u64> {
+    let mut seen = vec![false; usize::try_from(messages)?];
+    let mut rest = 0;
+    let mut start = String::from("-");
+    loop {
+        let page: Vec<Entry> =
+            cmd("XRANGE").arg("messages:processed").arg(&start).arg("+").arg("COUNT").arg(PAGE).query(redis)?;
+        for (_, values) in &page {
+            match number(values).and_then(|number| seen.get_mut(usize::try_from(number).ok()?)) {
+                Some(seen) => ensure!(!std::mem::replace(seen, true), "a message has two results: {values:?}"),
+                None => rest += 1,
+            }
+        }
+        match page.last() {
+            Some((last, _)) if page.len() == PAGE => start = format!("({last}"),
+            _ => break,
+        }
+    }
+    ensure!(rest == others, "{rest} entries are from elsewhere, {others} should be");
+    Ok(seen.iter().filter(|seen| !**seen).count() as u64)
+}
+
+/// The number of the message that an entry is the result of.
+pub fn number(values: &[Value]) -> Option<u64> {
+    match values {
+        [Value::BulkString(name), Value::BulkString(id), ..] if name == b"message_id" => load::number(id),
+        _ => None,
+    }
+}
+
+/// What a host leaves behind when it has done everything, and all that it promises was in force.
+pub fn expect_in_order(redis: &mut Connection, messages: u64) -> Result<()> {
+    let mut length = |key: &str| -> Result<u64> { Ok(cmd("XLEN").arg(key).query(redis)?) };
+    let (dead, inbox) = (length("{messages:processed}:dead")?, length("{messages:processed}:inbox")?);
+    ensure!(dead == 0, "{dead} messages became dead letters");
+    ensure!(inbox == 0, "{inbox} deliveries are left in the inbox");
+    let keys: u64 = cmd("DBSIZE").query(redis)?;
+    ensure!(keys >= messages, "{keys} keys for {messages} messages: their claims are not there");
+    // The fences of appending and settling.
+    let info: String = cmd("INFO").arg("commandstats").query(redis)?;
+    for command in ["watch", "xack"] {
+        let line = info.lines().find(|line| line.starts_with(&format!("cmdstat_{command}:")));
+        line.with_context(|| format!("no host has used {command}, one of its fences"))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,217 @@
+//! What is published, and the process that publishes it: a plain socket and commands written by hand, so that as little
+//! as possible of the machine goes into what is not measured.
+
+use std::fmt::Write as _;
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::process::{Child, Command, Stdio};
+use std::thread::{self, sleep};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
+use host::redis::embedded::Embedded;
+
+/// What a message looks like up to its id.
+pub const BEFORE_ID: &[u8] = b"{\"message_id\": \"";
+
+/// Length of an id.
+pub const ID_BYTES: usize = 36;
+
+/// What stands between the id and the padding of a message that is longer.
+pub const BEFORE_PADDING: &[u8] = b"\",\"padding\":\"";
+
+/// Length of a message without padding.
+pub const SMALL_BYTES: u32 = 54;
+
+/// Bytes handed to the system at a time.
+const WRITE_BYTES: usize = 64 << 10;
+
+/// Bytes a second of a publisher that is not to flood its subscribers: several times what anybody processes, and slow
+/// enough for a subscriber to be kept from its work for a tenth of a second without Redis cutting it off.
+const STEADY_BYTES_PER_SECOND: f64 = 200e6;
+
+/// Messages to publish.
+#[derive(Clone, Copy, Debug)]
+pub struct Load {
+    /// How many.
+    pub messages: u64,
+    /// Length of each, without the order.
+    pub bytes: u32,
+    /// Further properties, which a plugin takes for orders: `,"do":"wait"`.
+    pub order: Order,
+    /// The first one's number, which is part of its id.
+    pub first: u64,
+    /// As fast as the publisher can, even if long messages come faster than a subscriber can take them.
+    pub flood: bool,
+}
+
+/// What a message tells the plugin of the tests to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// Nothing: the message is for any plugin.
+    None,
+    /// To wait so many milliseconds.
+    WaitMs(u32),
+    /// To compute so many thousand steps.
+    Count(u32),
+}
+
+impl Order {
+    fn properties(self) -> String {
+        match self {
+            Order::None => String::new(),
+            Order::WaitMs(ms) => format!(r#","do":"wait","ms":{ms}"#),
+            Order::Count(thousands) => format!(r#","do":"count","thousands":{thousands}"#),
+        }
+    }
+}
+
+impl Load {
+    /// Small messages without orders.
+    pub fn small(messages: u64) -> Load {
+        Load { messages, bytes: SMALL_BYTES, order: Order::None, first: 0, flood: false }
+    }
+
+    /// Messages of this length.
+    pub fn of(messages: u64, bytes: u32) -> Load {
+        Load { bytes, ..Load::small(messages) }
+    }
+
+    /// The message with this number.
+    pub fn message(&self, number: u64) -> Vec<u8> {
+        // Ids with the same beginning would be found side by side in memory; real ones are not.
+        let scattered = (number ^ 0x9e37_79b9).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+        let mut message = BEFORE_ID.to_vec();
+        let _ = write!(message, "{scattered:08x}-0000-4000-8000-{number:012x}");
+        if self.bytes > SMALL_BYTES {
+            message.extend_from_slice(BEFORE_PADDING);
+            message.resize(self.bytes as usize - 2, b'x');
+        }
+        message.push(b'"');
+        message.extend_from_slice(self.order.properties().as_bytes());
+        message.push(b'}');
+        message
+    }
+
+    /// Starts a process that publishes all of it at once, for so many subscribers. What it prints is for [`published`].
+    pub fn publish(&self, server: &Embedded, subscribers: u32) -> Result<Child> {
+        let (kind, amount) = match self.order {
+            Order::None => (0, 0),
+            Order::WaitMs(ms) => (1, ms),
+            Order::Count(thousands) => (2, thousands),
+        };
+        let numbers = [
+            u64::from(server.port()),
+            u64::from(subscribers),
+            self.messages,
+            self.bytes.into(),
+            self.first,
+            kind,
+            amount.into(),
+            self.flood.into(),
+        ];
+        let mut command = Command::new(std::env::current_exe()?);
+        command.arg("--publish").args(numbers.map(|number| number.to_string())).env_clear();
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().context("cannot start the publisher")
+    }
+}
+
+/// What a publisher has done.
+#[derive(Clone, Copy, Debug)]
+pub struct Published {
+    /// Seconds until Redis had answered for every message.
+    pub seconds: f64,
+    /// Messages that not every subscriber was there for.
+    pub unheard: u64,
+}
+
+impl Published {
+    /// The same, unless a message was unheard.
+    pub fn by_all(self) -> Result<Published> {
+        ensure!(self.unheard == 0, "{} messages were published when a subscriber was cut off", self.unheard);
+        Ok(self)
+    }
+}
+
+/// Waits for the end of a publisher.
+pub fn published(publisher: &mut Child) -> Result<Published> {
+    let mut said = String::new();
+    publisher.stdout.take().context("the publisher's output is piped")?.read_to_string(&mut said)?;
+    ensure!(publisher.wait()?.success(), "the publisher failed");
+    let (seconds, unheard) = said.trim().split_once(' ').with_context(|| format!("the publisher said {said:?}"))?;
+    Ok(Published { seconds: seconds.parse()?, unheard: unheard.parse()? })
+}
+
+/// The id of a message that [`Load::message`] has made.
+pub fn id(message: &[u8]) -> String {
+    String::from_utf8_lossy(&message[BEFORE_ID.len()..BEFORE_ID.len() + ID_BYTES]).into_owned()
+}
+
+/// The number of the message with this id.
+pub fn number(id: &[u8]) -> Option<u64> {
+    u64::from_str_radix(std::str::from_utf8(id.get(ID_BYTES - 12..)?).ok()?, 16).ok()
+}
+
+/// The command that publishes `message`.
+pub fn encode(message: &[u8], commands: &mut Vec<u8>) {
+    let mut length = String::new();
+    let _ = write!(length, "*3\r\n$7\r\nPUBLISH\r\n$18\r\nmessages:published\r\n${}\r\n", message.len());
+    commands.extend_from_slice(length.as_bytes());
+    commands.extend_from_slice(message);
+    commands.extend_from_slice(b"\r\n");
+}
+
+/// Is the publisher's process: the numbers are those of [`Load::publish`].
+pub fn run(numbers: &[u64]) -> Result<()> {
+    let &[port, subscribers, messages, bytes, first, kind, amount, flood] = numbers else {
+        bail!("a publisher takes 8 numbers");
+    };
+    let amount = u32::try_from(amount)?;
+    let order = match kind {
+        0 => Order::None,
+        1 => Order::WaitMs(amount),
+        _ => Order::Count(amount),
+    };
+    let load = Load { messages, bytes: u32::try_from(bytes)?, order, first, flood: flood != 0 };
+    let mut redis = TcpStream::connect(("127.0.0.1", u16::try_from(port)?)).context("the publisher cannot connect")?;
+    redis.set_nodelay(true)?;
+    let mut replies = redis.try_clone()?;
+    let unheard = thread::spawn(move || unheard(&mut replies, messages, subscribers));
+    let start = Instant::now();
+    let mut commands = Vec::with_capacity(2 * WRITE_BYTES);
+    let mut written = 0.0;
+    for number in first..first + messages {
+        encode(&load.message(number), &mut commands);
+        if commands.len() >= WRITE_BYTES {
+            redis.write_all(&commands)?;
+            written += commands.len() as f64;
+            commands.clear();
+            if !load.flood {
+                let due = start + Duration::from_secs_f64(written / STEADY_BYTES_PER_SECOND);
+                sleep(due.saturating_duration_since(Instant::now()));
+            }
+        }
+    }
+    redis.write_all(&commands)?;
+    let unheard = unheard.join().map_err(|_| anyhow!("the publisher's reader ended"))??;
+    println!("{} {unheard}", start.elapsed().as_secs_f64());
+    Ok(())
+}
+
+/// Reads the replies; says how many messages had another number of subscribers, which is below ten.
+pub fn unheard(replies: &mut TcpStream, messages: u64, subscribers: u64) -> Result<u64> {
+    let expected = format!(":{subscribers}\r\n").into_bytes();
+    let digit = (1, expected[1]);
+    let mut chunk = vec![0; WRITE_BYTES];
+    let (mut place, mut left, mut unheard) = (0, messages * expected.len() as u64, 0);
+    while left > 0 {
+        let length = replies.read(&mut chunk)?;
+        ensure!(length > 0, "Redis closed the publisher's connection");
+        for byte in &chunk[..length] {
+            unheard += u64::from(place == digit.0 && *byte != digit.1);
+            place = (place + 1) % expected.len();
+        }
+        left -= length as u64;
+    }
+    Ok(unheard)
+}

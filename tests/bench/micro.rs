@@ -1,0 +1,156 @@
+//! The parts of the host's work on a message, each alone, in this process: for finding out where time goes, and what a
+//! change of one part is worth.
+
+use std::hint::black_box;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use host::config::{Config, MessageLimits, OutputFormat};
+use host::consumer::flatten::{Own, write_result};
+use host::message::read_id;
+use host::plugin::{Engine, Instance, Outcome};
+use host::redis::deliveries::{Delivery, Message, Settled, claims, settlement};
+use host::redis::entries::Entries;
+use host::redis::keys::Keys;
+use host::redis::retries::Retries;
+
+use crate::columns::{Column, Table};
+use crate::load::{self, Load};
+use crate::progress_bar;
+
+/// Messages of a delivery when many wait.
+const DELIVERY: u64 = 128;
+
+/// How often each part does a delivery in a round.
+const REPEATS: u32 = 200;
+
+const CONSUMER_ID: &str = "a-host-name-12345-0123abcd/1";
+const ENTRY_ID: &str = "1700000000000-0";
+const WINDOW: Duration = Duration::from_secs(300);
+
+const COLUMNS: [Column; 1] = [Column { key: "ns_per_message", title: "ns/message", digits: 0 }];
+
+const PARTS: [&str; 6] = [
+    "parse a message",
+    "encode the claim",
+    "call the plugin",
+    "flatten the result",
+    "encode the settling",
+    "all of these",
+];
+
+/// Measures each part `rounds` times, in turn.
+pub fn measure(rounds: u32, plugin: &Path) -> Result<Table> {
+    let mut table = Table::new(&COLUMNS, PARTS.map(str::to_owned))
+        .with_base("all")
+        .compared_with([Some(PARTS.len() - 1); PARTS.len()]);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let config = Config::default();
+        let engine = Engine::new(&config.plugin_limits, 1)?;
+        let plugin = engine.load(plugin, &config.plugin_config).await?;
+        let mut work = Work::new(plugin.instantiate(Arc::from(CONSUMER_ID)).await?, config);
+        let bar = progress_bar(u64::from(rounds))?;
+        work.round().await?;
+        for round in 1..=rounds {
+            bar.set_message(format!("micro, round {round}"));
+            let times = work.round().await?;
+            let sum = times.iter().sum();
+            for (part, time) in times.into_iter().chain([sum]).enumerate() {
+                table.add(part, &[time]);
+            }
+            bar.inc(1);
+        }
+        bar.finish_and_clear();
+        Ok(table)
+    })
+}
+
+/// A delivery, and what works on it.
+struct Work {
+    instance: Instance,
+    keys: Keys,
+    config: Config,
+    delivery: Delivery,
+}
+
+impl Work {
+    fn new(instance: Instance, config: Config) -> Work {
+        let load = Load::small(DELIVERY);
+        let message = |number| {
+            let body = load.message(number);
+            Message { id: load::id(&body), body: String::from_utf8_lossy(&body).into_owned(), history: None }
+        };
+        let messages = (0..DELIVERY).map(message).collect();
+        let delivery = Delivery { entry_id: ENTRY_ID.into(), messages, crashes: 0 };
+        Work { instance, keys: Keys::new(config.keys.clone()), config, delivery }
+    }
+
+    /// Nanoseconds a message, in the order of the parts.
+    async fn round(&mut self) -> Result<[f64; 5]> {
+        let Work { instance, keys, config, delivery } = self;
+        let Config { output, message: limits, .. } = config;
+        let wanted: Vec<usize> = (0..delivery.messages.len()).collect();
+
+        let parse = timed(|| delivery.messages.iter().try_for_each(|message| parse(message, limits)))?;
+        let claim = timed(|| {
+            black_box(claims(keys, delivery, &wanted, WINDOW).bytes());
+            Ok(())
+        })?;
+        let (call, results) = call(instance, delivery).await?;
+        let (mut entries, no_dead, no_retries) = (Entries::default(), Entries::default(), Retries::default());
+        let flatten = timed(|| flatten(&mut entries, delivery, &results))?;
+        let settle = timed(|| {
+            let what = Settled { entry_id: ENTRY_ID, results: &entries, dead_letters: &no_dead, retries: &no_retries };
+            black_box(settlement(keys, output, WINDOW, what).bytes());
+            Ok(())
+        })?;
+        Ok([parse, claim, call, flatten, settle])
+    }
+}
+
+/// Nanoseconds a message that `work` takes for a delivery.
+fn timed(mut work: impl FnMut() -> Result<()>) -> Result<f64> {
+    let start = Instant::now();
+    for _ in 0..REPEATS {
+        work()?;
+    }
+    Ok(per_message(start.elapsed()))
+}
+
+fn per_message(elapsed: Duration) -> f64 {
+    elapsed.as_secs_f64() * 1e9 / (f64::from(REPEATS) * DELIVERY as f64)
+}
+
+fn parse(message: &Message, limits: &MessageLimits) -> Result<()> {
+    let id = read_id(black_box(message.body.as_bytes()), limits)?;
+    ensure!(id == message.id, "the id was read as {id}");
+    Ok(())
+}
+
+/// The time, and the results.
+async fn call(instance: &mut Instance, delivery: &Delivery) -> Result<(f64, Vec<String>)> {
+    let mut results = Vec::with_capacity(delivery.messages.len());
+    let start = Instant::now();
+    for _ in 0..REPEATS {
+        results.clear();
+        for Message { id, body, .. } in &delivery.messages {
+            match instance.process(id, body, 1).await.context("a call failed")? {
+                Outcome::Emit(result) => results.push(result),
+                other => anyhow::bail!("the plugin answered {other:?}"),
+            }
+        }
+    }
+    Ok((per_message(start.elapsed()), results))
+}
+
+fn flatten(entries: &mut Entries, delivery: &Delivery, results: &[String]) -> Result<()> {
+    entries.clear();
+    for (message, result) in delivery.messages.iter().zip(results) {
+        let own = Own { message_id: &message.id, consumer_id: CONSUMER_ID, plugin_digest: None };
+        write_result(entries, own, result, OutputFormat::Fields).map_err(anyhow::Error::msg)?;
+    }
+    Ok(())
+}
