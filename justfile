@@ -42,7 +42,7 @@ format:
     cargo fmt
     @.ci/guests cargo fmt --all
 
-# Measure the host, all of it or parts by name: path, trap, loop, start, swap; `just bench --help` shows the options
+# Measure the host in a quarter of an hour, or parts of it by name; `just bench --help` lists them and the options
 bench *args: plugins build
     @cargo bench --quiet --bench bench -- "$@"
 
