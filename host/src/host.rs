@@ -25,7 +25,7 @@ use crate::monitor::millis;
 use crate::monitor::report::Reporter;
 use crate::plugin::{Engine, Failure, LoadError, Plugin};
 use crate::redis::checks::{self, CheckError};
-use crate::redis::connection::{Connector, ConnectorError, Link};
+use crate::redis::connection::{Connect, Connector, ConnectorError, Link};
 use crate::redis::deliveries::{ensure_group, hand_back};
 use crate::redis::keys::Keys;
 use crate::registry::{Identity, Registry};
@@ -137,14 +137,12 @@ fn advise(config: &Config, checked: &checks::Checked) {
 struct Running {
     started: Instant,
     drain_timeout: Duration,
-    identity: Identity,
-    counters: Arc<Counters>,
+    shared: Shared,
     registry: Arc<Registry>,
     queue: Queue,
     intake: Intake,
     /// Says what is left to say at a stop, apart from whatever the other connections wait for.
     farewell: Link,
-    keys: Keys,
     /// Heartbeat, fetching, retries and reports: everything on the caller's thread.
     tasks: JoinSet<()>,
     fetching: AbortHandle,
@@ -177,6 +175,70 @@ impl Drop for Workers {
     }
 }
 
+/// What the parts of a host share.
+struct Shared {
+    connector: Connector,
+    keys: Keys,
+    identity: Identity,
+    counters: Arc<Counters>,
+    pace: Arc<Pace>,
+    versions: Arc<Versions>,
+}
+
+impl Shared {
+    fn link<C: Connect>(&self, name: &'static str) -> Link<C> {
+        Link::new(name, self.connector.clone(), self.counters.clone())
+    }
+
+    fn registry(&self, config: &Config, link: Link) -> Registry {
+        Registry {
+            link,
+            keys: self.keys.clone(),
+            config: config.registry.clone(),
+            consumers: AtomicU32::new(0),
+            versions: self.versions.clone(),
+            identity: self.identity.clone(),
+            pace: self.pace.clone(),
+        }
+    }
+
+    fn fetcher(&self, config: &Config) -> (Fetcher, Queue) {
+        let (keys, identity) = (self.keys.clone(), self.identity.clone());
+        let (connector, counters) = (self.connector.clone(), self.counters.clone());
+        Fetcher::new(self.link("fetch"), connector, keys, identity, counters, config.registry.takeover_interval)
+    }
+
+    fn forwarder(&self, config: &Config) -> Forwarder {
+        Forwarder::new(self.link("retries"), self.keys.clone(), config.delivery.clone(), self.pace.clone())
+    }
+
+    fn reporter(&self, config: &Config) -> Reporter {
+        Reporter {
+            connector: self.connector.clone(),
+            keys: self.keys.clone(),
+            identity: self.identity.clone(),
+            counters: self.counters.clone(),
+            versions: self.versions.clone(),
+            every: config.report_interval,
+            format: config.log_format,
+        }
+    }
+
+    fn consumers(&self, config: &Config) -> consumer::Shared {
+        consumer::Shared {
+            keys: self.keys.clone(),
+            output: config.output.clone(),
+            retry: config.retry.clone(),
+            dedup_window: config.dedup_window,
+            identity: self.identity.clone(),
+            versions: self.versions.clone(),
+            pace: self.pace.clone(),
+            counters: self.counters.clone(),
+            trial: tokio::sync::Mutex::default(),
+        }
+    }
+}
+
 impl Running {
     async fn start(
         config: Config,
@@ -187,89 +249,51 @@ impl Running {
         plugin: Plugin,
     ) -> Result<Running, RunError> {
         let started = Instant::now();
-        let counters = Arc::new(Counters::default());
-        let pace = Arc::new(Pace::default());
-        let identity = Identity::fresh();
         let fingerprint = reload::fingerprint(plugin.digest(), &config);
-        let versions = Arc::new(Versions::new(plugin, fingerprint, config.consumers));
-        let link = |name| Link::new(name, connector.clone(), counters.clone());
-        let control_link = link("control");
-        let names = &keys;
+        let shared = Shared {
+            connector,
+            keys,
+            identity: Identity::fresh(),
+            counters: Arc::default(),
+            pace: Arc::default(),
+            versions: Arc::new(Versions::new(plugin, fingerprint, config.consumers)),
+        };
+        let control_link: Link = shared.link("control");
+        let names = &shared.keys;
         control_link
             .repeat("create the inbox", move |mut connection| async move { ensure_group(&mut connection, names).await })
             .await;
 
-        let takeover_interval = config.registry.takeover_interval;
-        let (fetcher, queue) = Fetcher::new(
-            link("fetch"),
-            connector.clone(),
-            keys.clone(),
-            identity.clone(),
-            counters.clone(),
-            takeover_interval,
-        );
-        let shared = Arc::new(consumer::Shared {
-            keys: keys.clone(),
-            output: config.output.clone(),
-            retry: config.retry.clone(),
-            dedup_window: config.dedup_window,
-            identity: identity.clone(),
-            versions: versions.clone(),
-            pace: pace.clone(),
-            counters: counters.clone(),
-            trial: tokio::sync::Mutex::default(),
-        });
-        let registry = Arc::new(Registry {
-            link: control_link,
-            keys: keys.clone(),
-            config: config.registry.clone(),
-            consumers: AtomicU32::new(0),
-            versions: versions.clone(),
-            identity: identity.clone(),
-            pace: pace.clone(),
-        });
+        let registry = Arc::new(shared.registry(&config, control_link));
+        let (fetcher, queue) = shared.fetcher(&config);
         let threads = available_parallelism()?.get();
-        let lane = |_| Arc::new(Link::new("consumers", connector.clone(), counters.clone()));
-        let lanes = (0..threads).map(lane).collect();
+        let lanes = (0..threads).map(|_| Arc::new(shared.link("consumers"))).collect();
         let workers = Workers::start(threads)?;
-        let room = fetcher.room();
-        let mut crew = Crew::new(shared, lanes, queue.clone(), room, registry.clone(), workers.handle.clone());
+        let (consumers, room) = (Arc::new(shared.consumers(&config)), fetcher.room());
+        let mut crew = Crew::new(consumers, lanes, queue.clone(), room, registry.clone(), workers.handle.clone());
         crew.grow(config.consumers).await?;
-        let intake = Intake::start(&config, &connector, &keys, &identity, &pace, &counters)?;
+        let Shared { connector, keys, identity, counters, pace, .. } = &shared;
+        let intake = Intake::start(&config, connector, keys, identity, pace, counters)?;
 
         let mut tasks = JoinSet::new();
         let beating = registry.clone();
         tasks.spawn(async move { beating.run().await });
         let fetching = tasks.spawn(async move { fetcher.run().await });
-        let forwarder = Forwarder::new(link("retries"), keys.clone(), config.delivery.clone(), pace.clone());
+        let forwarder = shared.forwarder(&config);
         tasks.spawn(async move { forwarder.run().await });
-        let (every, format) = (config.report_interval, config.log_format);
-        let farewell = link("farewell");
-        let reporter = Reporter {
-            connector,
-            keys: keys.clone(),
-            identity: identity.clone(),
-            counters: counters.clone(),
-            versions: versions.clone(),
-            every,
-            format,
-        };
+        let reporter = shared.reporter(&config);
         tasks.spawn(async move { reporter.run().await });
-        let drain_timeout = config.drain_timeout;
-        let reloader = Reloader::new(control, config, engine, versions, crew).await;
         Ok(Running {
             started,
-            drain_timeout,
-            identity,
-            counters,
+            drain_timeout: config.drain_timeout,
+            farewell: shared.link("farewell"),
+            reloader: Reloader::new(control, config, engine, shared.versions.clone(), crew).await,
+            shared,
             registry,
             queue,
             intake,
-            farewell,
-            keys,
             tasks,
             fetching,
-            reloader,
             _workers: workers,
         })
     }
@@ -277,7 +301,7 @@ impl Running {
     /// Receives and processes messages for ever, and reloads what changes.
     async fn work(&mut self) {
         self.intake.ready().await;
-        let (host, consumers) = (self.identity.host_id(), self.reloader.crew().size());
+        let (host, consumers) = (self.shared.identity.host_id(), self.reloader.crew().size());
         info!(%host, consumers, after_ms = millis(self.started.elapsed()), "ready");
         self.reloader.run().await;
     }
@@ -288,8 +312,8 @@ impl Running {
         if unbegun.is_empty() {
             return;
         }
-        let host_id = self.identity.host_id();
-        let (keys, host_id, entries) = (&self.keys, &*host_id, &unbegun);
+        let host_id = self.shared.identity.host_id();
+        let (keys, host_id, entries) = (&self.shared.keys, &*host_id, &unbegun);
         let handed_back = self.farewell.repeat("hand deliveries back", move |mut connection| async move {
             hand_back(&mut connection, keys, host_id, entries).await
         });
@@ -320,7 +344,7 @@ impl Running {
         // The heartbeat must not join again what leaves here.
         self.tasks.shutdown().await;
         self.registry.leave(FAREWELL_TIMEOUT).await;
-        let counters = &self.counters;
+        let counters = &self.shared.counters;
         let summary = Summary {
             processed: counters.processed.get(),
             dropped: counters.dropped.get(),
