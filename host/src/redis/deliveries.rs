@@ -306,10 +306,6 @@ pub async fn fetched_before(
 ) -> Result<Vec<Delivery>, RedisError> {
     let mut command = redis::cmd("XREADGROUP");
     command.arg("GROUP").arg(&keys.group).arg(host_id).arg("STREAMS").arg(&keys.inbox).arg("0");
-    read(connection, &command).await
-}
-
-async fn read(connection: &mut Connection, command: &redis::Cmd) -> Result<Vec<Delivery>, RedisError> {
     let streams: Option<Vec<(Value, Vec<Value>)>> = command.query_async(connection).await?;
     let entries = streams.into_iter().flatten().flat_map(|(_, entries)| entries);
     Ok(entries.filter_map(delivery).collect())
