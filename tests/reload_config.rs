@@ -155,7 +155,9 @@ fn limits_that_fail_what_the_ones_before_allowed_are_rolled_back() {
 
 #[test]
 fn a_wrong_file_is_refused_and_the_configuration_in_use_goes_on() {
-    let (a, b) = (Release::new("A"), Release::new("B"));
+    // Large, so that each change falls into the time in which the host reads the plugin because of the one before.
+    let a = Release::new("A").with_section("A", &vec![0; 32 << 20]);
+    let b = Release::new("B");
     let mut host = Configured::start(&a, 4, "", &[]);
     let wrong = [("consumers = 0\n", "from 1 to 10000"), ("consumer = 1\n", "consumers"), ("[redis", "TOML")];
     for (count, (text, words)) in wrong.into_iter().enumerate() {

@@ -169,9 +169,21 @@ impl Reloader {
     }
 
     async fn reload(&mut self) {
-        self.reread();
-        self.watched.watch(files(&self.config, &self.control), &self.config.reload).await;
-        self.renew_plugin().await;
+        let binary = loop {
+            self.reread();
+            self.watched.watch(files(&self.config, &self.control), &self.config.reload).await;
+            let Some(path) = self.config.plugin.clone() else { return };
+            let binary = Binary::read(&path).await;
+            if self.watched.is_true().await {
+                break binary;
+            }
+            // One of the files is being written again. Whichever it is: what was read of it is not what it is noted for.
+            self.watched.settle().await;
+        };
+        match binary {
+            Ok(binary) => self.renew_plugin(binary).await,
+            Err(error) => self.complain(&error),
+        }
         self.resize().await;
     }
 
@@ -198,21 +210,8 @@ impl Reloader {
         self.read = new;
     }
 
-    /// Puts the version in the file into use, if it is another one than the one in use and nothing is wrong with it.
-    async fn renew_plugin(&mut self) {
-        let Some(path) = self.config.plugin.clone() else { return };
-        let binary = loop {
-            let binary = Binary::read(&path).await;
-            if self.watched.is_true().await {
-                break binary;
-            }
-            // It is being written again.
-            self.watched.settle().await;
-        };
-        let binary = match binary {
-            Ok(binary) => binary,
-            Err(error) => return self.complain(&error),
-        };
+    /// Puts this version into use, if it is another one than the one in use and nothing is wrong with it.
+    async fn renew_plugin(&mut self, binary: Binary) {
         self.file_problem = None;
         let fingerprint = fingerprint(binary.digest(), &self.config);
         let before = self.seen.replace(fingerprint.clone());
