@@ -5,14 +5,33 @@ use std::thread;
 use redis::cmd;
 use serde_json::json;
 
-use crate::support::records::OUTPUT;
-use crate::support::{Host, Publisher, Redis, expect_each_once, message, wait_until};
+use crate::support::host::Launch;
+use crate::support::records::{INBOX, OUTPUT};
+use crate::support::{Host, Publisher, Redis, Traffic, expect_each_once, message, wait_until};
 
 /// Publishes a last message and waits until it and everything before it has been settled.
 fn flush(redis: &Redis) {
     Publisher::new(redis).publish(message("last", json!({})));
     redis.result_of("last");
     redis.wait_for_an_empty_inbox();
+}
+
+/// The claim of this id.
+fn claim(id: &str) -> String {
+    format!("{{messages:processed}}:claim:{id}")
+}
+
+fn is_claimed(redis: &Redis, id: &str) -> bool {
+    redis.run(cmd("EXISTS").arg(claim(id)))
+}
+
+/// A host with one consumer, which a message keeps busy for so long.
+fn busy_host(redis: &Redis, ms: u64, options: impl FnOnce(Launch) -> Launch) -> Host {
+    let launch = Host::on(redis).arg("--max-plugin-time", "60s").arg("--log-format", "json");
+    let host = options(launch.arg("--report-interval", "200ms")).ready(redis, 1);
+    Publisher::new(redis).publish(message("busy", json!({"do": "wait", "ms": ms})));
+    wait_until("the consumer at work", || redis.pending().values().sum::<usize>() == 1);
+    host
 }
 
 fn with_last(ids: impl IntoIterator<Item = String>) -> impl Iterator<Item = String> {
@@ -80,7 +99,77 @@ fn an_id_is_new_again_after_the_dedup_window() {
     let mut publisher = Publisher::new(&redis);
     publisher.publish(message("again", json!({})));
     redis.result_of("again");
-    wait_until("the end of the window", || !redis.run::<bool>(cmd("EXISTS").arg("{messages:processed}:claim:again")));
+    wait_until("the end of the window", || !is_claimed(&redis, "again"));
     publisher.publish(message("again", json!({})));
     wait_until("a second result", || redis.length(OUTPUT) == 2);
+}
+
+#[test]
+fn copies_do_not_reach_the_inbox() {
+    let redis = Redis::start();
+    let host = busy_host(&redis, 2_000, |launch| launch);
+    // In one delivery and in others, beside messages that are new.
+    let mut publisher = Publisher::new(&redis);
+    for round in 1..=3 {
+        publisher.publish_all((0..30 * round).flat_map(|n| [n, n]).map(|n| message(&format!("m-{n}"), json!({}))));
+    }
+    let report = host.wait_for_report("270 duplicates", |report| report["duplicates"] == 270);
+    assert_eq!(report["processed"], 0, "{report}");
+    let ids: Vec<String> = (0..90).map(|n| format!("m-{n}")).chain(["busy".into()]).collect();
+    let mut waiting: Vec<String> = redis
+        .inbox()
+        .iter()
+        .flat_map(|entry| entry.names())
+        .filter(|name| !name.is_empty())
+        .map(str::to_owned)
+        .collect();
+    waiting.sort();
+    let mut expected = ids.clone();
+    expected.sort();
+    assert_eq!(waiting, expected);
+    assert!(redis.inbox().iter().all(|entry| entry.names().len() > 1), "no entry is left without a message");
+    expect_each_once(&redis, ids);
+}
+
+#[test]
+fn an_id_that_waits_longer_than_the_dedup_window_gives_one_result() {
+    // Whether the claim of the copy is still there when the first one's turn comes, or has expired as well.
+    for window in ["2s", "1s"] {
+        let redis = Redis::start();
+        let host = busy_host(&redis, 3_500, |launch| launch.arg("--dedup-window", window));
+        let mut publisher = Publisher::new(&redis);
+        publisher.publish(message("late", json!({"copy": 1})));
+        wait_until("a claim", || is_claimed(&redis, "late"));
+        wait_until("the end of the window", || !is_claimed(&redis, "late"));
+        publisher.publish(message("late", json!({"copy": 2})));
+        wait_until("both in the inbox", || redis.length(INBOX) == 3);
+        assert_eq!(redis.length(OUTPUT), 0, "the consumer is still busy");
+        expect_each_once(&redis, ["busy".into(), "late".into()]);
+        host.wait_for_report("one duplicate", |report| report["duplicates"] == 1);
+    }
+}
+
+#[test]
+fn claims_are_made_although_redis_forgets_its_scripts() {
+    let redis = Redis::start();
+    let _host = Host::ready(&redis, 4);
+    let traffic = Traffic::start(&redis, 2_000, json!({}));
+    for _ in 0..20 {
+        traffic.wait_for_more(100);
+        redis.command::<()>("SCRIPT FLUSH");
+    }
+    let ids = traffic.finish();
+    Publisher::new(&redis).publish_all(ids.iter().map(|id| message(id, json!({}))));
+    flush(&redis);
+    expect_each_once(&redis, with_last(ids));
+}
+
+#[test]
+fn a_key_that_is_no_claim_holds_nothing_up() {
+    let redis = Redis::start();
+    let _host = Host::ready(&redis, 2);
+    redis.run::<()>(cmd("RPUSH").arg(claim("odd")).arg("not ours"));
+    Publisher::new(&redis).publish_all(["even", "odd"].map(|id| message(id, json!({}))));
+    flush(&redis);
+    expect_each_once(&redis, with_last(["even".into(), "odd".into()]));
 }

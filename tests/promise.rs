@@ -6,7 +6,7 @@ use serde_json::json;
 use crate::support::records::{INBOX, OUTPUT};
 use crate::support::{Host, Publisher, Redis, Signal, Traffic, enrich, expect_each_once, message, wait_until};
 
-/// Waits until the message has been handed to a consumer, and with it everything published before.
+/// Waits until the message is in the inbox, and with it everything published before.
 fn wait_until_claimed(redis: &Redis, id: &str) {
     let claim = format!("{{messages:processed}}:claim:{id}");
     wait_until(&format!("a claim of {id}"), || redis.run(cmd("EXISTS").arg(&claim)));

@@ -47,14 +47,13 @@ fn a_hundred_swaps_as_fast_as_they_are_taken_leave_no_memory_behind() {
 fn a_long_call_ends_in_the_version_in_which_it_began() {
     let (a, b) = (Release::new("A"), Release::new("B"));
     let mut flow = Flow::with(&a, |launch| launch.arg("--max-plugin-time", "30s"));
-    let slow = ["slow".to_owned()];
     Publisher::new(&flow.redis).publish(message("slow", json!({"ms": 6_000})));
-    flow.redis.wait_until_known(&slow);
+    flow.redis.wait_until_in_work("slow");
     // The other consumers go over while this call lasts.
     flow.change_to(&b);
     assert!(flow.redis.results_of("slow").is_empty(), "the call outlasts the change");
     assert_eq!(flow.redis.result_of("slow").text("version"), "A");
-    flow.also_published(slow);
+    flow.also_published(["slow".to_owned()]);
     flow.finish_with_turns(&["A", "B"]);
 }
 

@@ -88,9 +88,9 @@ fn a_message_that_fails_at_every_attempt_becomes_a_dead_letter_with_everything_k
     assert!(letter.text("error").contains("no such customer"));
     assert!(ids.iter().any(|id| id == letter.text("consumer_id")));
     assert_eq!((letter.text("plugin_digest").len(), letter.text("plugin_generation")), (64, "1"));
-    // The token is an entry of the inbox: the one that first carried the message, and its id is the time of that.
+    // The token begins with the time at which the message was appended, as well as the host knows the server's clock.
     let first_seen: u64 = letter.text("token").split('-').next().unwrap().parse().unwrap();
-    assert!(first_seen >= before && first_seen <= now_ms(&redis));
+    assert!(first_seen + 1_000 >= before && first_seen <= now_ms(&redis), "{before} {letter:?}");
     assert!(letter.text("first_seen") <= letter.text("time"), "{letter:?}");
     assert_eq!((redis.length(OUTPUT), waiting(&redis)), (0, 0));
 }
@@ -261,7 +261,8 @@ fn host_in_danger(redis: &Redis, killer: &str) -> Option<String> {
     let pending = deliveries(redis);
     let inbox = redis.inbox();
     let with_killer = inbox.iter().find(|entry| messages_of(entry).contains(&killer))?;
-    let is_alone = with_killer.names().contains(&"");
+    let has_history = |(name, value): &(String, Vec<u8>)| name.is_empty() && value.contains(&b' ');
+    let is_alone = with_killer.fields.iter().any(has_history);
     let (owner, count) = pending.get(with_killer.id())?;
     (!is_alone || *count > 1_000).then(|| owner.clone())
 }

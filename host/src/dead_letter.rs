@@ -28,7 +28,7 @@ pub struct DeadLetter<'a> {
 pub struct Origin<'a> {
     /// Its id.
     pub message_id: &'a str,
-    /// Token of its claim: the id of the inbox entry that first carried it, and so also when that was.
+    /// Token of its claim, which begins with the time when the message was appended first, in ms since 1970.
     pub token: &'a str,
     /// Times that it was tried.
     pub attempts: u32,
@@ -66,7 +66,7 @@ impl DeadLetter<'_> {
     }
 }
 
-/// When an entry of a stream was appended: its id begins with the server's milliseconds.
+/// When an entry of a stream was appended or a claim was made: an id and a token begin with the server's milliseconds.
 #[must_use]
 pub fn time_of(entry_id: &str) -> Option<SystemTime> {
     let ms = entry_id.split('-').next()?.parse().ok()?;

@@ -25,6 +25,7 @@ use crate::monitor::millis;
 use crate::monitor::report::Reporter;
 use crate::plugin::{Engine, Failure, LoadError, Plugin};
 use crate::redis::checks::{self, CheckError};
+use crate::redis::clock::ServerClock;
 use crate::redis::connection::{Connect, Connector, ConnectorError, Link};
 use crate::redis::deliveries::{ensure_group, hand_back};
 use crate::redis::keys::Keys;
@@ -182,6 +183,7 @@ struct Shared {
     identity: Identity,
     counters: Arc<Counters>,
     pace: Arc<Pace>,
+    clock: Arc<ServerClock>,
     versions: Arc<Versions>,
 }
 
@@ -199,6 +201,7 @@ impl Shared {
             versions: self.versions.clone(),
             identity: self.identity.clone(),
             pace: self.pace.clone(),
+            clock: self.clock.clone(),
         }
     }
 
@@ -233,6 +236,7 @@ impl Shared {
             identity: self.identity.clone(),
             versions: self.versions.clone(),
             pace: self.pace.clone(),
+            clock: self.clock.clone(),
             counters: self.counters.clone(),
             trial: tokio::sync::Mutex::default(),
         }
@@ -256,6 +260,7 @@ impl Running {
             identity: Identity::fresh(),
             counters: Arc::default(),
             pace: Arc::default(),
+            clock: Arc::default(),
             versions: Arc::new(Versions::new(plugin, fingerprint, config.consumers)),
         };
         let control_link: Link = shared.link("control");
@@ -272,8 +277,8 @@ impl Running {
         let (consumers, room) = (Arc::new(shared.consumers(&config)), fetcher.room());
         let mut crew = Crew::new(consumers, lanes, queue.clone(), room, registry.clone(), workers.handle.clone());
         crew.grow(config.consumers).await?;
-        let Shared { connector, keys, identity, counters, pace, .. } = &shared;
-        let intake = Intake::start(&config, connector, keys, identity, pace, counters)?;
+        let Shared { connector, keys, identity, counters, pace, clock, .. } = &shared;
+        let intake = Intake::start(&config, connector, keys, identity, pace, clock, counters)?;
 
         let mut tasks = JoinSet::new();
         let beating = registry.clone();

@@ -3,7 +3,7 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rand::RngExt as _;
 use tokio::time::{MissedTickBehavior, interval};
@@ -11,6 +11,7 @@ use tracing::{info, warn};
 
 use crate::config::RegistryConfig;
 use crate::intake::pace::Pace;
+use crate::redis::clock::ServerClock;
 use crate::redis::connection::Link;
 use crate::redis::keys::Keys;
 use crate::redis::registry::{Beat, BeatReply, Presence, beat};
@@ -69,6 +70,8 @@ pub struct Registry {
     pub identity: Identity,
     /// Learns how large the group is.
     pub pace: Arc<Pace>,
+    /// Learns what time it is.
+    pub clock: Arc<ServerClock>,
 }
 
 impl Registry {
@@ -116,15 +119,17 @@ impl Registry {
         let consumers = if kind == Beat::Leave { 0 } else { self.consumers.load(Ordering::Relaxed) };
         // Of texts and numbers, which are always JSON.
         let status = &serde_json::to_string(&self.versions.status()).unwrap_or_default();
-        let reply = self
+        let (asked, reply) = self
             .link
             .repeat("send the heartbeat", move |mut connection| async move {
                 let presence = Presence { host_id, consumers, status, ttl: self.config.beat_ttl };
-                beat(&mut connection, &self.keys, presence, kind).await
+                let asked = Instant::now();
+                beat(&mut connection, &self.keys, presence, kind).await.map(|reply| (asked, reply))
             })
             .await;
-        if let BeatReply::Alive { hosts, consumers } = reply {
+        if let BeatReply::Alive { hosts, consumers, server_ms } = reply {
             self.pace.set_group(hosts, consumers);
+            self.clock.set(asked, server_ms);
         }
         reply
     }

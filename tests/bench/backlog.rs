@@ -2,6 +2,7 @@
 //! deliveries as the intake cuts them when many wait; so receiving and appending are not part of these figures.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -85,12 +86,13 @@ fn once_there_are(
 fn append(load: Load, url: String) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        let Config { mut redis, keys, output, delivery, intake, .. } = Config::default();
+        let Config { mut redis, keys, output, delivery, intake, dedup_window, .. } = Config::default();
         redis.url = url;
         let (connector, keys) = (Connector::new(&redis)?, Keys::new(keys));
         ensure_group(&mut connector.connect().await?, &keys).await?;
         let wire = Wire::open(&connector).await?;
-        let mut appender = Appender::new(wire, keys, output, "an-earlier-host".into(), intake.lease_ttl);
+        let (host_id, clock) = ("an-earlier-host".to_owned(), Arc::default());
+        let mut appender = Appender::new(wire, keys, output, host_id, intake.lease_ttl, dedup_window, clock);
         ensure!(appender.acquire().await?, "there is an active intake already");
         let (mut deliveries, none) = (Entries::default(), Entries::default());
         let numbers: Vec<u64> = (0..load.messages).collect();
@@ -103,7 +105,10 @@ fn append(load: Load, url: String) -> Result<()> {
                 }
                 deliveries.finish();
             }
-            ensure!(appender.append(&deliveries, &none).await?, "the lease was lost while the backlog was made");
+            ensure!(
+                appender.append(&deliveries, &none).await?.is_some(),
+                "the lease was lost while the backlog was made"
+            );
         }
         Ok(appender.release().await?)
     })

@@ -11,9 +11,11 @@ use host::config::{Config, MessageLimits, OutputFormat};
 use host::consumer::flatten::{Own, write_result};
 use host::message::read_id;
 use host::plugin::{Engine, Instance, Outcome};
-use host::redis::deliveries::{Delivery, Message, Settled, claims, settlement};
+use host::redis::deliveries::{Delivery, Message, Settled, settlement};
 use host::redis::entries::Entries;
+use host::redis::inbox::write_deliveries;
 use host::redis::keys::Keys;
+use host::redis::resp::Commands;
 use host::redis::retries::Retries;
 
 use crate::columns::{Column, Table};
@@ -34,7 +36,7 @@ const COLUMNS: [Column; 1] = [Column { key: "ns_per_message", title: "ns/message
 
 const PARTS: [&str; 6] = [
     "parse a message",
-    "encode the claim",
+    "encode the append",
     "call the plugin",
     "flatten the result",
     "encode the settling",
@@ -84,7 +86,7 @@ impl Work {
             Message { id: load::id(&body), body: String::from_utf8_lossy(&body).into_owned(), history: None }
         };
         let messages = (0..DELIVERY).map(message).collect();
-        let delivery = Delivery { entry_id: ENTRY_ID.into(), messages, crashes: 0 };
+        let delivery = Delivery::new(ENTRY_ID.into(), messages);
         Work { instance, keys: Keys::new(config.keys.clone()), config, delivery }
     }
 
@@ -92,11 +94,15 @@ impl Work {
     async fn round(&mut self) -> Result<[f64; 5]> {
         let Work { instance, keys, config, delivery } = self;
         let Config { output, message: limits, .. } = config;
-        let wanted: Vec<usize> = (0..delivery.messages.len()).collect();
+        let mut received = Entries::default();
+        delivery.messages.iter().for_each(|message| received.field(&message.id, &message.body));
+        received.finish();
 
         let parse = timed(|| delivery.messages.iter().try_for_each(|message| parse(message, limits)))?;
-        let claim = timed(|| {
-            black_box(claims(keys, delivery, &wanted, WINDOW).bytes());
+        let append = timed(|| {
+            let mut commands = Commands::default();
+            write_deliveries(&mut commands, keys, &received, "300000", || ENTRY_ID.to_owned());
+            black_box(commands.bytes());
             Ok(())
         })?;
         let (call, results) = call(instance, delivery).await?;
@@ -107,7 +113,7 @@ impl Work {
             black_box(settlement(keys, output, WINDOW, what).bytes());
             Ok(())
         })?;
-        Ok([parse, claim, call, flatten, settle])
+        Ok([parse, append, call, flatten, settle])
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use redis::cmd;
 
-use super::{BOUND, Redis, wait_for};
+use super::{BOUND, Redis, wait_for, wait_until};
 
 pub const CHANNEL: &str = "messages:published";
 pub const OUTPUT: &str = "messages:processed";
@@ -113,7 +113,7 @@ impl Redis {
         });
     }
 
-    /// Waits until each of these messages has been handed to a consumer: from then on its claim tells it from copies.
+    /// Waits until each of these messages is claimed: from then on copies are told from it.
     pub fn wait_until_known(&self, ids: &[String]) {
         wait_for("claims of all messages", BOUND, || {
             let mut command = cmd("EXISTS");
@@ -124,6 +124,18 @@ impl Redis {
                 claimed if claimed == ids.len() => Ok(()),
                 claimed => Err(format!("{claimed} of {}", ids.len())),
             }
+        });
+    }
+
+    /// Waits until this message has been handed to a host and is not settled.
+    pub fn wait_until_in_work(&self, id: &str) {
+        wait_until(&format!("{id} in work"), || {
+            type Pending = Vec<(String, String, u64, u64)>;
+            let inbox = self.inbox();
+            let Some(entry) = inbox.iter().find(|entry| entry.names().contains(&id)) else { return false };
+            let range = [entry.id(), entry.id(), "1"];
+            let pending: Pending = self.run(cmd("XPENDING").arg(INBOX).arg(GROUP).arg(&range));
+            !pending.is_empty()
         });
     }
 

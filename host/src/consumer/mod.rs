@@ -1,5 +1,5 @@
-//! Consumers: each takes deliveries from the host's queue, claims, processes and settles them, one at a time, with a
-//! plugin instance of its own. They know nothing of Pub/Sub or of other hosts.
+//! Consumers: each takes deliveries from the host's queue, processes and settles them, one at a time, with a plugin
+//! instance of its own; what its delivery did not bring a claim for, it claims first. They know nothing of Pub/Sub or of other hosts.
 
 mod attempts;
 pub mod crew;
@@ -19,6 +19,7 @@ use crate::config::{OutputConfig, RetryConfig};
 use crate::intake::pace::Pace;
 use crate::monitor::counters::Counters;
 use crate::plugin::{Failure, Instance, Plugin};
+use crate::redis::clock::ServerClock;
 use crate::redis::connection::Link;
 use crate::redis::deliveries::{self, Delivery, Message, Settled};
 use crate::redis::keys::Keys;
@@ -27,6 +28,10 @@ use crate::registry::{Identity, consumer_id};
 use crate::reload::versions::{Orders, Version, Versions};
 use fetch::Queue;
 use settlement::{Settlement, Terms, Verdict};
+
+/// Claims that were made as a delivery was appended are trusted for this part of the dedup window. A delivery that has
+/// waited longer is claimed again, because its claims may be gone before its results are there.
+const CLAIM_AGE_DIVISOR: u32 = 2;
 
 /// What all consumers of a host share.
 #[derive(Debug)]
@@ -45,6 +50,8 @@ pub struct Shared {
     pub versions: Arc<Versions>,
     /// Learns how fast the plugin is.
     pub pace: Arc<Pace>,
+    /// By which deliveries have their age.
+    pub clock: Arc<ServerClock>,
     /// What the host counts.
     pub counters: Arc<Counters>,
     /// Held by the consumer that has a suspect on trial: one at a time, so that the host's death is its fault alone.
@@ -143,7 +150,11 @@ impl Consumer {
     async fn work_on(&mut self, delivery: &Delivery) {
         let shared = self.shared.clone();
         let _trial = shared.begin_trial(&self.link, delivery).await;
-        let claimed = claim(&shared, &self.link, delivery).await;
+        let claimed = if shared.is_claimed(delivery) {
+            (0..delivery.messages.len()).collect()
+        } else {
+            claim(&shared, &self.link, delivery).await
+        };
         self.process(&shared, delivery, &claimed).await;
         self.settle(delivery, delivery.messages.len() - claimed.len()).await;
     }
@@ -253,6 +264,12 @@ impl Shared {
             output: &self.output,
             retry: &self.retry,
         }
+    }
+
+    /// Whether this delivery came with claims of its messages that are still there for a while.
+    fn is_claimed(&self, delivery: &Delivery) -> bool {
+        let is_young = |age| age < self.dedup_window / CLAIM_AGE_DIVISOR;
+        delivery.claimed_with.is_some() && self.clock.age_of(&delivery.entry_id).is_some_and(is_young)
     }
 
     /// Waits for the turn of a delivery that is suspected to have killed its hosts, and marks it. Anything else goes on

@@ -219,7 +219,7 @@ mod tests {
         for outcome in outcomes {
             let history = History { attempt, token: "5-0".into(), crashes: 0 };
             let message = Message { id: "m".into(), body: "{}".into(), history: Some(Box::new(history)) };
-            let delivery = Delivery { entry_id: "9-0".into(), messages: Vec::new(), crashes: 0 };
+            let delivery = Delivery::new("9-0".into(), Vec::new());
             if let Err(verdict) = settlement.judge(&message, outcome, terms) {
                 settlement.carry_out(verdict, &delivery, &message, terms);
             }

@@ -13,6 +13,7 @@ use super::round::Round;
 use crate::config::{DeliveryConfig, IntakeConfig, MessageLimits, OutputConfig};
 use crate::redis::RedisError;
 use crate::redis::backoff::Backoff;
+use crate::redis::clock::ServerClock;
 use crate::redis::connection::Connector;
 use crate::redis::inbox::{Appender, Lease};
 use crate::redis::keys::Keys;
@@ -35,6 +36,8 @@ pub(super) struct Append {
     pub(super) output: OutputConfig,
     pub(super) identity: Identity,
     pub(super) pace: Arc<Pace>,
+    pub(super) dedup_window: Duration,
+    pub(super) clock: Arc<ServerClock>,
     pub(super) shared: Arc<Shared>,
 }
 
@@ -81,8 +84,15 @@ impl Append {
     ) -> Result<(), RedisError> {
         let wire = Wire::open(&self.connector).await?;
         let host_id = self.identity.host_id().to_string();
-        let mut appender =
-            Appender::new(wire, self.keys.clone(), self.output.clone(), host_id.clone(), self.intake.lease_ttl);
+        let mut appender = Appender::new(
+            wire,
+            self.keys.clone(),
+            self.output.clone(),
+            host_id.clone(),
+            self.intake.lease_ttl,
+            self.dedup_window,
+            self.clock.clone(),
+        );
         let mut free_since = None;
         let mut interrupted = false;
         loop {
@@ -195,12 +205,12 @@ impl Append {
                     () = tokio::time::sleep(self.intake.lease_ttl / 3) => {}
                 }
             }
-            if !appender.append(&round.deliveries, &round.dead_letters).await? {
+            let Some(copies) = appender.append(&round.deliveries, &round.dead_letters).await? else {
                 return Ok(Ended::Lost);
-            }
+            };
             self.shared.buffer().consume(round.messages);
             owed = owed.map(|owed: usize| owed.saturating_sub(round.messages));
-            self.shared.counters.appended.add(round.messages - round.dead_letters.len());
+            self.shared.counters.duplicates.add(copies);
             self.shared.counters.dead_letters.add(round.dead_letters.len());
             round.done();
         }

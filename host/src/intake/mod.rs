@@ -17,6 +17,7 @@ use tokio::sync::{Notify, watch};
 
 use crate::config::Config;
 use crate::monitor::counters::Counters;
+use crate::redis::clock::ServerClock;
 use crate::redis::connection::Connector;
 use crate::redis::keys::Keys;
 use crate::registry::Identity;
@@ -62,6 +63,7 @@ impl Intake {
         keys: &Keys,
         identity: &Identity,
         pace: &Arc<Pace>,
+        clock: &Arc<ServerClock>,
         counters: &Arc<Counters>,
     ) -> std::io::Result<Intake> {
         let (subscribed, subscribed_seen) = watch::channel(None);
@@ -88,6 +90,8 @@ impl Intake {
             output: config.output.clone(),
             identity: identity.clone(),
             pace: pace.clone(),
+            dedup_window: config.dedup_window,
+            clock: clock.clone(),
             shared,
         };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

@@ -24,8 +24,6 @@ impl Counter {
 pub struct Counters {
     /// Messages received from Pub/Sub, as active intake or standby.
     pub received: Counter,
-    /// Messages appended to the inbox by this host's intake.
-    pub appended: Counter,
     /// Messages that this host's consumers have settled: results, drops and dead letters, not duplicates or retries.
     pub processed: Counter,
     /// Results written by this host's consumers.

@@ -4,7 +4,7 @@
 use redis::{ErrorKind, Pipeline, RedisError, Value, from_redis_value};
 
 use super::connection::{Connection, Connector};
-use super::keys::{self, Keys};
+use super::keys::Keys;
 use super::stats::{info_number, info_text};
 
 /// Oldest server that can be used: `SET` with `NX` and `GET` together came with it.
@@ -164,6 +164,7 @@ fn needed<'a>(keys: &'a Keys, claim: &'a str) -> Vec<Needed<'a>> {
         needs("UNWATCH", "", &[]),
         needs("TIME", "", &[]),
         needs("INFO", "", &["memory"]),
+        needs("EVAL", "", &["return 1", "0"]),
         needs("EVALSHA", "", &["x", "0"]),
         needs("SCRIPT LOAD", "", &["return 1"]),
         needs("SUBSCRIBE", &keys.channel, &[]),
@@ -178,10 +179,11 @@ fn needed<'a>(keys: &'a Keys, claim: &'a str) -> Vec<Needed<'a>> {
         needs("XADD", &keys.output, &["*", "x", "x"]),
         needs("XADD", &keys.dead, &["*", "x", "x"]),
         needs("XRANGE", &keys.dead, &["-", "+"]),
-        // A host never reads backwards, but `host dead` does, as the same user.
+        // A host does not read these backwards, but `host dead` does, as the same user.
         needs("XREVRANGE", &keys.dead, &["+", "-"]),
         needs("XDEL", &keys.dead, &["0-1"]),
         needs("XRANGE", &keys.inbox, &["-", "+"]),
+        needs("XREVRANGE", &keys.inbox, &["+", "-"]),
         needs("XGROUP CREATE", &keys.inbox, &["x", "0"]),
         needs("XGROUP DELCONSUMER", &keys.inbox, &["x", "x"]),
         needs("XACK", &keys.inbox, &["x", "0-1"]),
@@ -226,7 +228,7 @@ async fn rights(connector: &Connector, keys: &Keys) -> Result<(), Finding> {
         note_refusal(reply, command, &keys.intake, &mut missing)?;
     }
     if missing.is_empty() {
-        let claim = keys::claim(keys, "x");
+        let claim = format!("{}x", keys.claim_prefix);
         let needed = needed(keys, &claim);
         let mut pipeline = Pipeline::new();
         for Needed { command, object, arguments } in &needed {

@@ -8,7 +8,7 @@ use redis::{RedisError, Value, from_redis_value};
 
 use super::connection::Connection;
 use super::entries::Entries;
-use super::keys::{self, Keys};
+use super::keys::Keys;
 use super::lane::Lane;
 use super::resp::{Commands, Cursor, Head, malformed};
 use super::retries::{HISTORY_FIELD, History, Retries};
@@ -37,13 +37,24 @@ pub struct Delivery {
     pub messages: Vec<Message>,
     /// Hosts that died with it in hand, when it is suspected to have caused that. Then it has one message.
     pub crashes: u32,
+    /// Token of its claims, when they were made as it was appended.
+    pub claimed_with: Option<String>,
 }
 
 impl Delivery {
-    /// Adds a pair of the entry: a message, or the history of the message after it.
+    /// One without messages.
+    #[must_use]
+    pub fn new(entry_id: String, messages: Vec<Message>) -> Delivery {
+        Delivery { entry_id, messages, crashes: 0, claimed_with: None }
+    }
+
+    /// Adds a pair of the entry: a message, the history of the message after it, or in the first place the token of all.
     fn add(&mut self, id: &[u8], body: &[u8], history: &mut Option<Box<History>>) {
         if id == HISTORY_FIELD {
             *history = History::read(body).map(Box::new);
+            if history.is_none() && self.messages.is_empty() {
+                self.claimed_with = Some(text(body));
+            }
             return;
         }
         let history = history.take();
@@ -51,10 +62,11 @@ impl Delivery {
         self.messages.push(Message { id: text(id), body: text(body), history });
     }
 
-    /// The token of a message's claim: the id of the inbox entry that first carried it.
+    /// The token of a message's claim.
     #[must_use]
     pub fn token<'a>(&'a self, message: &'a Message) -> &'a str {
-        message.history.as_ref().map_or(&self.entry_id, |history| &history.token)
+        let own = self.claimed_with.as_ref().unwrap_or(&self.entry_id);
+        message.history.as_ref().map_or(own, |history| &history.token)
     }
 }
 
@@ -132,7 +144,7 @@ fn fetched(reply: &[u8]) -> Result<Vec<Delivery>, RedisError> {
             let entry_id = text(reply.bulk()?);
             match reply.value()? {
                 Head::Array(values) => {
-                    let mut delivery = Delivery { entry_id, messages: Vec::with_capacity(values / 2), crashes: 0 };
+                    let mut delivery = Delivery::new(entry_id, Vec::with_capacity(values / 2));
                     let mut history = None;
                     for _ in 0..values / 2 {
                         delivery.add(reply.bulk()?, reply.bulk()?, &mut history);
@@ -156,8 +168,7 @@ fn delivery(entry: Value) -> Option<Delivery> {
     let [Value::BulkString(entry_id), Value::Array(values)] = &entry[..] else {
         return None;
     };
-    let mut delivery =
-        Delivery { entry_id: text(entry_id), messages: Vec::with_capacity(values.len() / 2), crashes: 0 };
+    let mut delivery = Delivery::new(text(entry_id), Vec::with_capacity(values.len() / 2));
     let mut history = None;
     for pair in values.chunks_exact(2) {
         if let [Value::BulkString(id), Value::BulkString(body)] = pair {
@@ -176,14 +187,17 @@ fn text(bytes: &[u8]) -> String {
 }
 
 /// The claims of the messages of a delivery that `wanted` names, as they are sent.
-#[must_use]
-pub fn claims(keys: &Keys, delivery: &Delivery, wanted: &[usize], window: Duration) -> Commands {
+fn claims(keys: &Keys, delivery: &Delivery, wanted: &[usize], window: Duration) -> Commands {
     let mut commands = Commands::default();
     let window_ms = window.as_millis().to_string();
     for index in wanted {
         let message = &delivery.messages[*index];
-        let (key, token) = (keys::claim(keys, &message.id), delivery.token(message));
-        commands.command(&["SET", &key, token, "NX", "GET", "PX", &window_ms].map(str::as_bytes));
+        commands.begin(7);
+        commands.word("SET");
+        commands.prefixed(&keys.claim_prefix, &message.id);
+        for word in [delivery.token(message), "NX", "GET", "PX", &window_ms] {
+            commands.word(word);
+        }
     }
     commands
 }
@@ -258,7 +272,7 @@ pub fn settlement(keys: &Keys, output: &OutputConfig, dedup_window: Duration, se
     if !retries.is_empty() {
         commands.word(&keys.retry);
         for id in retries.message_ids() {
-            commands.word(keys::claim(keys, id));
+            commands.prefixed(&keys.claim_prefix, id);
         }
     }
     commands.word(&keys.group);

@@ -6,16 +6,22 @@
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use bytes::Bytes;
 use redis::{FromRedisValue, RedisError, from_redis_value};
 
+use super::clock::ServerClock;
 use super::entries::Entries;
 use super::keys::Keys;
 use super::resp::{Commands, Cursor, Head, malformed};
+use super::retries::HISTORY_FIELD;
+use super::script::without_comments;
 use super::wire::Wire;
 use crate::config::OutputConfig;
+
+static CLAIM: LazyLock<String> = LazyLock::new(|| without_comments(include_str!("scripts/claim.lua")));
 
 /// Dead letters read at once; each may have 64 KiB.
 const REFUSED_PAGE: usize = 100;
@@ -53,15 +59,42 @@ pub struct Appender {
     output: OutputConfig,
     host_id: String,
     ttl_ms: String,
+    window_ms: String,
+    tokens: Tokens,
     /// Whether the lease was ours when the watch on it began.
     held: bool,
+}
+
+/// Tokens for the claims of one delivery each: when it was appended, by the server's clock, and what no other has.
+#[derive(Debug)]
+struct Tokens {
+    clock: Arc<ServerClock>,
+    random: u32,
+    count: u64,
+}
+
+impl Tokens {
+    fn next(&mut self) -> String {
+        self.count += 1;
+        format!("{}-{:08x}{:x}", self.clock.now_ms(), self.random, self.count)
+    }
 }
 
 impl Appender {
     /// An appender on a connection that nobody else uses, because `WATCH` belongs to the connection.
     #[must_use]
-    pub fn new(wire: Wire, keys: Keys, output: OutputConfig, host_id: String, lease_ttl: Duration) -> Appender {
-        Appender { wire, keys, output, host_id, ttl_ms: lease_ttl.as_millis().to_string(), held: false }
+    pub fn new(
+        wire: Wire,
+        keys: Keys,
+        output: OutputConfig,
+        host_id: String,
+        lease_ttl: Duration,
+        dedup_window: Duration,
+        clock: Arc<ServerClock>,
+    ) -> Appender {
+        let (ttl_ms, window_ms) = (lease_ttl.as_millis().to_string(), dedup_window.as_millis().to_string());
+        let tokens = Tokens { clock, random: rand::random(), count: 0 };
+        Appender { wire, keys, output, host_id, ttl_ms, window_ms, tokens, held: false }
     }
 
     /// Looks who has the lease.
@@ -104,18 +137,19 @@ impl Appender {
         Ok(self.held)
     }
 
-    /// Appends deliveries to the inbox and dead letters to theirs, and renews the lease, all or nothing.
-    /// `false`: the lease was lost, and nothing was written.
+    /// Appends deliveries to the inbox, each with the claims of its messages, and dead letters to theirs, and renews the
+    /// lease, all or nothing. The answer says how many messages somebody had claimed before: those were not appended.
+    /// `None`: the lease was lost, and nothing was written.
     ///
     /// # Errors
     /// Whatever the network or the server says; then it may have been written or not.
-    pub async fn append(&mut self, deliveries: &Entries, dead_letters: &Entries) -> Result<bool, RedisError> {
+    pub async fn append(&mut self, deliveries: &Entries, dead_letters: &Entries) -> Result<Option<usize>, RedisError> {
         if !self.held {
-            return Ok(false);
+            return Ok(None);
         }
         let mut commands = Commands::default();
         commands.command(&[b"MULTI"]);
-        deliveries.write_appends(&mut commands, &self.keys.inbox, 0);
+        write_deliveries(&mut commands, &self.keys, deliveries, &self.window_ms, || self.tokens.next());
         dead_letters.write_appends(&mut commands, &self.keys.dead, self.output.dead_length_max);
         commands.command(&["PEXPIRE", &self.keys.intake, &self.ttl_ms].map(str::as_bytes));
         let queued = commands.len();
@@ -128,19 +162,23 @@ impl Appender {
         for _ in 0..queued {
             replies.value()?;
         }
-        let written = match replies.value()? {
-            Head::Nil => false,
+        let copies = match replies.value()? {
+            Head::Nil => None,
             Head::Array(results) => {
-                for _ in 0..results {
-                    replies.value()?;
+                let mut copies = 0;
+                for result in 0..results {
+                    let reply = replies.value()?;
+                    if result % 2 == 1 && result < 2 * deliveries.len() {
+                        copies += reply.number()?;
+                    }
                 }
-                true
+                Some(copies)
             }
             _ => return Err(malformed()),
         };
         replies.value()?; // WATCH
         self.held = self.is_own(replies.value()?);
-        Ok(written)
+        Ok(copies)
     }
 
     /// What was refused during the last `age`, by any host: how often each kept payload was written.
@@ -208,5 +246,39 @@ impl Appender {
         commands.command(&words.iter().map(|word| word.as_bytes()).collect::<Vec<_>>());
         let reply = redis::parse_redis_value(&self.ask(&commands).await?)?.extract_error()?;
         Ok(from_redis_value(reply)?)
+    }
+}
+
+/// Adds two commands for each delivery, a list of message id and payload in turn: one that appends it with a token in front,
+/// and one that claims its messages with that token, for so many milliseconds.
+pub fn write_deliveries(
+    commands: &mut Commands,
+    keys: &Keys,
+    deliveries: &Entries,
+    window_ms: &str,
+    mut token: impl FnMut() -> String,
+) {
+    for (values, count) in deliveries.iter().zip(deliveries.iter_sizes()) {
+        let token = token();
+        commands.begin(5 + count);
+        for word in ["XADD", &keys.inbox, "*"] {
+            commands.word(word);
+        }
+        commands.word(HISTORY_FIELD);
+        commands.word(&token);
+        for value in values.clone() {
+            commands.word(value);
+        }
+        let messages = count / 2;
+        commands.begin(6 + messages);
+        commands.word("EVAL");
+        commands.word(CLAIM.as_str());
+        commands.number(1 + messages as u64);
+        commands.word(&keys.inbox);
+        for id in values.step_by(2) {
+            commands.prefixed(&keys.claim_prefix, id);
+        }
+        commands.word(&token);
+        commands.word(window_ms);
     }
 }

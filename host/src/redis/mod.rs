@@ -4,6 +4,7 @@
 pub mod backoff;
 pub mod census;
 pub mod checks;
+pub mod clock;
 pub mod connection;
 pub mod dead;
 pub mod deliveries;

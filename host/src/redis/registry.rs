@@ -32,6 +32,8 @@ pub enum BeatReply {
         hosts: u64,
         /// Consumers alive, over all hosts.
         consumers: u64,
+        /// The server's time in ms since 1970.
+        server_ms: u64,
     },
     /// The host was taken for dead; its id must not be used again.
     TakenForDead,
@@ -66,7 +68,7 @@ pub async fn beat(
     command.arg(host_id).arg(consumers).arg(ttl.as_millis().to_string()).arg(mode).arg(status);
     let reply: Vec<u64> = from_redis_value(BEAT.run(connection, &command).await?)?;
     Ok(match reply.as_slice() {
-        [1, hosts, consumers] => BeatReply::Alive { hosts: *hosts, consumers: *consumers },
+        &[1, hosts, consumers, server_ms] => BeatReply::Alive { hosts, consumers, server_ms },
         _ => BeatReply::TakenForDead,
     })
 }

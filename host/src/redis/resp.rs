@@ -16,6 +16,19 @@ pub(super) enum Head<'a> {
     Line(&'a [u8]),
 }
 
+impl Head<'_> {
+    /// The number that it is.
+    ///
+    /// # Errors
+    /// When it is anything else, or negative.
+    pub(super) fn number(self) -> Result<usize, RedisError> {
+        match self {
+            Head::Line([b':', digits @ ..]) => number(digits),
+            _ => Err(malformed()),
+        }
+    }
+}
+
 /// Walks over values in a buffer. Copy it to look ahead.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Cursor<'a> {
@@ -129,6 +142,15 @@ impl Commands {
         let word = word.as_ref();
         self.length(b'$', word.len());
         self.bytes.extend_from_slice(word);
+        self.bytes.extend_from_slice(b"\r\n");
+    }
+
+    /// Adds a word that begins with `prefix`.
+    pub(super) fn prefixed(&mut self, prefix: &str, rest: impl AsRef<[u8]>) {
+        let rest = rest.as_ref();
+        self.length(b'$', prefix.len() + rest.len());
+        self.bytes.extend_from_slice(prefix.as_bytes());
+        self.bytes.extend_from_slice(rest);
         self.bytes.extend_from_slice(b"\r\n");
     }
 

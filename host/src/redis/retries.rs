@@ -19,7 +19,8 @@ const FORWARD_MESSAGES_MAX: usize = 256;
 /// Bytes after which one call stops; a single message may be longer.
 const FORWARD_BYTES_MAX: usize = 1 << 20;
 
-/// The name of the pair in front of a message in an inbox entry that carries its [`History`]. No message id is empty.
+/// The name of what is no message in an inbox entry: in front of a message its [`History`], or in front of all the token of
+/// the claims that were made when the entry was appended. No message id is empty.
 pub(super) const HISTORY_FIELD: &[u8] = b"";
 
 /// What is known of a message that is not in the hands of the consumers for the first time.
@@ -27,7 +28,7 @@ pub(super) const HISTORY_FIELD: &[u8] = b"";
 pub struct History {
     /// Which attempt comes next; 1 is the first.
     pub attempt: u32,
-    /// Token of the message's claim: the id of the inbox entry that first carried it, and so also when that was.
+    /// Token of the message's claim, which begins with the time when the message was appended first, in ms since 1970.
     pub token: String,
     /// Hosts that died with the message in hand, as far as they were counted.
     pub crashes: u32,

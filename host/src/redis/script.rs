@@ -7,6 +7,11 @@ use super::connection::Connection;
 use super::lane::Lane;
 use super::resp::{Commands, Cursor};
 
+/// The text of a script for `EVAL`, which the server hashes every time: without whole lines of comment.
+pub(super) fn without_comments(text: &str) -> String {
+    text.lines().filter(|line| !line.starts_with("--")).flat_map(|line| [line, "\n"]).collect()
+}
+
 /// A script and its digest.
 #[derive(Debug)]
 pub struct Source {

@@ -37,8 +37,13 @@ proptest! {
     #[test]
     fn what_is_encoded_is_decoded(
         messages in vec((".{1,12}", any::<String>(), prop::option::weighted(0.3, history())), 1..20),
+        claimed_with in prop::option::of("[0-9]{1,13}-[0-9a-f]{1,20}"),
     ) {
         let mut entries = Entries::default();
+        if let Some(token) = &claimed_with {
+            // As the intake puts it in front of all.
+            entries.field("", token);
+        }
         for (id, body, history) in &messages {
             if let Some(history) = history {
                 // As `forward.lua` and `take_over.lua` put it in front.
@@ -50,13 +55,15 @@ proptest! {
         let values = entries.iter().next().expect("an entry was finished").map(<[u8]>::to_vec);
         let delivery = delivery(entry("1-0", values)).expect("an entry is a delivery");
         prop_assert_eq!(&delivery.entry_id, "1-0");
+        prop_assert_eq!(&delivery.claimed_with, &claimed_with);
         let histories = || messages.iter().map(|(_, _, history)| history.as_ref());
         prop_assert_eq!(delivery.crashes, histories().flatten().map(|history| history.crashes).max().unwrap_or(0));
         prop_assert_eq!(delivery.messages.len(), messages.len());
         for (decoded, (id, body, history)) in delivery.messages.iter().zip(&messages) {
             prop_assert_eq!((&decoded.id, &decoded.body, decoded.history.as_deref()), (id, body, history.as_ref()));
             prop_assert_eq!(decoded.attempt(), history.as_ref().map_or(1, |history| history.attempt));
-            prop_assert_eq!(delivery.token(decoded), history.as_ref().map_or("1-0", |history| &history.token));
+            let own = claimed_with.as_deref().unwrap_or("1-0");
+            prop_assert_eq!(delivery.token(decoded), history.as_ref().map_or(own, |history| &history.token));
         }
     }
 

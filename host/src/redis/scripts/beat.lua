@@ -5,7 +5,7 @@
 -- ARGV  1 host id   2 number of consumers, 0 to leave   3 validity in ms
 --       4 "join" for a host that is new or "beat" for one that should be known
 --       5 what it says about itself
--- Reply {1, hosts alive, consumers alive}, or {0} when a beating host is not known any more: it was
+-- Reply {1, hosts alive, consumers alive, server time in ms}, or {0} when a beating host is not known any more: it was
 --       taken for dead and has to come back under a new id.
 --
 -- Atomic, because the list and the set have to tell the same story to whoever looks between two commands.
@@ -76,4 +76,4 @@ if last[2] then
   redis.call('PEXPIREAT', hosts, last[2])
   redis.call('PEXPIREAT', words, last[2])
 end
-return {1, alive_count, #kept + #missing}
+return {1, alive_count, #kept + #missing, now}

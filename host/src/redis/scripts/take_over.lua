@@ -24,12 +24,14 @@ end
 
 local function isolate(entry_id, fields, deliveries)
   redis.call('XACK', inbox, group, entry_id)
-  local attempt, token, crashes, seen = '1', entry_id, 0, {}
+  -- In front of all may stand the token of claims that were made when the entry was appended.
+  local own = fields[1] == '' and string.match(fields[2], '^%S+$') or entry_id
+  local attempt, token, crashes, seen = '1', own, 0, {}
   for at = 1, #fields, 2 do
     local name, value = fields[at], fields[at + 1]
     if name == '' then
       attempt, token, crashes = string.match(value, '^(%d+) (%S+) (%d+)$')
-      attempt, token, crashes = attempt or '1', token or entry_id, tonumber(crashes) or 0
+      attempt, token, crashes = attempt or '1', token or own, tonumber(crashes) or 0
     else
       -- A copy in the same delivery has the same token, and its claim would let both in once they are apart.
       local copy = token .. ' ' .. name
@@ -38,7 +40,7 @@ local function isolate(entry_id, fields, deliveries)
         local deaths = deliveries >= trial and crashes + 1 or math.max(crashes, suspect_from)
         redis.call('XADD', inbox, '*', '', attempt .. ' ' .. token .. ' ' .. deaths, name, value)
       end
-      attempt, token, crashes = '1', entry_id, 0
+      attempt, token, crashes = '1', own, 0
     end
   end
   redis.call('XDEL', inbox, entry_id)
