@@ -205,12 +205,13 @@ impl Append {
                     () = tokio::time::sleep(self.intake.lease_ttl / 3) => {}
                 }
             }
-            let Some(copies) = appender.append(&round.deliveries, &round.dead_letters).await? else {
+            let Some(appended) = appender.append(&round.deliveries, &round.dead_letters).await? else {
                 return Ok(Ended::Lost);
             };
+            self.pace.set_inbox(appended.inbox as u64);
             self.shared.buffer().consume(round.messages);
             owed = owed.map(|owed: usize| owed.saturating_sub(round.messages));
-            self.shared.counters.duplicates.add(copies);
+            self.shared.counters.duplicates.add(appended.copies);
             self.shared.counters.dead_letters.add(round.dead_letters.len());
             round.done();
         }

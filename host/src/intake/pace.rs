@@ -20,6 +20,8 @@ pub struct Pace {
     hosts: AtomicU64,
     /// Consumers alive over all hosts.
     consumers: AtomicU64,
+    /// Deliveries in the inbox, those in work included.
+    inbox: AtomicU64,
     /// Time that the plugin takes for a message, a moving average in nanoseconds; 0 while unknown.
     message_ns: AtomicU64,
 }
@@ -37,6 +39,11 @@ impl Pace {
         self.hosts.load(Ordering::Relaxed)
     }
 
+    /// Tells how many deliveries are in the inbox, those in work included.
+    pub fn set_inbox(&self, deliveries: u64) {
+        self.inbox.store(deliveries, Ordering::Relaxed);
+    }
+
     /// Tells how long the plugin took for so many messages.
     pub fn observe(&self, messages: usize, took: Duration) {
         let Some(mean) = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX).checked_div(messages as u64) else {
@@ -48,12 +55,14 @@ impl Pace {
         self.message_ns.store(new.max(1), Ordering::Relaxed);
     }
 
-    /// Messages for the next delivery when so many wait: an equal share for every consumer, but neither so
-    /// little that handing over costs more than the work nor more than `time_target` of work.
+    /// Messages for the next delivery when so many wait: an equal share for every consumer, or anything while every
+    /// consumer has work and more of it in the inbox; but neither so little that handing over costs more than the work nor
+    /// more than `time_target` of work.
     #[must_use]
     pub fn delivery_messages(&self, waiting: usize, config: &DeliveryConfig) -> usize {
         let consumers = self.consumers.load(Ordering::Relaxed).max(1);
-        let share = (waiting as u64).div_ceil(consumers);
+        let all_busy = self.inbox.load(Ordering::Relaxed) > 2 * consumers;
+        let share = if all_busy { u64::MAX } else { (waiting as u64).div_ceil(consumers) };
         let (least, most) = match self.message_ns.load(Ordering::Relaxed) {
             0 => (1, UNKNOWN_SPEED_MESSAGES_MAX),
             message_ns => {
@@ -90,6 +99,15 @@ mod tests {
         assert_eq!(pace.delivery_messages(100, &CONFIG), 40);
         assert_eq!(pace.delivery_messages(1_000, &CONFIG), 100);
         assert_eq!(pace.delivery_messages(100_000, &CONFIG), 128);
+    }
+
+    #[test]
+    fn who_has_work_ahead_gets_as_much_as_its_time_allows() {
+        let pace = pace(10, Duration::from_millis(10));
+        pace.set_inbox(20);
+        assert_eq!(pace.delivery_messages(3, &CONFIG), 1);
+        pace.set_inbox(21);
+        assert_eq!(pace.delivery_messages(3, &CONFIG), 5);
     }
 
     #[test]

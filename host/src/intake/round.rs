@@ -17,7 +17,7 @@ use crate::redis::inbox::PayloadDigest;
 /// Bytes and messages of a round, at most: what Redis swallows in a few milliseconds, so that a round in flight
 /// delays neither the lease's renewal nor the other commands.
 const ROUND_BYTES_MAX: usize = 2 << 20;
-const ROUND_MESSAGES_MAX: usize = 2_048;
+const ROUND_MESSAGES_MAX: usize = 1_024;
 
 /// What goes to Redis in one transaction. Reused from round to round.
 #[derive(Debug, Default)]

@@ -40,6 +40,15 @@ impl PayloadDigest {
     }
 }
 
+/// What came of an append.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Appended {
+    /// Messages that were left out, because somebody had claimed them before.
+    pub copies: usize,
+    /// Deliveries in the inbox afterwards, those in work included.
+    pub inbox: usize,
+}
+
 /// Who may append now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lease {
@@ -138,12 +147,15 @@ impl Appender {
     }
 
     /// Appends deliveries to the inbox, each with the claims of its messages, and dead letters to theirs, and renews the
-    /// lease, all or nothing. The answer says how many messages somebody had claimed before: those were not appended.
-    /// `None`: the lease was lost, and nothing was written.
+    /// lease, all or nothing. `None`: the lease was lost, and nothing was written.
     ///
     /// # Errors
     /// Whatever the network or the server says; then it may have been written or not.
-    pub async fn append(&mut self, deliveries: &Entries, dead_letters: &Entries) -> Result<Option<usize>, RedisError> {
+    pub async fn append(
+        &mut self,
+        deliveries: &Entries,
+        dead_letters: &Entries,
+    ) -> Result<Option<Appended>, RedisError> {
         if !self.held {
             return Ok(None);
         }
@@ -154,6 +166,7 @@ impl Appender {
         commands.command(&["PEXPIRE", &self.keys.intake, &self.ttl_ms].map(str::as_bytes));
         let queued = commands.len();
         commands.command(&[b"EXEC"]);
+        commands.command(&["XLEN", &self.keys.inbox].map(str::as_bytes));
         self.watch(&mut commands);
         // An error leaves the watch in doubt; the caller starts again with a new connection.
         self.held = false;
@@ -176,9 +189,10 @@ impl Appender {
             }
             _ => return Err(malformed()),
         };
+        let inbox = replies.value()?.number()?;
         replies.value()?; // WATCH
         self.held = self.is_own(replies.value()?);
-        Ok(copies)
+        Ok(copies.map(|copies| Appended { copies, inbox }))
     }
 
     /// What was refused during the last `age`, by any host: how often each kept payload was written.
