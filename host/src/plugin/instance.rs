@@ -45,6 +45,9 @@ struct Live {
     messages: u64,
 }
 
+/// What the guest's `process` returns.
+type Answer = Result<processor::Outcome, String>;
+
 /// What belongs to a store.
 pub(super) struct State {
     wasi: WasiCtx,
@@ -83,12 +86,21 @@ impl Instance {
         // Taken out for the time of the call: only an answer puts it back.
         let mut live = match self.live.take() {
             Some(live) => live,
-            None => Live::start(&self.plugin, &self.consumer_id).await?,
+            // Boxed because it is rare, and the future of a call would be as long as that of a start.
+            None => Box::pin(Live::start(&self.plugin, &self.consumer_id)).await?,
         };
         let limits = self.plugin.limits();
-        let answer = live.call(&self.plugin, processor::Message { id, body, attempt }).await;
+        live.prepare(id);
+        // Not in a function of its own: the future of a call is half a kilobyte long, and each function around it
+        // would copy it once more.
+        let function = live.guest.host_plugin_processor().func_process();
+        let ended = {
+            let message = processor::Message { id, body, attempt };
+            let call = pin!(function.call_async(&mut live.store, (message,)));
+            within(limits.time_max, &live.gave_way, call).await
+        };
         live.store.data().journal.end();
-        let answer = answer.inspect_err(|failure| {
+        let answer = live.answer(ended, limits).inspect_err(|failure| {
             tracing::debug!(consumer = &*self.consumer_id, message_id = id, "an instance is given up: {failure}");
         })?;
         live.messages += 1;
@@ -129,7 +141,7 @@ impl Live {
             Ok(UpdateDeadline::YieldCustom(TICKS, Box::pin(tokio::task::yield_now())))
         });
         store.set_epoch_deadline(TICKS);
-        let started = within(limits.time_max, &gave_way, ready.instantiate_async(&mut store)).await;
+        let started = within(limits.time_max, &gave_way, pin!(ready.instantiate_async(&mut store))).await;
         store.data().journal.end();
         match started {
             Some(Ok(guest)) => Ok(Live { store, guest, gave_way, messages: 0 }),
@@ -141,20 +153,18 @@ impl Live {
         }
     }
 
-    /// One call. An error means that the store must not be called again.
-    async fn call(
-        &mut self,
-        plugin: &Plugin,
-        message: processor::Message<'_>,
-    ) -> Result<Result<processor::Outcome, String>, Failure> {
-        let limits = plugin.limits();
+    /// Makes the store ready for a call on the message with this id.
+    fn prepare(&mut self, message_id: &str) {
         let state = self.store.data_mut();
         state.limits.reset_refusal();
-        state.journal.begin(message.id);
+        state.journal.begin(message_id);
         self.store.set_epoch_deadline(TICKS);
-        let call = self.guest.host_plugin_processor().call_process(&mut self.store, message);
-        match within(limits.time_max, &self.gave_way, call).await {
-            Some(Ok(answer)) => Ok(answer),
+    }
+
+    /// What the guest answered. An error means that the store must not be called again.
+    fn answer(&self, ended: Option<wasmtime::Result<(Answer,)>>, limits: &PluginLimits) -> Result<Answer, Failure> {
+        match ended {
+            Some(Ok((answer,))) => Ok(answer),
             Some(Err(error)) => {
                 tracing::debug!("a call of the plugin ended: {error:?}");
                 Err(match why(&error, &self.store, limits.memory_bytes_max) {
@@ -191,8 +201,11 @@ impl State {
 /// its clock stands still: ten thousand consumers on two cores may keep it from going on for seconds,
 /// and that is not its fault. The first turn, at most a tick long, is free, and so almost every call
 /// ends without a timer.
-async fn within<T>(limit: Duration, gave_way: &AtomicBool, call: impl Future<Output = T>) -> Option<T> {
-    let mut call = pin!(call);
+fn within<T>(
+    limit: Duration,
+    gave_way: &AtomicBool,
+    mut call: Pin<&mut impl Future<Output = T>>,
+) -> impl Future<Output = Option<T>> {
     let mut timer: Option<(Pin<Box<Sleep>>, Instant)> = None;
     poll_fn(move |context| {
         if let Some((timer, turn_ended)) = &mut timer
@@ -208,7 +221,6 @@ async fn within<T>(limit: Duration, gave_way: &AtomicBool, call: impl Future<Out
         *turn_ended = Instant::now();
         timer.as_mut().poll(context).map(|()| None)
     })
-    .await
 }
 
 /// Names the reason for which a store is lost.
