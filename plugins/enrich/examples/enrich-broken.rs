@@ -17,8 +17,7 @@ impl Guest for Enrich {
 
 fn enrich(message: &Message) -> serde_json::Result<String> {
     let mut event: IndexMap<String, &RawValue> = serde_json::from_str(&message.body)?;
-    let random = getrandom::u64().expect("the host provides randomness");
-    let random = to_raw_value(&format!("{random:016x}"))?;
+    let random = to_raw_value(&format!("{:016x}", rand::random::<u64>()))?;
     let shard = to_raw_value(&shard(&message.id))?;
     event.insert("random_property".to_owned(), &random);
     event.insert("shard".to_owned(), &shard);

@@ -10,8 +10,7 @@ struct Enrich;
 
 impl Guest for Enrich {
     fn process(message: Message) -> Result<Outcome, String> {
-        let random = getrandom::u64().expect("the host provides randomness");
-        enrich::enrich(&message.body, random).map(Outcome::Emit).map_err(|error| error.to_string())
+        enrich::enrich(&message.body, rand::random()).map(Outcome::Emit).map_err(|error| error.to_string())
     }
 }
 
