@@ -79,8 +79,8 @@ pub struct Summary {
 
 /// Runs a host until `shutdown` resolves, then stops it in order.
 ///
-/// To be called on a runtime with one thread: the consumers get threads of their own, so that fetching and
-/// beating never wait for a plugin.
+/// To be called on a runtime with one thread: the consumers get threads of their own, so that beating never
+/// waits for a plugin.
 ///
 /// # Errors
 /// When it cannot start. Once it runs it goes on whatever happens to Redis.
@@ -144,7 +144,7 @@ struct Running {
     intake: Intake,
     /// Says what is left to say at a stop, apart from whatever the other connections wait for.
     farewell: Link,
-    /// Heartbeat, fetching, retries and reports: everything on the caller's thread.
+    /// Heartbeat, retries and reports on the caller's thread, fetching on those of the consumers.
     tasks: JoinSet<()>,
     fetching: AbortHandle,
     /// Puts changes into effect; has the consumers.
@@ -283,7 +283,8 @@ impl Running {
         let mut tasks = JoinSet::new();
         let beating = registry.clone();
         tasks.spawn(async move { beating.run().await });
-        let fetching = tasks.spawn(async move { fetcher.run().await });
+        // What it fetches is worked on by the thread that has just heard of it.
+        let fetching = tasks.spawn_on(async move { fetcher.run().await }, &workers.handle);
         let forwarder = shared.forwarder(&config);
         tasks.spawn(async move { forwarder.run().await });
         let reporter = shared.reporter(&config);

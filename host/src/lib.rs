@@ -4,7 +4,7 @@
 //! The path of a message, and where each step lives:
 //!
 //! ```text
-//! PUBLISH → intake (receive, append) → inbox → consumer (fetch, claim, process, settle) → messages:processed
+//! PUBLISH → intake (receive, claim, append) → inbox → consumer (fetch, process, settle) → messages:processed
 //! ```
 //!
 //! Invariants: only `redis` speaks Redis; only `plugin` names wasmtime, and it knows no Redis; no message is acknowledged
