@@ -109,11 +109,10 @@ impl Append {
                 }
                 continue;
             }
-            let lease = appender.look().await?;
-            backoff.reset();
-            let wait = match lease {
+            let wait = match appender.look().await? {
                 Lease::Elsewhere(_) if *stop.borrow() => return Ok(()),
                 Lease::Elsewhere(remaining) => {
+                    backoff.reset();
                     free_since = None;
                     self.forget_old();
                     remaining.max(Duration::from_millis(10))
@@ -135,8 +134,11 @@ impl Append {
             }
             free_since = None;
             if appender.acquire().await? {
-                info!("the intake is active");
-                let ended = self.active(&mut appender, &host_id, since, stop, subscribed).await?;
+                // Once, and not again at every attempt to append.
+                if backoff.attempts() == 0 {
+                    info!("the intake is active");
+                }
+                let ended = self.active(&mut appender, &host_id, since, stop, subscribed, backoff).await?;
                 interrupted = matches!(ended, Ended::Deaf);
                 match ended {
                     Ended::Stopped => return Ok(()),
@@ -164,6 +166,7 @@ impl Append {
         since: Option<Instant>,
         stop: &mut watch::Receiver<bool>,
         subscribed: &mut watch::Receiver<Option<Instant>>,
+        backoff: &mut Backoff,
     ) -> Result<Ended, RedisError> {
         // What waits now may have been appended already: by the host that was active before, or by an attempt
         // whose answer got lost.
@@ -208,6 +211,7 @@ impl Append {
             let Some(appended) = appender.append(&round.deliveries, &round.dead_letters).await? else {
                 return Ok(Ended::Lost);
             };
+            backoff.reset();
             self.pace.set_inbox(appended.inbox as u64);
             self.shared.buffer().consume(round.messages);
             owed = owed.map(|owed: usize| owed.saturating_sub(round.messages));
