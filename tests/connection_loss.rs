@@ -4,7 +4,7 @@ use redis::cmd;
 use serde_json::{Value, json};
 
 use crate::support::proxy::Proxy;
-use crate::support::records::{DEAD, OUTPUT};
+use crate::support::records::{DEAD, INBOX, OUTPUT};
 use crate::support::{BOUND, Host, Publisher, Redis, Signal, Traffic, expect_each_once, message, wait_for, wait_until};
 
 fn reporting(redis: &Redis, url: String) -> Host {
@@ -173,6 +173,18 @@ fn a_host_finds_its_way_back_after_everything_was_deleted() {
         redis.wait_for_consumers(4);
         redis.command::<()>("FLUSHALL");
     }
+}
+
+#[test]
+fn what_arrives_while_the_inbox_is_no_stream_is_kept() {
+    let redis = Redis::start();
+    let host = Host::ready(&redis, 4);
+    let ids = numbered("m", 200);
+    redis.run::<()>(cmd("SET").arg(INBOX).arg("not ours"));
+    Publisher::new(&redis).publish_all(slow(&ids, 1));
+    host.wait_for_log("could not append to the inbox");
+    redis.run::<()>(cmd("DEL").arg(INBOX));
+    expect_each_once(&redis, ids);
 }
 
 #[test]

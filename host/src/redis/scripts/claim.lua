@@ -9,7 +9,9 @@
 -- lost. The payloads come from the entry only when something has to be taken out: Lua would copy them.
 -- The entry is the token under an empty name, then message id and payload in turn.
 -- A claim that is no string is none of ours; the message goes on without one.
+-- An inbox that is no stream has taken no entry, and without the entry there must not be claims: then this fails first.
 local inbox, token, copies = KEYS[1], ARGV[1], nil
+redis.call('XLEN', inbox)
 for at = 2, #KEYS do
   if type(redis.pcall('SET', KEYS[at], token, 'NX', 'GET', 'PX', ARGV[2])) == 'string' then
     copies = copies or {}
