@@ -172,8 +172,10 @@ impl Reloader {
         let binary = loop {
             self.reread();
             self.watched.watch(files(&self.config, &self.control), &self.config.reload).await;
-            let Some(path) = self.config.plugin.clone() else { return };
-            let binary = Binary::read(&path).await;
+            let binary = match &self.config.plugin {
+                Some(path) => Some(Binary::read(path).await),
+                None => None,
+            };
             if self.watched.is_true().await {
                 break binary;
             }
@@ -181,8 +183,9 @@ impl Reloader {
             self.watched.settle().await;
         };
         match binary {
-            Ok(binary) => self.renew_plugin(binary).await,
-            Err(error) => self.complain(&error),
+            Some(Ok(binary)) => self.renew_plugin(binary).await,
+            Some(Err(error)) => self.complain(&error),
+            None => {}
         }
         self.resize().await;
     }
