@@ -42,7 +42,7 @@ pub struct Delivery {
 }
 
 impl Delivery {
-    /// One without messages.
+    /// A delivery that came without claims.
     #[must_use]
     pub fn new(entry_id: String, messages: Vec<Message>) -> Delivery {
         Delivery { entry_id, messages, crashes: 0, claimed_with: None }
