@@ -9,7 +9,7 @@ use std::thread::available_parallelism;
 use std::time::{Duration, Instant};
 
 use tokio::runtime::{Builder, Handle, Runtime};
-use tokio::task::{AbortHandle, JoinSet};
+use tokio::task::{JoinHandle, JoinSet};
 use tracing::{info, warn};
 
 use crate::cases::Cases;
@@ -144,9 +144,10 @@ struct Running {
     intake: Intake,
     /// Says what is left to say at a stop, apart from whatever the other connections wait for.
     farewell: Link,
-    /// Heartbeat, retries and reports on the caller's thread, fetching on those of the consumers.
+    /// Heartbeat, retries and reports, on the caller's thread.
     tasks: JoinSet<()>,
-    fetching: AbortHandle,
+    /// On the threads of the consumers.
+    fetching: JoinHandle<()>,
     /// Puts changes into effect; has the consumers.
     reloader: Reloader,
     /// Ends when everything else has.
@@ -284,7 +285,7 @@ impl Running {
         let beating = registry.clone();
         tasks.spawn(async move { beating.run().await });
         // What it fetches is worked on by the thread that has just heard of it.
-        let fetching = tasks.spawn_on(async move { fetcher.run().await }, &workers.handle);
+        let fetching = workers.handle.spawn(async move { fetcher.run().await });
         let forwarder = shared.forwarder(&config);
         tasks.spawn(async move { forwarder.run().await });
         let reporter = shared.reporter(&config);
@@ -335,6 +336,8 @@ impl Running {
     /// Stops fetching, finishes what is in work, hands the intake over, takes the ids off the list.
     async fn stop(mut self) -> Summary {
         self.fetching.abort();
+        // What it is just about to hand over is handed back as well.
+        let _ = tokio::time::timeout(FAREWELL_TIMEOUT, &mut self.fetching).await;
         self.hand_back_unbegun().await;
         let crew = self.reloader.crew();
         if tokio::time::timeout(self.drain_timeout, crew.ended()).await.is_err() {
