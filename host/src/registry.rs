@@ -19,24 +19,52 @@ use crate::reload::versions::Versions;
 
 /// The id under which this host is known now. Shared by everything that signs with it.
 #[derive(Clone, Debug)]
-pub struct Identity(Arc<RwLock<Arc<str>>>);
+pub struct Identity(Arc<RwLock<Known>>);
+
+/// An id, and until when nobody can take its host for dead.
+#[derive(Debug)]
+struct Known {
+    id: Arc<str>,
+    until: Instant,
+}
+
+/// How often to look for the heartbeat that tells whether an id is still good.
+const CONFIRMATION_LOOK: Duration = Duration::from_millis(10);
 
 impl Identity {
     /// An id that was never used.
     #[must_use]
     pub fn fresh() -> Identity {
-        Identity(Arc::new(RwLock::new(new_host_id())))
+        Identity(Arc::new(RwLock::new(Known { id: new_host_id(), until: Instant::now() })))
     }
 
     /// Host name, process id and a random part.
     #[must_use]
     pub fn host_id(&self) -> Arc<str> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.0.read().unwrap_or_else(PoisonError::into_inner).id.clone()
+    }
+
+    /// The same, once no heartbeat is overdue: a host that was paused for long may have been taken for dead, and learns of
+    /// it at its next one.
+    pub async fn confirmed(&self) -> Arc<str> {
+        loop {
+            {
+                let known = self.0.read().unwrap_or_else(PoisonError::into_inner);
+                if Instant::now() < known.until {
+                    return known.id.clone();
+                }
+            }
+            tokio::time::sleep(CONFIRMATION_LOOK).await;
+        }
+    }
+
+    fn confirm(&self, until: Instant) {
+        self.0.write().unwrap_or_else(PoisonError::into_inner).until = until;
     }
 
     fn renew(&self) -> Arc<str> {
         let id = new_host_id();
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = id.clone();
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Known { id: id.clone(), until: Instant::now() };
         id
     }
 }
@@ -130,6 +158,7 @@ impl Registry {
         if let BeatReply::Alive { hosts, consumers, server_ms } = reply {
             self.pace.set_group(hosts, consumers);
             self.clock.set(asked, server_ms);
+            self.identity.confirm(asked + self.config.beat_ttl);
         }
         reply
     }

@@ -151,6 +151,7 @@ impl Fetcher {
             let Some(room) = self.wait_for_room().await else {
                 return;
             };
+            let own = self.identity.confirmed().await;
             let looked: Option<Instant> = looked_for_dead;
             let permits = room.num_permits();
             let deliveries = if looked.is_none_or(|looked| looked.elapsed() >= self.takeover_interval) {
@@ -167,7 +168,10 @@ impl Fetcher {
                     })
                     .await
             };
-            self.enqueue(deliveries, room);
+            // What came for a host that was taken for dead meanwhile is taken over, from its old name.
+            if self.identity.confirmed().await == own {
+                self.enqueue(deliveries, room);
+            }
         }
     }
 
