@@ -116,6 +116,45 @@ fn cut_working_connections_lose_and_double_nothing() {
     redis.wait_for_consumers(8);
 }
 
+/// A host behind a network that has held up what it was settling when its only message was done.
+fn held_up_while_settling(redis: &Redis, id: &str) -> (Proxy, Host) {
+    let proxy = Proxy::start(redis);
+    let host = reporting(redis, proxy.url());
+    Publisher::new(redis).publish(message(id, json!({"do": "wait", "ms": 500})));
+    wait_until("work in flight", || redis.pending().values().sum::<usize>() > 0);
+    proxy.hold();
+    wait_until("its result on the way", || proxy.holds(id));
+    assert_eq!(redis.length(OUTPUT), 0, "nothing came through");
+    (proxy, host)
+}
+
+/// What was held up comes through; then some more work is done, so that Redis has read it by the end.
+fn expect_nothing_twice(redis: &Redis, proxy: &Proxy, id: &str) {
+    proxy.release();
+    let more = numbered("more", 100);
+    Publisher::new(redis).publish_all(slow(&more, 5));
+    expect_each_once(redis, [id.to_owned()].into_iter().chain(more));
+}
+
+#[test]
+fn a_result_that_reaches_redis_after_another_attempt_is_not_written_twice() {
+    let redis = Redis::start();
+    let (proxy, _host) = held_up_while_settling(&redis, "late");
+    // It hears nothing from Redis, gives the connection up and settles on a new one.
+    redis.result_of("late");
+    expect_nothing_twice(&redis, &proxy, "late");
+}
+
+#[test]
+fn a_result_that_reaches_redis_after_its_hosts_death_is_not_written_twice() {
+    let redis = Redis::start();
+    let (proxy, host) = held_up_while_settling(&redis, "late");
+    host.kill();
+    let _heir = reporting(&redis, redis.url());
+    redis.result_of("late");
+    expect_nothing_twice(&redis, &proxy, "late");
+}
+
 #[test]
 fn silent_connections_are_noticed_and_replaced() {
     let redis = Redis::start();

@@ -101,6 +101,52 @@ fn deliveries_of_a_dead_host_are_taken_over() {
     assert!(redis.pending().is_empty(), "nothing stays behind with the dead host");
 }
 
+/// A host that was paused with these messages in hand, each in a delivery of its own, and the milliseconds that they take.
+fn paused_with_work(redis: &Redis, messages: &[(&str, u32)]) -> Host {
+    let host = Host::on(redis).arg("--max-plugin-time", "60s").ready(redis, messages.len());
+    for (number, (id, ms)) in messages.iter().enumerate() {
+        Publisher::new(redis).publish(message(id, json!({"do": "wait", "ms": ms})));
+        wait_until("work in flight", || redis.pending().values().sum::<usize>() == number + 1);
+    }
+    host.signal(Signal::Stop);
+    assert_eq!(redis.length(OUTPUT), 0, "it was paused while it worked");
+    host
+}
+
+/// Waits until a host has found out so often that somebody else was first.
+fn wait_until_outrun(host: &Host, times: usize) {
+    wait_until("deliveries that others had settled", || {
+        host.log().matches("somebody else settled this delivery first").count() == times
+    });
+}
+
+#[test]
+fn a_host_that_wakes_writes_nothing_of_what_others_did_meanwhile() {
+    let redis = Redis::start();
+    // One of them is done while it sleeps, the other one long after it has noticed.
+    let paused = paused_with_work(&redis, &[("short", 1_000), ("long", 13_000)]);
+    let _heir = Host::on(&redis).arg("--plugin", enrich()).consumers(1).start();
+    let ids = ["short", "long"].map(str::to_owned);
+    expect_each_once(&redis, ids.clone());
+    paused.signal(Signal::Continue);
+    wait_until_outrun(&paused, 2);
+    expect_each_once(&redis, ids);
+}
+
+#[test]
+fn a_host_writes_nothing_of_what_it_took_over_once_the_other_one_has_woken_and_done_it() {
+    let redis = Redis::start();
+    let paused = paused_with_work(&redis, &[("long", 12_000)]);
+    let owner = redis.pending().into_keys().next().expect("the paused host has a delivery");
+    let heir = Host::on(&redis).arg("--max-plugin-time", "60s").consumers(1).start();
+    wait_until("a take-over", || redis.pending().into_keys().any(|name| name != owner));
+    paused.signal(Signal::Continue);
+    let done = redis.result_of("long");
+    assert!(done.text("consumer_id").starts_with(&owner), "the one that was paused is first: {done:?}");
+    wait_until_outrun(&heir, 1);
+    expect_each_once(&redis, ["long".to_owned()]);
+}
+
 #[test]
 fn a_paused_host_cannot_write_twice() {
     let redis = Redis::start();

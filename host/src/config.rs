@@ -146,6 +146,8 @@ settings! {
         pub group: String = flag("group").default("host");
         /// What the key of a claim begins with; the message id follows.
         pub claim_prefix: String = flag("claim-prefix").default("{messages:processed}:claim:");
+        /// What the key of a host's permit to settle begins with; the host's id follows.
+        pub permit_prefix: String = flag("permit-prefix").default("{messages:processed}:permit:");
         /// Sorted set of messages that wait for another attempt.
         pub retry: String = flag("retry-key").default("{messages:processed}:retry");
         /// Stream of dead letters.

@@ -29,6 +29,7 @@ use crate::redis::clock::ServerClock;
 use crate::redis::connection::{Connect, Connector, ConnectorError, Link};
 use crate::redis::deliveries::{ensure_group, hand_back};
 use crate::redis::keys::Keys;
+use crate::redis::settler::Settler;
 use crate::registry::{Identity, Registry};
 use crate::reload::versions::Versions;
 use crate::reload::{self, Control, Reloader};
@@ -212,6 +213,11 @@ impl Shared {
         Fetcher::new(self.link("fetch"), connector, keys, identity, counters, config.registry.takeover_interval)
     }
 
+    fn settler(&self, config: &Config, workers: &Handle) -> Settler {
+        let (connector, keys, counters) = (self.connector.clone(), self.keys.clone(), self.counters.clone());
+        Settler::start(workers, connector, keys, &config.output, self.identity.host_id(), counters)
+    }
+
     fn forwarder(&self, config: &Config) -> Forwarder {
         Forwarder::new(self.link("retries"), self.keys.clone(), config.delivery.clone(), self.pace.clone())
     }
@@ -228,7 +234,7 @@ impl Shared {
         }
     }
 
-    fn consumers(&self, config: &Config) -> consumer::Shared {
+    fn consumers(&self, config: &Config, settler: Settler) -> consumer::Shared {
         consumer::Shared {
             keys: self.keys.clone(),
             output: config.output.clone(),
@@ -239,6 +245,7 @@ impl Shared {
             pace: self.pace.clone(),
             clock: self.clock.clone(),
             counters: self.counters.clone(),
+            settler,
             trial: tokio::sync::Mutex::default(),
         }
     }
@@ -275,7 +282,8 @@ impl Running {
         let threads = available_parallelism()?.get();
         let lanes = (0..threads).map(|_| Arc::new(shared.link("consumers"))).collect();
         let workers = Workers::start(threads)?;
-        let (consumers, room) = (Arc::new(shared.consumers(&config)), fetcher.room());
+        let settler = shared.settler(&config, &workers.handle);
+        let (consumers, room) = (Arc::new(shared.consumers(&config, settler)), fetcher.room());
         let mut crew = Crew::new(consumers, lanes, queue.clone(), room, registry.clone(), workers.handle.clone());
         crew.grow(config.consumers).await?;
         let Shared { connector, keys, identity, counters, pace, clock, .. } = &shared;

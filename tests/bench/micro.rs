@@ -11,12 +11,12 @@ use host::config::{Config, MessageLimits, OutputFormat};
 use host::consumer::flatten::{Own, write_result};
 use host::message::read_id;
 use host::plugin::{Engine, Instance, Outcome};
-use host::redis::deliveries::{Delivery, Message, Settled, settlement};
+use host::redis::deliveries::{Delivery, Message};
 use host::redis::entries::Entries;
 use host::redis::inbox::write_deliveries;
 use host::redis::keys::Keys;
 use host::redis::resp::Commands;
-use host::redis::retries::Retries;
+use host::redis::settler::{appends, transaction};
 
 use crate::columns::{Column, Table};
 use crate::load::{self, Load};
@@ -30,7 +30,6 @@ const REPEATS: u32 = 200;
 
 const CONSUMER_ID: &str = "a-host-name-12345-0123abcd/1";
 const ENTRY_ID: &str = "1700000000000-0";
-const WINDOW: Duration = Duration::from_secs(300);
 
 const COLUMNS: [Column; 1] = [Column { key: "ns_per_message", title: "ns/message", digits: 0 }];
 
@@ -106,11 +105,11 @@ impl Work {
             Ok(())
         })?;
         let (call, results) = call(instance, delivery).await?;
-        let (mut entries, no_dead, no_retries) = (Entries::default(), Entries::default(), Retries::default());
+        let mut entries = Entries::default();
         let flatten = timed(|| flatten(&mut entries, delivery, &results))?;
         let settle = timed(|| {
-            let what = Settled { entry_id: ENTRY_ID, results: &entries, dead_letters: &no_dead, retries: &no_retries };
-            black_box(settlement(keys, output, WINDOW, what).bytes());
+            let appends = appends(keys, &entries, output.length_max);
+            black_box(transaction(keys, [&appends].into_iter(), [ENTRY_ID].into_iter()).bytes());
             Ok(())
         })?;
         Ok([parse, append, call, flatten, settle])

@@ -1,10 +1,10 @@
 //! A TCP proxy in front of Redis that can go silent: connections stay open and nothing comes through, as when
-//! a cable is pulled or a firewall forgets.
+//! a cable is pulled or a firewall forgets. Or it holds up what is sent and brings it late, as a congested network does.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread;
 
 use super::Redis;
@@ -19,18 +19,35 @@ pub struct Proxy {
 struct State {
     closed: AtomicBool,
     accepted: AtomicUsize,
-    /// One switch for each connection: it swallows everything once it is set.
-    silent: Mutex<Vec<Arc<AtomicBool>>>,
+    /// One for each connection.
+    gates: Mutex<Vec<Arc<Gate>>>,
+}
+
+/// What becomes of what is sent over a connection.
+#[derive(Default)]
+struct Gate {
+    /// It is swallowed.
+    silent: AtomicBool,
+    held: Mutex<Held>,
+    released: Condvar,
+}
+
+#[derive(Default)]
+struct Held {
+    /// It is to wait.
+    now: bool,
+    /// What waits.
+    bytes: Vec<u8>,
 }
 
 impl Proxy {
     /// Forwards to this Redis.
     pub fn start(redis: &Redis) -> Proxy {
         let target = redis.port();
-        Proxy::listen(TcpListener::bind("127.0.0.1:0").expect("bind a port"), move |client, silent| {
+        Proxy::listen(TcpListener::bind("127.0.0.1:0").expect("bind a port"), move |client, gate| {
             let Ok(server) = TcpStream::connect(("127.0.0.1", target)) else { return };
-            forward(&client, &server, &silent);
-            forward(&server, &client, &silent);
+            forward(&client, &server, &gate);
+            forward(&server, &client, &gate);
         })
     }
 
@@ -40,7 +57,7 @@ impl Proxy {
         Proxy::listen(listener, |client, _| drop(client))
     }
 
-    fn listen(listener: TcpListener, serve: impl Fn(TcpStream, Arc<AtomicBool>) + Send + 'static) -> Proxy {
+    fn listen(listener: TcpListener, serve: impl Fn(TcpStream, Arc<Gate>) + Send + 'static) -> Proxy {
         let port = listener.local_addr().expect("a bound listener has an address").port();
         let state = Arc::new(State::default());
         let shared = state.clone();
@@ -49,9 +66,9 @@ impl Proxy {
                 if shared.closed.load(Ordering::SeqCst) {
                     return;
                 }
-                let silent = Arc::new(AtomicBool::new(false));
-                shared.silent.lock().expect("nobody panics with the lock").push(silent.clone());
-                serve(client, silent);
+                let gate = Arc::new(Gate::default());
+                shared.gates.lock().expect("nobody panics with the lock").push(gate.clone());
+                serve(client, gate);
                 shared.accepted.fetch_add(1, Ordering::SeqCst);
             }
         });
@@ -65,9 +82,30 @@ impl Proxy {
 
     /// From now on nothing comes through on the connections that exist. New ones work.
     pub fn silence(&self) {
-        for silent in self.state.silent.lock().expect("nobody panics with the lock").iter() {
-            silent.store(true, Ordering::SeqCst);
+        self.gates().iter().for_each(|gate| gate.silent.store(true, Ordering::SeqCst));
+    }
+
+    /// From now on what is sent on the connections that exist waits on its way. New ones work.
+    pub fn hold(&self) {
+        self.gates().iter().for_each(|gate| gate.held().now = true);
+    }
+
+    /// Whether something with these bytes in it waits.
+    pub fn holds(&self, bytes: &str) -> bool {
+        let bytes = bytes.as_bytes();
+        self.gates().iter().any(|gate| gate.held().bytes.windows(bytes.len()).any(|window| window == bytes))
+    }
+
+    /// Lets everything through that waits, also when whoever sent it has gone.
+    pub fn release(&self) {
+        for gate in self.gates() {
+            gate.held().now = false;
+            gate.released.notify_all();
         }
+    }
+
+    fn gates(&self) -> Vec<Arc<Gate>> {
+        self.state.gates.lock().expect("nobody panics with the lock").clone()
     }
 
     /// Connections accepted so far.
@@ -84,14 +122,30 @@ impl Drop for Proxy {
     }
 }
 
-fn forward(from: &TcpStream, to: &TcpStream, silent: &Arc<AtomicBool>) {
+impl Gate {
+    fn held(&self) -> MutexGuard<'_, Held> {
+        self.held.lock().expect("nobody panics with the lock")
+    }
+
+    /// Waits with what is on its way until it may come through.
+    fn pass(&self, bytes: &[u8]) {
+        let mut held = self.held();
+        if held.now {
+            held.bytes.extend_from_slice(bytes);
+        }
+        drop(self.released.wait_while(held, |held| held.now).expect("nobody panics with the lock"));
+    }
+}
+
+fn forward(from: &TcpStream, to: &TcpStream, gate: &Arc<Gate>) {
     let mut from = from.try_clone().expect("share a connection");
     let mut to = to.try_clone().expect("share a connection");
-    let silent = silent.clone();
+    let gate = gate.clone();
     thread::spawn(move || {
         let mut buffer = [0; 16 << 10];
         while let Ok(count @ 1..) = from.read(&mut buffer) {
-            if !silent.load(Ordering::SeqCst) && to.write_all(&buffer[..count]).is_err() {
+            gate.pass(&buffer[..count]);
+            if !gate.silent.load(Ordering::SeqCst) && to.write_all(&buffer[..count]).is_err() {
                 break;
             }
         }

@@ -14,6 +14,7 @@ use crate::redis::connection::{Connection, Connector, Link};
 use crate::redis::deliveries::{self, Delivery};
 use crate::redis::keys::Keys;
 use crate::redis::registry::hosts_alive;
+use crate::redis::settler::Held;
 use crate::redis::wire::Wire;
 use crate::registry::Identity;
 
@@ -29,6 +30,8 @@ const AHEAD_MAX: u32 = 32;
 pub struct Work {
     /// The delivery.
     pub delivery: Delivery,
+    /// How it came here, if nobody else has ever had it.
+    pub held: Option<Held>,
     in_work: InWork,
     _room: OwnedSemaphorePermit,
 }
@@ -152,25 +155,30 @@ impl Fetcher {
                 return;
             };
             let own = self.identity.confirmed().await;
+            let asked = Instant::now();
             let looked: Option<Instant> = looked_for_dead;
             let permits = room.num_permits();
-            let deliveries = if looked.is_none_or(|looked| looked.elapsed() >= self.takeover_interval) {
-                looked_for_dead = Some(Instant::now());
-                self.link
+            let (deliveries, held) = if looked.is_none_or(|looked| looked.elapsed() >= self.takeover_interval) {
+                looked_for_dead = Some(asked);
+                let left_behind = self
+                    .link
                     .repeat("look for deliveries of dead hosts", move |mut connection| async move {
                         self.left_behind(&mut connection, permits).await
                     })
-                    .await
+                    .await;
+                (left_behind, None)
             } else {
-                self.link
+                let new = self
+                    .link
                     .repeat("fetch from the inbox", move |mut connection| async move {
                         self.fetch(&mut connection, permits).await
                     })
-                    .await
+                    .await;
+                (new, Some(Held { host_id: own.clone(), asked }))
             };
             // What came for a host that was taken for dead meanwhile is taken over, from its old name.
             if self.identity.confirmed().await == own {
-                self.enqueue(deliveries, room);
+                self.enqueue(deliveries, held.as_ref(), room);
             }
         }
     }
@@ -186,14 +194,14 @@ impl Fetcher {
         Some(room)
     }
 
-    fn enqueue(&self, deliveries: Vec<Delivery>, mut room: OwnedSemaphorePermit) {
+    fn enqueue(&self, deliveries: Vec<Delivery>, held: Option<&Held>, mut room: OwnedSemaphorePermit) {
         for delivery in deliveries {
             // Taken over from this host's own former self, and still in work here.
             if !self.in_work.entries().insert(delivery.entry_id.clone()) {
                 continue;
             }
             let Some(one) = room.split(1) else { return };
-            let work = Work { delivery, in_work: self.in_work.clone(), _room: one };
+            let work = Work { delivery, held: held.cloned(), in_work: self.in_work.clone(), _room: one };
             // Fails when the host stops; then the delivery goes back with the host's name.
             let _ = self.queue.try_send(work);
         }

@@ -24,9 +24,10 @@ use crate::redis::connection::Link;
 use crate::redis::deliveries::{self, Delivery, Message, Settled};
 use crate::redis::keys::Keys;
 use crate::redis::lane::Lane;
+use crate::redis::settler::Settler;
 use crate::registry::{Identity, consumer_id};
 use crate::reload::versions::{Orders, Version, Versions};
-use fetch::Queue;
+use fetch::{Queue, Work};
 use settlement::{Settlement, Terms, Verdict};
 
 /// Claims that were made as a delivery was appended are trusted for this part of the dedup window. A delivery that has
@@ -54,6 +55,8 @@ pub struct Shared {
     pub clock: Arc<ServerClock>,
     /// What the host counts.
     pub counters: Arc<Counters>,
+    /// Settles what came to nothing but results.
+    pub settler: Settler,
     /// Held by the consumer that has a suspect on trial: one at a time, so that the host's death is its fault alone.
     pub trial: Mutex<()>,
 }
@@ -117,7 +120,7 @@ impl Consumer {
                     }
                 },
             };
-            self.work_on(&work.delivery).await;
+            self.work_on(&work).await;
         }
     }
 
@@ -147,7 +150,8 @@ impl Consumer {
         self.version.record.add(messages, failures);
     }
 
-    async fn work_on(&mut self, delivery: &Delivery) {
+    async fn work_on(&mut self, work: &Work) {
+        let delivery = &work.delivery;
         let shared = self.shared.clone();
         let _trial = shared.begin_trial(&self.link, delivery).await;
         let claimed = if shared.is_claimed(delivery) {
@@ -156,7 +160,7 @@ impl Consumer {
             claim(&shared, &self.link, delivery).await
         };
         self.process(&shared, delivery, &claimed).await;
-        self.settle(delivery, delivery.messages.len() - claimed.len()).await;
+        self.settle(work, delivery.messages.len() - claimed.len()).await;
     }
 
     async fn process(&mut self, shared: &Shared, delivery: &Delivery, claimed: &[usize]) {
@@ -229,26 +233,21 @@ impl Consumer {
         }
     }
 
-    async fn settle(&mut self, delivery: &Delivery, duplicates: usize) {
-        let Shared { keys, output, counters, dedup_window, .. } = &*self.shared;
-        let Settlement { results, dead_letters, retries, dropped, messages, .. } = &self.settlement;
-        let what = Settled { entry_id: &delivery.entry_id, results, dead_letters, retries };
-        let settled = self
-            .link
-            .repeat("settle a delivery", move |lane| async move {
-                deliveries::settle(&lane, keys, output, *dedup_window, what).await
-            })
-            .await;
+    async fn settle(&mut self, work: &Work, duplicates: usize) {
+        let settlement = &self.settlement;
+        let settled = self.shared.settle(&self.link, work, settlement).await;
+        let counters = &self.shared.counters;
         if settled {
-            counters.processed.add(*messages);
-            counters.results.add(results.len());
-            counters.dropped.add(*dropped);
-            counters.dead_letters.add(dead_letters.len());
-            counters.retries.add(retries.len());
+            counters.processed.add(settlement.messages);
+            counters.results.add(settlement.results.len());
+            counters.dropped.add(settlement.dropped);
+            counters.dead_letters.add(settlement.dead_letters.len());
+            counters.retries.add(settlement.retries.len());
             counters.duplicates.add(duplicates);
         } else {
             counters.outrun.add(1);
-            info!(entry = delivery.entry_id, "somebody else settled this delivery first; nothing was written");
+            let entry = &work.delivery.entry_id;
+            info!(entry, "somebody else settled this delivery first; nothing was written");
         }
     }
 }
@@ -270,6 +269,25 @@ impl Shared {
     fn is_claimed(&self, delivery: &Delivery) -> bool {
         let is_young = |age| age < self.dedup_window / CLAIM_AGE_DIVISOR;
         delivery.claimed_with.is_some() && self.clock.age_of(&delivery.entry_id).is_some_and(is_young)
+    }
+
+    /// Settles a delivery. `false`: somebody else has done so.
+    async fn settle(&self, link: &Link<Lane>, work: &Work, settlement: &Settlement) -> bool {
+        let Shared { keys, output, dedup_window, settler, .. } = self;
+        let Settlement { results, dead_letters, retries, .. } = settlement;
+        let entry_id = &work.delivery.entry_id;
+        if let Some(held) = &work.held
+            && dead_letters.is_empty()
+            && retries.is_empty()
+            && settler.settle(entry_id, held, results).await
+        {
+            return true;
+        }
+        let what = Settled { entry_id, results, dead_letters, retries };
+        link.repeat("settle a delivery", move |lane| async move {
+            deliveries::settle(&lane, keys, output, *dedup_window, what).await
+        })
+        .await
     }
 
     /// Waits for the turn of a delivery that is suspected to have killed its hosts, and marks it. Anything else goes on

@@ -157,7 +157,7 @@ struct Needed<'a> {
 }
 
 /// Every command that a host sends, by itself and in its scripts, with every kind of key that it sends it for.
-fn needed<'a>(keys: &'a Keys, claim: &'a str) -> Vec<Needed<'a>> {
+fn needed<'a>(keys: &'a Keys, claim: &'a str, permit: &'a str) -> Vec<Needed<'a>> {
     let needs = |command, object, arguments| Needed { command, object, arguments };
     vec![
         needs("PING", "", &[]),
@@ -175,6 +175,9 @@ fn needed<'a>(keys: &'a Keys, claim: &'a str) -> Vec<Needed<'a>> {
         needs("DEL", &keys.intake, &[]),
         needs("SET", claim, &["x", "NX", "GET", "PX", "1"]),
         needs("GET", claim, &[]),
+        needs("SET", permit, &["x", "PX", "1"]),
+        needs("GET", permit, &[]),
+        needs("DEL", permit, &[]),
         needs("XADD", &keys.inbox, &["*", "x", "x"]),
         needs("XADD", &keys.output, &["*", "x", "x"]),
         needs("XADD", &keys.dead, &["*", "x", "x"]),
@@ -229,7 +232,8 @@ async fn rights(connector: &Connector, keys: &Keys) -> Result<(), Finding> {
     }
     if missing.is_empty() {
         let claim = format!("{}x", keys.claim_prefix);
-        let needed = needed(keys, &claim);
+        let permit = format!("{}x", keys.permit_prefix);
+        let needed = needed(keys, &claim, &permit);
         let mut pipeline = Pipeline::new();
         for Needed { command, object, arguments } in &needed {
             let mut words = command.split(' ');

@@ -259,8 +259,7 @@ pub async fn settle(
 }
 
 /// The call of the script that settles a delivery, as it is sent.
-#[must_use]
-pub fn settlement(keys: &Keys, output: &OutputConfig, dedup_window: Duration, settled: Settled<'_>) -> Commands {
+fn settlement(keys: &Keys, output: &OutputConfig, dedup_window: Duration, settled: Settled<'_>) -> Commands {
     let Settled { entry_id, results, dead_letters, retries } = settled;
     let mut commands = Commands::default();
     let waiting_keys = if retries.is_empty() { 0 } else { 1 + retries.len() };
@@ -325,6 +324,14 @@ pub async fn fetched_before(
     Ok(entries.filter_map(delivery).collect())
 }
 
+/// What follows a host's id in the name that nobody has.
+const HANDED_BACK: &str = "/handed-back";
+
+/// Which host fetched what is pending under this name.
+fn host_of(owner: &str) -> &str {
+    owner.strip_suffix(HANDED_BACK).unwrap_or(owner)
+}
+
 /// Gives deliveries of a host that stops to a name that nobody has, so that others take them over at once.
 ///
 /// # Errors
@@ -335,7 +342,7 @@ pub async fn hand_back(
     host_id: &str,
     entry_ids: &[String],
 ) -> Result<(), RedisError> {
-    let nobody = format!("{host_id}/handed-back");
+    let nobody = format!("{host_id}{HANDED_BACK}");
     let mut command = redis::cmd("XCLAIM");
     command.arg(&keys.inbox).arg(&keys.group).arg(nobody).arg(0).arg(entry_ids).arg("JUSTID");
     command.query_async(connection).await
@@ -361,7 +368,8 @@ pub async fn take_over(
     host_id: &str,
     count: usize,
 ) -> Result<TakenOver, RedisError> {
-    let mut command = TAKE_OVER.command(&[&keys.inbox]);
+    let permit = format!("{}{}", keys.permit_prefix, host_of(dead_host_id));
+    let mut command = TAKE_OVER.command(&[&keys.inbox, &permit]);
     command.arg(&keys.group).arg(dead_host_id).arg(host_id).arg(count);
     command.arg(SUSPECT_FROM).arg(TRIAL).arg(ISOLATIONS_MAX);
     let (entries, isolated): (Vec<Value>, usize) = from_redis_value(TAKE_OVER.run(connection, &command).await?)?;

@@ -18,6 +18,7 @@ pub mod registry;
 pub mod resp;
 pub mod retries;
 pub mod script;
+pub mod settler;
 pub mod stats;
 mod stream;
 pub mod subscription;

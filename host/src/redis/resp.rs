@@ -167,6 +167,12 @@ impl Commands {
         }
     }
 
+    /// Adds other commands behind these.
+    pub(super) fn append(&mut self, others: &Commands) {
+        self.bytes.extend_from_slice(&others.bytes);
+        self.count += others.count;
+    }
+
     /// Commands so far.
     pub(super) fn len(&self) -> usize {
         self.count

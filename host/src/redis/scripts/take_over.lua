@@ -1,6 +1,6 @@
 -- Takes deliveries of a dead host over, and forgets the dead host once nothing of it is left.
 --
--- KEYS  1 inbox
+-- KEYS  1 inbox   2 dead host's permit to settle
 -- ARGV  1 consumer group   2 dead host's id   3 id of the host that takes over   4 most deliveries to take
 --       5 deaths from which on a delivery is suspect   6 delivery count that marks a trial
 --       7 most deliveries to isolate
@@ -13,9 +13,12 @@
 -- Atomic, because a group consumer that is deleted takes its pending entries with it: between the look that
 -- finds none and the deletion nobody may add one. Entries are found by their owner's name and not by their
 -- idle time, so a slow plugin is never mistaken for a dead host, and two hosts never take the same entry.
--- XACK is the fence of isolation as it is of settling: a host that was only paused writes nothing afterwards.
-local inbox, group, dead, heir = KEYS[1], ARGV[1], ARGV[2], ARGV[3]
+-- XACK is the fence of isolation as it is of settling: a host that was only paused writes nothing afterwards. Where it
+-- would settle under its permit, without a look at the delivery, the permit's end is the fence.
+local inbox, permit = KEYS[1], KEYS[2]
+local group, dead, heir = ARGV[1], ARGV[2], ARGV[3]
 local suspect_from, trial, isolations_max = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
+redis.call('DEL', permit)
 local pending = redis.call('XPENDING', inbox, group, '-', '+', ARGV[4], dead)
 if #pending == 0 then
   redis.call('XGROUP', 'DELCONSUMER', inbox, group, dead)
