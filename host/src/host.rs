@@ -210,7 +210,15 @@ impl Shared {
     fn fetcher(&self, config: &Config) -> (Fetcher, Queue) {
         let (keys, identity) = (self.keys.clone(), self.identity.clone());
         let (connector, counters) = (self.connector.clone(), self.counters.clone());
-        Fetcher::new(self.link("fetch"), connector, keys, identity, counters, config.registry.takeover_interval)
+        Fetcher::new(
+            self.link("fetch"),
+            connector,
+            keys,
+            identity,
+            counters,
+            config.registry.takeover_interval,
+            self.pace.clone(),
+        )
     }
 
     fn settler(&self, config: &Config, workers: &Handle) -> Settler {

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tracing::{info, warn};
 
+use crate::intake::pace::Pace;
 use crate::monitor::counters::Counters;
 use crate::redis::RedisError;
 use crate::redis::connection::{Connection, Connector, Link};
@@ -117,6 +118,7 @@ pub struct Fetcher {
     identity: Identity,
     counters: Arc<Counters>,
     takeover_interval: Duration,
+    pace: Arc<Pace>,
     room: Room,
     in_work: InWork,
     queue: async_channel::Sender<Work>,
@@ -133,11 +135,12 @@ impl Fetcher {
         identity: Identity,
         counters: Arc<Counters>,
         takeover_interval: Duration,
+        pace: Arc<Pace>,
     ) -> (Fetcher, Queue) {
         let (queue, receiver) = async_channel::unbounded(); // bounded by `room`
         let (room, in_work, wire) = (Room::none(), InWork::default(), tokio::sync::Mutex::default());
         let fetcher =
-            Fetcher { link, connector, wire, keys, identity, counters, takeover_interval, room, in_work, queue };
+            Fetcher { link, connector, wire, keys, identity, counters, takeover_interval, pace, room, in_work, queue };
         (fetcher, Queue(receiver))
     }
 
@@ -154,6 +157,7 @@ impl Fetcher {
             let Some(room) = self.wait_for_room().await else {
                 return;
             };
+            self.pace.give_way().await;
             let own = self.identity.confirmed().await;
             let asked = Instant::now();
             let looked: Option<Instant> = looked_for_dead;

@@ -61,6 +61,8 @@ impl Append {
             match self.try_run(&mut stop, &mut subscribed, &mut backoff).await {
                 Ok(()) => return,
                 Err(error) => {
+                    // Processing makes room in a Redis that is full, so it must go on.
+                    self.pace.set_intake_behind(false);
                     let wait = backoff.next_wait();
                     if backoff.attempts() > 1 {
                         let waiting = self.shared.buffer().len();
@@ -139,6 +141,7 @@ impl Append {
                     info!("the intake is active");
                 }
                 let ended = self.active(&mut appender, &host_id, since, stop, subscribed, backoff).await?;
+                self.pace.set_intake_behind(false);
                 interrupted = matches!(ended, Ended::Deaf);
                 match ended {
                     Ended::Stopped => return Ok(()),
@@ -213,7 +216,12 @@ impl Append {
             };
             backoff.reset();
             self.pace.set_inbox(appended.inbox as u64);
-            self.shared.buffer().consume(round.messages);
+            let is_behind = {
+                let mut buffer = self.shared.buffer();
+                buffer.consume(round.messages);
+                buffer.is_half_full()
+            };
+            self.pace.set_intake_behind(is_behind);
             owed = owed.map(|owed: usize| owed.saturating_sub(round.messages));
             self.shared.counters.duplicates.add(appended.copies);
             self.shared.counters.dead_letters.add(round.dead_letters.len());

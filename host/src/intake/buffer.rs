@@ -84,6 +84,12 @@ impl Buffer {
         self.messages == 0
     }
 
+    /// Whether there is less room left than is taken.
+    #[must_use]
+    pub fn is_half_full(&self) -> bool {
+        self.bytes > self.bytes_max / 2
+    }
+
     /// The waiting messages, oldest first. They stay until [`Buffer::consume`].
     pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
         self.chunks.iter().flat_map(|chunk| (0..chunk.ends.len()).map(|index| chunk.payload(index))).skip(self.taken)
@@ -159,6 +165,18 @@ mod tests {
         buffer.consume(1);
         assert!(buffer.is_empty());
         assert_eq!(buffer.bytes, 0);
+    }
+
+    #[test]
+    fn it_is_half_full_once_more_than_half_is_taken() {
+        let mut buffer = Buffer::new(4 * (10 + MESSAGE_OVERHEAD_BYTES));
+        let ten = "0123456789";
+        push(&mut buffer, &[ten, ten], Instant::now());
+        assert!(!buffer.is_half_full());
+        push(&mut buffer, &[ten], Instant::now());
+        assert!(buffer.is_half_full());
+        buffer.consume(3);
+        assert!(!buffer.is_half_full());
     }
 
     #[test]

@@ -1,7 +1,10 @@
-//! How many messages go into one delivery. It decides from numbers it is given and touches nothing.
+//! How many messages go into one delivery, and when fetching gives way to the intake. It decides from what it is told and
+//! touches nothing.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+
+use tokio::sync::watch;
 
 use crate::config::DeliveryConfig;
 
@@ -22,6 +25,8 @@ pub struct Pace {
     consumers: AtomicU64,
     /// Deliveries in the inbox, those in work included.
     inbox: AtomicU64,
+    /// Whether the intake's buffer is filling up although Redis takes what it holds.
+    intake_is_behind: watch::Sender<bool>,
     /// Time that the plugin takes for a message, a moving average in nanoseconds; 0 while unknown.
     message_ns: AtomicU64,
 }
@@ -42,6 +47,17 @@ impl Pace {
     /// Tells how many deliveries are in the inbox, those in work included.
     pub fn set_inbox(&self, deliveries: u64) {
         self.inbox.store(deliveries, Ordering::Relaxed);
+    }
+
+    /// Tells whether the intake's buffer is filling up although Redis takes what it holds.
+    pub fn set_intake_behind(&self, is_behind: bool) {
+        self.intake_is_behind.send_if_modified(|before| std::mem::replace(before, is_behind) != is_behind);
+    }
+
+    /// Waits while the intake is behind: what waits in its buffer may have to be shed, and what waits in the inbox is safe.
+    pub async fn give_way(&self) {
+        // It never ends before this does.
+        let _ = self.intake_is_behind.subscribe().wait_for(|is_behind| !is_behind).await;
     }
 
     /// Tells how long the plugin took for so many messages.
@@ -80,6 +96,10 @@ mod properties;
 
 #[cfg(test)]
 mod tests {
+    use std::pin::pin;
+
+    use futures_util::FutureExt as _;
+
     use super::*;
 
     const CONFIG: DeliveryConfig =
@@ -122,6 +142,17 @@ mod tests {
         assert_eq!(pace.delivery_messages(100_000, &CONFIG), 16);
         pace.observe(0, Duration::from_secs(1));
         assert_eq!(pace.delivery_messages(3, &CONFIG), 3);
+    }
+
+    #[test]
+    fn processing_gives_way_while_the_intake_is_behind() {
+        let pace = Pace::default();
+        assert!(pace.give_way().now_or_never().is_some());
+        pace.set_intake_behind(true);
+        let mut waiting = pin!(pace.give_way());
+        assert!(waiting.as_mut().now_or_never().is_none());
+        pace.set_intake_behind(false);
+        assert!(waiting.now_or_never().is_some());
     }
 
     #[test]
