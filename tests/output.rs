@@ -3,8 +3,8 @@
 use redis::cmd;
 use serde_json::json;
 
-use crate::support::records::OUTPUT;
-use crate::support::{Host, Publisher, Redis, enrich, message, wait_until};
+use crate::support::records::{DEAD, INBOX, OUTPUT};
+use crate::support::{Host, Publisher, Redis, enrich, expect_each_once, message, wait_until};
 
 /// Publishes a message to which the puppet gives this result.
 fn publish_raw(redis: &Redis, id: &str, result: &str) {
@@ -135,4 +135,47 @@ fn all_names_can_be_changed_and_no_other_is_touched() {
     let is_ours = |key: &String| ["done", "{done}:", "workers", "{workers}:"].iter().any(|name| key.starts_with(name));
     assert!(keys.iter().all(is_ours), "{keys:?}");
     host.stop();
+}
+
+/// Whether Redis has the script that settles a delivery: it is loaded when it is needed.
+fn has_settle_script(redis: &Redis) -> bool {
+    let digest = redis::Script::new(include_str!("../host/src/redis/scripts/settle.lua")).get_hash().to_owned();
+    redis.run::<(bool,)>(cmd("SCRIPT").arg("EXISTS").arg(digest)).0
+}
+
+#[test]
+fn deliveries_that_give_results_only_need_no_script() {
+    let redis = Redis::start();
+    let _host = Host::ready(&redis, 4);
+    // What was fetched in the first moment, before the host had its permit, may need it.
+    Publisher::new(&redis).publish(message("first", json!({})));
+    redis.result_of("first");
+    wait_until("an empty inbox", || redis.length(INBOX) == 0);
+    redis.command::<()>("SCRIPT FLUSH");
+    let ids: Vec<String> = (0..500).map(|n| format!("m-{n}")).collect();
+    let orders = [json!({}), json!({"do": "drop"})];
+    let payloads = ids.iter().enumerate().map(|(n, id)| message(id, orders[n % 2].clone()));
+    Publisher::new(&redis).publish_all(payloads);
+    redis.wait_until_known(&ids);
+    wait_until("an empty inbox", || redis.length(INBOX) == 0);
+    assert_eq!(redis.length(OUTPUT), 1 + 250);
+    assert!(!has_settle_script(&redis));
+
+    Publisher::new(&redis).publish(message("bad", json!({"do": "reject"})));
+    wait_until("a dead letter", || redis.length(DEAD) == 1);
+    assert!(has_settle_script(&redis), "a dead letter needs it, so this test would see it");
+}
+
+#[test]
+fn results_wait_while_the_output_is_no_stream() {
+    let redis = Redis::start();
+    let host = Host::ready(&redis, 4);
+    Publisher::new(&redis).publish(message("before", json!({})));
+    redis.result_of("before");
+    redis.run::<()>(cmd("SET").arg(OUTPUT).arg("not ours"));
+    let ids: Vec<String> = (0..100).map(|n| format!("m-{n}")).collect();
+    Publisher::new(&redis).publish_all(ids.iter().map(|id| message(id, json!({}))));
+    host.wait_for_log("messages:processed is a string, not a stream; rename or delete it");
+    redis.run::<()>(cmd("DEL").arg(OUTPUT));
+    expect_each_once(&redis, ids);
 }

@@ -282,3 +282,49 @@ fn is_settled(replies: &mut Cursor<'_>, mut queued: usize) -> Result<bool, Redis
         _ => Err(malformed()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settled(replies: &[u8]) -> Option<bool> {
+        is_settled(&mut Cursor::new(replies, 0), 3).ok()
+    }
+
+    #[test]
+    fn only_an_acknowledgement_says_that_deliveries_are_settled() {
+        let begin = b"+OK\r\n+QUEUED\r\n+QUEUED\r\n";
+        let after = |end: &[u8]| settled(&[begin, end].concat());
+        assert_eq!(after(b"*2\r\n$3\r\n1-0\r\n:1\r\n"), Some(true));
+        assert_eq!(after(b"*1\r\n:1\r\n"), Some(true));
+        assert_eq!(after(b"*-1\r\n"), Some(false));
+        assert_eq!(after(b"-EXECABORT Transaction discarded because of previous errors.\r\n"), Some(false));
+        assert_eq!(after(b"*2\r\n-WRONGTYPE a\r\n-WRONGTYPE b\r\n"), Some(false));
+        assert_eq!(after(b"$1\r\n1\r\n"), None);
+        assert_eq!(settled(b"+OK\r\n-OOM full\r\n-OOM full\r\n-EXECABORT discarded\r\n"), Some(false));
+    }
+
+    #[test]
+    fn a_permit_covers_what_its_host_fetched_after_it_was_made() {
+        let (before, since) = (Instant::now(), Instant::now() + Duration::from_millis(1));
+        let permit = Permit { host_id: "a".into(), key: String::new(), value: String::new(), since };
+        let covers = |host_id: &str, asked| permit.covers(&Held { host_id: host_id.into(), asked });
+        assert!(covers("a", since));
+        assert!(!covers("a", before));
+        assert!(!covers("b", since));
+    }
+
+    #[test]
+    fn a_transaction_appends_and_acknowledges_in_one() {
+        let keys = crate::config::Config::default().keys;
+        let mut results = Entries::default();
+        results.field("message_id", "m");
+        results.finish();
+        let appends = [appends(&keys, &results, 0), Commands::default()];
+        let commands = transaction(&keys, appends.iter(), ["1-0", "2-0"].into_iter());
+        let text = String::from_utf8_lossy(commands.bytes());
+        let places = ["MULTI", "XADD", "EVAL", "1-0", "2-0", "EXEC"].map(|word| text.find(word));
+        assert!(places.is_sorted() && places[0].is_some(), "{text}");
+        assert_eq!(commands.len(), 4);
+    }
+}
