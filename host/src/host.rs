@@ -16,8 +16,9 @@ use crate::cases::Cases;
 use crate::config::Config;
 use crate::consumer;
 use crate::consumer::crew::Crew;
-use crate::consumer::fetch::{Fetcher, Queue};
+use crate::consumer::fetch::{Fetcher, Work};
 use crate::consumer::forward::Forwarder;
+use crate::consumer::queue::Queue;
 use crate::intake::Intake;
 use crate::intake::pace::Pace;
 use crate::monitor::counters::Counters;
@@ -141,7 +142,7 @@ struct Running {
     drain_timeout: Duration,
     shared: Shared,
     registry: Arc<Registry>,
-    queue: Queue,
+    queue: Queue<Work>,
     intake: Intake,
     /// Says what is left to say at a stop, apart from whatever the other connections wait for.
     farewell: Link,
@@ -207,7 +208,7 @@ impl Shared {
         }
     }
 
-    fn fetcher(&self, config: &Config) -> (Fetcher, Queue) {
+    fn fetcher(&self, config: &Config) -> (Fetcher, Queue<Work>) {
         let (keys, identity) = (self.keys.clone(), self.identity.clone());
         let (connector, counters) = (self.connector.clone(), self.counters.clone());
         Fetcher::new(
@@ -331,7 +332,7 @@ impl Running {
 
     /// What no consumer has begun need not wait for what is in work here: other hosts take it over now.
     async fn hand_back_unbegun(&self) {
-        let unbegun = self.queue.close();
+        let unbegun: Vec<String> = self.queue.close().iter().map(|work| work.delivery.entry_id.clone()).collect();
         if unbegun.is_empty() {
             return;
         }

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
-use super::fetch::{Queue, Room};
+use super::fetch::{Room, Work};
+use super::queue::Queue;
 use super::{Consumer, Shared};
 use crate::plugin::Failure;
 use crate::redis::connection::Link;
@@ -19,7 +20,7 @@ pub struct Crew {
     shared: Arc<Shared>,
     /// Connections, each for some of the consumers.
     links: Vec<Arc<Link<Lane>>>,
-    queue: Queue,
+    queue: Queue<Work>,
     registry: Arc<Registry>,
     /// The threads that they run on.
     workers: Handle,
@@ -40,7 +41,7 @@ impl Crew {
     pub fn new(
         shared: Arc<Shared>,
         links: Vec<Arc<Link<Lane>>>,
-        queue: Queue,
+        queue: Queue<Work>,
         room: Room,
         registry: Arc<Registry>,
         workers: Handle,

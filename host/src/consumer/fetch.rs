@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tracing::{info, warn};
 
+use super::queue::Queue;
 use crate::intake::pace::Pace;
 use crate::monitor::counters::Counters;
 use crate::redis::RedisError;
@@ -53,34 +54,6 @@ impl InWork {
     }
 }
 
-/// Deliveries waiting for one of the host's consumers, whichever is free first.
-#[derive(Clone, Debug)]
-pub struct Queue(async_channel::Receiver<Work>);
-
-impl Queue {
-    /// A delivery that waits already.
-    #[must_use]
-    pub fn waiting(&self) -> Option<Work> {
-        self.0.try_recv().ok()
-    }
-
-    /// The next delivery; `None` when the host stops.
-    pub async fn next(&self) -> Option<Work> {
-        self.0.recv().await.ok()
-    }
-
-    /// Closes the queue and returns the inbox entries of the deliveries that nobody has begun.
-    #[must_use]
-    pub fn close(&self) -> Vec<String> {
-        self.0.close();
-        let mut unbegun = Vec::new();
-        while let Ok(work) = self.0.try_recv() {
-            unbegun.push(work.delivery.entry_id.clone());
-        }
-        unbegun
-    }
-}
-
 /// Room for deliveries in this host, which bounds how many are fetched.
 #[derive(Clone, Debug)]
 pub struct Room(Arc<Semaphore>);
@@ -121,7 +94,8 @@ pub struct Fetcher {
     pace: Arc<Pace>,
     room: Room,
     in_work: InWork,
-    queue: async_channel::Sender<Work>,
+    /// Bounded by `room`.
+    queue: Queue<Work>,
 }
 
 impl Fetcher {
@@ -136,12 +110,13 @@ impl Fetcher {
         counters: Arc<Counters>,
         takeover_interval: Duration,
         pace: Arc<Pace>,
-    ) -> (Fetcher, Queue) {
-        let (queue, receiver) = async_channel::unbounded(); // bounded by `room`
+    ) -> (Fetcher, Queue<Work>) {
         let (room, in_work, wire) = (Room::none(), InWork::default(), tokio::sync::Mutex::default());
+        let filled = Queue::default();
+        let queue = filled.clone();
         let fetcher =
             Fetcher { link, connector, wire, keys, identity, counters, takeover_interval, pace, room, in_work, queue };
-        (fetcher, Queue(receiver))
+        (fetcher, filled)
     }
 
     /// The room that it fetches for.
@@ -206,8 +181,8 @@ impl Fetcher {
             }
             let Some(one) = room.split(1) else { return };
             let work = Work { delivery, held: held.cloned(), in_work: self.in_work.clone(), _room: one };
-            // Fails when the host stops; then the delivery goes back with the host's name.
-            let _ = self.queue.try_send(work);
+            // Drops it when the host stops; then the delivery goes back with the host's name.
+            self.queue.add(work);
         }
     }
 

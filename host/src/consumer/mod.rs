@@ -6,6 +6,7 @@ pub mod crew;
 pub mod fetch;
 pub mod flatten;
 pub mod forward;
+pub mod queue;
 mod settlement;
 
 use std::collections::HashSet;
@@ -27,7 +28,8 @@ use crate::redis::lane::Lane;
 use crate::redis::settler::Settler;
 use crate::registry::{Identity, consumer_id};
 use crate::reload::versions::{Orders, Version, Versions};
-use fetch::{Queue, Work};
+use fetch::Work;
+use queue::Queue;
 use settlement::{Settlement, Terms, Verdict};
 
 /// Claims that were made as a delivery was appended are trusted for this part of the dedup window. A delivery that has
@@ -103,7 +105,7 @@ impl Consumer {
     }
 
     /// Works until the queue is closed, or until there are to be fewer consumers.
-    pub async fn run(mut self, queue: Queue) {
+    pub async fn run(mut self, queue: Queue<Work>) {
         while self.number <= self.orders.borrow().consumers {
             self.follow_orders();
             let work = match queue.waiting() {
