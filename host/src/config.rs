@@ -202,7 +202,9 @@ settings! {
     #[derive(Clone, Debug)]
     pub struct IntakeConfig [intake = "intake"], "Intake" {
         /// Memory for messages between the subscription and Redis; past it messages are shed and counted.
-        pub buffer_bytes_max: usize = flag("intake-buffer").default("256MiB").between("64KiB", "64GiB");
+        ///
+        /// While more than a quarter of it is taken the host fetches nothing, so that Redis can take in more.
+        pub buffer_bytes_max: usize = flag("intake-buffer").default("384MiB").between("64KiB", "64GiB");
         /// Memory in which a standby keeps the last messages, to fill the gap when it takes over.
         pub standby_bytes_max: usize = flag("standby-buffer").default("64MiB").between("64KiB", "64GiB");
         /// Age up to which a standby keeps messages.

@@ -219,7 +219,7 @@ impl Append {
             let is_behind = {
                 let mut buffer = self.shared.buffer();
                 buffer.consume(round.messages);
-                buffer.is_half_full()
+                buffer.is_filling()
             };
             self.pace.set_intake_behind(is_behind);
             owed = owed.map(|owed: usize| owed.saturating_sub(round.messages));

@@ -7,6 +7,9 @@ use std::time::{Duration, Instant};
 /// What a chunk costs beside its payloads: bookkeeping per message.
 const MESSAGE_OVERHEAD_BYTES: usize = size_of::<usize>();
 
+/// A buffer of which more than this part is taken is filling up.
+const FILLING_DIVISOR: usize = 4;
+
 /// Messages in the order they were received.
 #[derive(Debug)]
 pub struct Buffer {
@@ -84,10 +87,10 @@ impl Buffer {
         self.messages == 0
     }
 
-    /// Whether there is less room left than is taken.
+    /// Whether it is filling up.
     #[must_use]
-    pub fn is_half_full(&self) -> bool {
-        self.bytes > self.bytes_max / 2
+    pub fn is_filling(&self) -> bool {
+        self.bytes > self.bytes_max / FILLING_DIVISOR
     }
 
     /// The waiting messages, oldest first. They stay until [`Buffer::consume`].
@@ -168,15 +171,15 @@ mod tests {
     }
 
     #[test]
-    fn it_is_half_full_once_more_than_half_is_taken() {
-        let mut buffer = Buffer::new(4 * (10 + MESSAGE_OVERHEAD_BYTES));
+    fn it_is_filling_once_more_than_a_quarter_is_taken() {
+        let mut buffer = Buffer::new(8 * (10 + MESSAGE_OVERHEAD_BYTES));
         let ten = "0123456789";
         push(&mut buffer, &[ten, ten], Instant::now());
-        assert!(!buffer.is_half_full());
+        assert!(!buffer.is_filling());
         push(&mut buffer, &[ten], Instant::now());
-        assert!(buffer.is_half_full());
+        assert!(buffer.is_filling());
         buffer.consume(3);
-        assert!(!buffer.is_half_full());
+        assert!(!buffer.is_filling());
     }
 
     #[test]
