@@ -28,8 +28,9 @@ const ROUND_MESSAGES: usize = 8_192;
 /// Time between two looks: the smallest backlog is worked off in a tenth of a second.
 const LOOK: Duration = Duration::from_millis(1);
 
-/// What is left out of the figures: the first fifth of the messages, during which the host still starts.
-const LEFT_OUT: u64 = 5;
+/// Which fifths of the messages the figures are from: not the first, during which the host still starts, and not the last ones,
+/// because at both ends as many messages must be in work, on which time was spent and of which no result is there.
+const COUNTED_FIFTHS: [u64; 2] = [1, 3];
 
 /// Measures each backlog `rounds` times, in turn.
 pub fn measure(rounds: u32, backlogs: &[u64], columns: &[Column], plugin: &Path) -> Result<Table> {
@@ -53,8 +54,10 @@ fn drain(messages: u64, plugin: &Path) -> Result<[f64; 2]> {
     let (server, mut redis) = run::redis_for(&arm.subject)?;
     append(arm.load, server.url())?;
     let processes = run::start(&arm, &server)?;
-    let (first, processes_before, redis_before) = once_there_are(messages / LEFT_OUT, &mut redis, &processes)?;
-    let (last, processes_after, redis_after) = once_there_are(messages, &mut redis, &processes)?;
+    let [from, to] = COUNTED_FIFTHS.map(|fifths| messages * fifths / 5);
+    let (first, processes_before, redis_before) = once_there_are(from, &mut redis, &processes)?;
+    let (last, processes_after, redis_after) = once_there_are(to, &mut redis, &processes)?;
+    once_there_are(messages, &mut redis, &processes)?;
     ensure!(last > first, "{messages} messages were too few to be seen in work; raise --messages");
     ledger::expect_each_once(&mut redis, messages, 0)?;
     ledger::expect_in_order(&mut redis, messages)?;

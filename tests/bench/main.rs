@@ -158,7 +158,7 @@ impl Part {
                 "the publisher, the reader and what is measured share the machine; the first half second is left out"
             }
             Part::Growth => {
-                "the last floor is compared with the one before; backlog: without receiving and appending, and without the first fifth"
+                "the last floor is compared with the one before; backlog: without receiving and appending, the second and third fifth"
             }
             Part::Trap => "a thousand traps in each round",
             Part::Loop => "10 consumers; a loop ends after 100 ms, and the next one follows at once",
