@@ -324,15 +324,8 @@ pub async fn fetched_before(
     Ok(entries.filter_map(delivery).collect())
 }
 
-/// What follows a host's id in the name that nobody has.
-const HANDED_BACK: &str = "/handed-back";
-
-/// Which host fetched what is pending under this name.
-fn host_of(owner: &str) -> &str {
-    owner.strip_suffix(HANDED_BACK).unwrap_or(owner)
-}
-
-/// Gives deliveries of a host that stops to a name that nobody has, so that others take them over at once.
+/// Gives deliveries of a host that stops to a name that nobody has, so that others take them over at once. Nobody may have
+/// begun them: the host's permit goes on, for what it still finishes.
 ///
 /// # Errors
 /// Whatever the network or the server says.
@@ -342,7 +335,7 @@ pub async fn hand_back(
     host_id: &str,
     entry_ids: &[String],
 ) -> Result<(), RedisError> {
-    let nobody = format!("{host_id}{HANDED_BACK}");
+    let nobody = format!("{host_id}/handed-back");
     let mut command = redis::cmd("XCLAIM");
     command.arg(&keys.inbox).arg(&keys.group).arg(nobody).arg(0).arg(entry_ids).arg("JUSTID");
     command.query_async(connection).await
@@ -368,7 +361,7 @@ pub async fn take_over(
     host_id: &str,
     count: usize,
 ) -> Result<TakenOver, RedisError> {
-    let permit = format!("{}{}", keys.permit_prefix, host_of(dead_host_id));
+    let permit = format!("{}{}", keys.permit_prefix, dead_host_id);
     let mut command = TAKE_OVER.command(&[&keys.inbox, &permit]);
     command.arg(&keys.group).arg(dead_host_id).arg(host_id).arg(count);
     command.arg(SUSPECT_FROM).arg(TRIAL).arg(ISOLATIONS_MAX);
