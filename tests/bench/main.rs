@@ -145,7 +145,7 @@ impl Part {
     fn note(self) -> &'static str {
         match self {
             Part::Path => "× floor: of its messages/s, and of its Redis CPU for both kinds of CPU time",
-            Part::Throughput => "each length beside its own floor; a quarter of the combinations is left out",
+            Part::Throughput => "each length beside its own floor",
             Part::Tax => {
                 "native: the same host and plugin, but messages are given to the plugin's function compiled into it"
             }

@@ -1,5 +1,5 @@
-//! Throughput against consumers, length of messages and hosts. Of all combinations those that tell something: every
-//! number of consumers with small messages, a few with longer ones, two hosts once for each length.
+//! Throughput against consumers, length of messages and hosts: every number of consumers with every length, and two
+//! hosts once for each length.
 
 use std::path::Path;
 
@@ -11,12 +11,11 @@ use crate::load::{Load, SMALL_BYTES};
 use crate::path;
 use crate::run::{self, Arm, Subject};
 
-/// Length of the messages, their share of `--messages` in percent, how they are called, and consumers of one host.
-const LENGTHS: [(u32, u64, &str, &[u32]); 3] = [
-    (SMALL_BYTES, 100, "54 B", &[1, 2, 4, 10, 100, 1_000]),
-    (1 << 10, 50, "1 KiB", &[1, 10, 1_000]),
-    (64 << 10, 1, "64 KiB", &[1, 10, 1_000]),
-];
+/// Length of the messages, their share of `--messages` in percent, and how they are called.
+const LENGTHS: [(u32, u64, &str); 3] = [(SMALL_BYTES, 100, "54 B"), (1 << 10, 50, "1 KiB"), (64 << 10, 1, "64 KiB")];
+
+/// Consumers of one host.
+const CONSUMERS: [u32; 6] = [1, 2, 4, 10, 100, 1_000];
 
 /// Consumers of each host where there are two, and of the one that is measured twice.
 const USUAL: u32 = 10;
@@ -24,7 +23,7 @@ const USUAL: u32 = 10;
 /// Measures each combination `rounds` times, in turn.
 pub fn measure(args: &Args, rounds: u32, plugin: &Path) -> Result<Findings> {
     let (mut arms, mut bases) = (Vec::new(), Vec::new());
-    for (bytes, percent, length, consumers) in LENGTHS {
+    for (bytes, percent, length) in LENGTHS {
         let load = Load::of(args.messages * percent / 100, bytes);
         let floor = arms.len();
         let arm = |subject: Subject| {
@@ -32,7 +31,7 @@ pub fn measure(args: &Args, rounds: u32, plugin: &Path) -> Result<Findings> {
             Arm::new(subject, load, plugin).called(name)
         };
         arms.push(arm(Subject::Floor));
-        arms.extend(consumers.iter().map(|n| arm(Subject::Host { consumers: *n })));
+        arms.extend(CONSUMERS.map(|consumers| arm(Subject::Host { consumers })));
         arms.push(arm(Subject::Hosts { hosts: 2, consumers: USUAL }));
         if bytes == SMALL_BYTES {
             arms.push(arm(Subject::Host { consumers: USUAL }).again());
