@@ -1,6 +1,6 @@
 //! The promise: whatever dies and when, every message id gives exactly one result.
 
-use redis::cmd;
+use redis::{Value, cmd};
 use serde_json::json;
 
 use crate::support::records::{INBOX, OUTPUT};
@@ -111,6 +111,20 @@ fn paused_with_work(redis: &Redis, messages: &[(&str, u32)]) -> Host {
     host.signal(Signal::Stop);
     assert_eq!(redis.length(OUTPUT), 0, "it was paused while it worked");
     host
+}
+
+/// A permit that has expired can be deleted by nobody, so that it expires has to be as good.
+#[test]
+fn redis_discards_a_transaction_when_a_key_that_it_watches_has_expired() {
+    let server = Redis::start();
+    let mut connection = redis::Client::open(server.url()).unwrap().get_connection().unwrap();
+    cmd("SET").arg("key").arg("x").arg("PX").arg(1_000).exec(&mut connection).unwrap();
+    cmd("WATCH").arg("key").exec(&mut connection).unwrap();
+    wait_until("its expiry", || !server.run::<bool>(cmd("EXISTS").arg("key")));
+    let mut transaction = redis::pipe();
+    transaction.atomic().cmd("SET").arg("other").arg("x");
+    let executed: Option<(Value,)> = transaction.query(&mut connection).unwrap();
+    assert!(executed.is_none(), "{executed:?}");
 }
 
 /// Waits until a host has found out so often that somebody else was first.
