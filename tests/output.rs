@@ -139,7 +139,7 @@ fn all_names_can_be_changed_and_no_other_is_touched() {
 
 /// Whether Redis has the script that settles a delivery: it is loaded when it is needed.
 fn has_settle_script(redis: &Redis) -> bool {
-    let digest = redis::Script::new(include_str!("../host/src/redis/scripts/settle.lua")).get_hash().to_owned();
+    let digest = redis::Script::new(include_str!("../host/src/redis/store/scripts/settle.lua")).get_hash().to_owned();
     redis.run::<(bool,)>(cmd("SCRIPT").arg("EXISTS").arg(digest)).0
 }
 

@@ -142,8 +142,8 @@ settings! {
         pub output: String = flag("output-key").default("messages:processed");
         /// Stream of received messages that wait for a consumer.
         pub inbox: String = flag("inbox-key").default("{messages:processed}:inbox");
-        /// Redis consumer group on the inbox.
-        pub group: String = flag("group").default("host");
+        /// Hash in which the hosts of a group write what they must agree on.
+        pub descriptor: String = flag("descriptor-key").default("{messages:processed}:group");
         /// What the key of a claim begins with; the message id follows.
         pub claim_prefix: String = flag("claim-prefix").default("{messages:processed}:claim:");
         /// What the key of a host's permit to settle begins with; the host's id follows.

@@ -4,7 +4,6 @@
 use std::io;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU32;
 use std::thread::available_parallelism;
 use std::time::{Duration, Instant};
 
@@ -14,26 +13,27 @@ use tracing::{info, warn};
 
 use crate::cases::Cases;
 use crate::config::Config;
-use crate::consumer;
+use crate::consumer::Workplace;
 use crate::consumer::crew::Crew;
 use crate::consumer::fetch::{Fetcher, Work};
-use crate::consumer::forward::Forwarder;
 use crate::consumer::queue::Queue;
+use crate::group::Group;
 use crate::intake::Intake;
-use crate::intake::pace::Pace;
-use crate::monitor::counters::Counters;
-use crate::monitor::millis;
-use crate::monitor::report::Reporter;
 use crate::plugin::{Engine, Failure, LoadError, Plugin};
-use crate::redis::checks::{self, CheckError};
-use crate::redis::clock::ServerClock;
-use crate::redis::connection::{Connect, Connector, ConnectorError, Link};
-use crate::redis::deliveries::{ensure_group, hand_back};
-use crate::redis::keys::Keys;
-use crate::redis::settler::Settler;
-use crate::registry::{Identity, Registry};
-use crate::reload::versions::Versions;
+use crate::redis::client::connector::{Connector, ConnectorError};
+use crate::redis::client::reconnecting::Reconnecting;
+use crate::redis::store::checks::{self, CheckError};
+use crate::redis::store::group::{Misfit, in_other_databases, unversioned};
+use crate::redis::store::inbox::{HandBack, ensure_group, hand_back};
+use crate::redis::store::keys::Keys;
+use crate::redis::store::registry::{hosts_alive, statuses};
+use crate::registry::Registry;
 use crate::reload::{self, Control, Reloader};
+use crate::report;
+use crate::retry::Forwarder;
+use crate::settle::settler::Settler;
+use crate::time::millis;
+use crate::version::Versions;
 
 /// How long a stop may take beyond its drain: appending what was received, leaving the registry.
 const FAREWELL_TIMEOUT: Duration = Duration::from_secs(2);
@@ -50,6 +50,9 @@ pub enum RunError {
     /// Redis cannot be used.
     #[error(transparent)]
     Redis(#[from] CheckError),
+    /// The hosts that run already do something else.
+    #[error("cannot join the group: {0}")]
+    Misfit(#[from] Misfit),
     /// The plugin cannot be used.
     #[error(transparent)]
     Plugin(#[from] LoadError),
@@ -113,11 +116,13 @@ async fn start(config: Config, control: Control) -> Result<Running, RunError> {
     let connector = Connector::new(&config.redis)?;
     let keys: Keys = Arc::new(config.keys.clone());
     let checked = checks::check(&connector, &keys).await?;
+    let group = Arc::new(Group::new(connector, keys));
     let engine = reload::engine(&config)?;
     let plugin = engine.load(&path, &config.plugin_config).await?;
-    info!(redis = connector.address(), server = checked.server, plugin = %path.display(), digest = plugin.digest(), "starting");
+    let (address, server) = (group.connector.address(), &checked.server);
+    info!(redis = address, server, plugin = %path.display(), digest = plugin.digest(), "starting");
     advise(&config, &checked);
-    Running::start(config, control, connector, keys, engine, plugin).await
+    Running::start(config, control, group, engine, plugin).await
 }
 
 /// What an operator should know before anything is lost.
@@ -138,20 +143,22 @@ fn advise(config: &Config, checked: &checks::Checked) {
 
 /// All parts of a running host.
 struct Running {
-    started: Instant,
     drain_timeout: Duration,
-    shared: Shared,
+    group: Arc<Group>,
     registry: Arc<Registry>,
     queue: Queue<Work>,
     intake: Intake,
     /// Says what is left to say at a stop, apart from whatever the other connections wait for.
-    farewell: Link,
+    farewell: Reconnecting,
     /// Heartbeat, retries and reports, on the caller's thread.
     tasks: JoinSet<()>,
     /// On the threads of the consumers.
     fetching: JoinHandle<()>,
-    /// Puts changes into effect; has the consumers.
+    crew: Crew,
+    /// Puts changes into effect.
     reloader: Reloader,
+    /// When the process began to start.
+    started: Instant,
     /// Ends when everything else has.
     _workers: Workers,
 }
@@ -179,174 +186,93 @@ impl Drop for Workers {
     }
 }
 
-/// What the parts of a host share.
-struct Shared {
-    connector: Connector,
-    keys: Keys,
-    identity: Identity,
-    counters: Arc<Counters>,
-    pace: Arc<Pace>,
-    clock: Arc<ServerClock>,
-    versions: Arc<Versions>,
-}
-
-impl Shared {
-    fn link<C: Connect>(&self, name: &'static str) -> Link<C> {
-        Link::new(name, self.connector.clone(), self.counters.clone())
-    }
-
-    fn registry(&self, config: &Config, link: Link) -> Registry {
-        Registry {
-            link,
-            keys: self.keys.clone(),
-            config: config.registry.clone(),
-            consumers: AtomicU32::new(0),
-            versions: self.versions.clone(),
-            identity: self.identity.clone(),
-            pace: self.pace.clone(),
-            clock: self.clock.clone(),
-        }
-    }
-
-    fn fetcher(&self, config: &Config) -> (Fetcher, Queue<Work>) {
-        let (keys, identity) = (self.keys.clone(), self.identity.clone());
-        let (connector, counters) = (self.connector.clone(), self.counters.clone());
-        Fetcher::new(
-            self.link("fetch"),
-            connector,
-            keys,
-            identity,
-            counters,
-            config.registry.takeover_interval,
-            self.pace.clone(),
-        )
-    }
-
-    fn settler(&self, config: &Config, workers: &Handle) -> Settler {
-        let (connector, keys, counters) = (self.connector.clone(), self.keys.clone(), self.counters.clone());
-        Settler::start(workers, connector, keys, &config.output, self.identity.host_id(), counters)
-    }
-
-    fn forwarder(&self, config: &Config) -> Forwarder {
-        Forwarder::new(self.link("retries"), self.keys.clone(), config.delivery.clone(), self.pace.clone())
-    }
-
-    fn reporter(&self, config: &Config) -> Reporter {
-        Reporter {
-            connector: self.connector.clone(),
-            keys: self.keys.clone(),
-            identity: self.identity.clone(),
-            counters: self.counters.clone(),
-            versions: self.versions.clone(),
-            every: config.report_interval,
-            format: config.log_format,
-        }
-    }
-
-    fn consumers(&self, config: &Config, settler: Settler) -> consumer::Shared {
-        consumer::Shared {
-            keys: self.keys.clone(),
-            output: config.output.clone(),
-            retry: config.retry.clone(),
-            dedup_window: config.dedup_window,
-            identity: self.identity.clone(),
-            versions: self.versions.clone(),
-            pace: self.pace.clone(),
-            clock: self.clock.clone(),
-            counters: self.counters.clone(),
-            settler,
-            trial: tokio::sync::Mutex::default(),
-        }
-    }
-}
-
 impl Running {
     async fn start(
         config: Config,
         control: Control,
-        connector: Connector,
-        keys: Keys,
+        group: Arc<Group>,
         engine: Engine,
         plugin: Plugin,
     ) -> Result<Running, RunError> {
-        let started = Instant::now();
+        let started = control.started;
         let fingerprint = reload::fingerprint(plugin.digest(), &config);
-        let shared = Shared {
-            connector,
-            keys,
-            identity: Identity::fresh(),
-            counters: Arc::default(),
-            pace: Arc::default(),
-            clock: Arc::default(),
-            versions: Arc::new(Versions::new(plugin, fingerprint, config.consumers)),
-        };
-        let control_link: Link = shared.link("control");
-        let names = &shared.keys;
-        control_link
-            .repeat("create the inbox", move |mut connection| async move { ensure_group(&mut connection, names).await })
-            .await;
+        let versions = Arc::new(Versions::new(plugin, fingerprint, config.consumers));
+        let farewell: Reconnecting = group.connect("farewell");
+        let registry =
+            Arc::new(Registry::new(group.clone(), config.registry.clone(), config.dedup_window, versions.clone()));
+        meet(&group, &farewell, &registry, &config).await?;
 
-        let registry = Arc::new(shared.registry(&config, control_link));
-        let (fetcher, queue) = shared.fetcher(&config);
+        let (fetcher, queue) = Fetcher::new(group.clone(), config.registry.takeover_interval);
         let threads = available_parallelism()?.get();
-        let lanes = (0..threads).map(|_| Arc::new(shared.link("consumers"))).collect();
         let workers = Workers::start(threads)?;
-        let settler = shared.settler(&config, &workers.handle);
-        let (consumers, room) = (Arc::new(shared.consumers(&config, settler)), fetcher.room());
-        let mut crew = Crew::new(consumers, lanes, queue.clone(), room, registry.clone(), workers.handle.clone());
+        let workplace = Workplace {
+            group: group.clone(),
+            output: config.output.clone(),
+            retry: config.retry.clone(),
+            dedup_window: config.dedup_window,
+            versions: versions.clone(),
+            settler: Settler::start(&workers.handle, group.clone(), config.output.length_max),
+            trial: tokio::sync::Mutex::default(),
+        };
+        let connections = (0..threads).map(|_| Arc::new(group.connect("consumers"))).collect();
+        let (room, handle) = (fetcher.room(), workers.handle.clone());
+        let mut crew = Crew::new(Arc::new(workplace), connections, queue.clone(), room, registry.clone(), handle);
         crew.grow(config.consumers).await?;
-        let Shared { connector, keys, identity, counters, pace, clock, .. } = &shared;
-        let intake = Intake::start(&config, connector, keys, identity, pace, clock, counters)?;
+        let intake = Intake::start(&config, &group)?;
 
         let mut tasks = JoinSet::new();
         let beating = registry.clone();
         tasks.spawn(async move { beating.run().await });
         // What it fetches is worked on by the thread that has just heard of it.
         let fetching = workers.handle.spawn(async move { fetcher.run().await });
-        let forwarder = shared.forwarder(&config);
+        let forwarder = Forwarder::new(group.clone(), config.delivery.clone());
         tasks.spawn(async move { forwarder.run().await });
-        let reporter = shared.reporter(&config);
-        tasks.spawn(async move { reporter.run().await });
+        tasks.spawn(report::run(group.clone(), versions.clone(), config.report_interval, config.log_format));
         Ok(Running {
-            started,
             drain_timeout: config.drain_timeout,
-            farewell: shared.link("farewell"),
-            reloader: Reloader::new(control, config, engine, shared.versions.clone(), crew).await,
-            shared,
+            reloader: Reloader::new(control, config, engine, versions, workers.handle.clone()).await,
+            group,
             registry,
             queue,
             intake,
+            farewell,
             tasks,
             fetching,
+            crew,
+            started,
             _workers: workers,
         })
     }
 
-    /// Receives and processes messages for ever, and reloads what changes.
+    /// Receives and processes messages for ever, and puts changes into effect.
     async fn work(&mut self) {
         self.intake.ready().await;
-        let (host, consumers) = (self.shared.identity.host_id(), self.reloader.crew().size());
+        let (host, consumers) = (self.group.identity.host_id(), self.crew.size());
         info!(%host, consumers, after_ms = millis(self.started.elapsed()), "ready");
-        self.reloader.run().await;
+        tokio::select! {
+            () = self.reloader.run() => {}
+            () = self.crew.run() => {}
+        }
     }
 
-    /// What no consumer has begun need not wait for what is in work here: other hosts take it over now.
-    async fn hand_back_unbegun(&self) {
-        let unbegun: Vec<String> = self.queue.close().iter().map(|work| work.delivery.entry_id.clone()).collect();
-        if unbegun.is_empty() {
-            return;
-        }
-        let host_id = self.shared.identity.host_id();
-        let (keys, host_id, entries) = (&self.shared.keys, &*host_id, &unbegun);
+    /// Gives deliveries back to the group, so that other hosts take them over now. `false`: Redis has not taken them.
+    async fn hand_back(&self, what: HandBack<'_>) -> bool {
+        let (keys, host_id) = (&self.group.keys, &*self.group.identity.host_id());
+        let name = &format!("{host_id}/handed-back");
         let handed_back = self.farewell.repeat("hand deliveries back", move |mut connection| async move {
-            hand_back(&mut connection, keys, host_id, entries).await
+            hand_back(&mut connection, keys, host_id, name, what).await
         });
         match tokio::time::timeout(FAREWELL_TIMEOUT, handed_back).await {
-            Ok(()) => info!(deliveries = unbegun.len(), "handed back deliveries that no consumer had begun"),
-            Err(_) => warn!(
-                deliveries = unbegun.len(),
-                "could not hand deliveries back; others find them once this host is dead"
-            ),
+            Ok(deliveries) => {
+                if deliveries > 0 {
+                    info!(deliveries, "handed deliveries back to the group");
+                }
+                true
+            }
+            Err(_) => {
+                warn!("could not hand deliveries back; others find them once this host counts as dead");
+                false
+            }
         }
     }
 
@@ -355,14 +281,18 @@ impl Running {
         self.fetching.abort();
         // What it is just about to hand over is handed back as well.
         let _ = tokio::time::timeout(FAREWELL_TIMEOUT, &mut self.fetching).await;
-        self.hand_back_unbegun().await;
-        let crew = self.reloader.crew();
-        if tokio::time::timeout(self.drain_timeout, crew.ended()).await.is_err() {
-            let consumers = crew.abort();
+        // What no consumer has begun need not wait for what is in work here.
+        let unbegun: Vec<String> = self.queue.close().iter().map(|work| work.delivery.entry_id.clone()).collect();
+        if !unbegun.is_empty() {
+            self.hand_back(HandBack::Unbegun(&unbegun)).await;
+        }
+        if tokio::time::timeout(self.drain_timeout, self.crew.ended()).await.is_err() {
+            let consumers = self.crew.abort();
             warn!(
                 consumers,
                 "not finished within the drain timeout of {:?}; their deliveries are handed back", self.drain_timeout
             );
+            self.hand_back(HandBack::Everything).await;
         }
         if tokio::time::timeout(FAREWELL_TIMEOUT, self.intake.stop()).await.is_err() {
             warn!("could not append everything that was received: Redis does not take it");
@@ -370,7 +300,7 @@ impl Running {
         // The heartbeat must not join again what leaves here.
         self.tasks.shutdown().await;
         self.registry.leave(FAREWELL_TIMEOUT).await;
-        let counters = &self.shared.counters;
+        let counters = &self.group.counters;
         let summary = Summary {
             processed: counters.processed.get(),
             dropped: counters.dropped.get(),
@@ -382,4 +312,43 @@ impl Running {
         info!(processed, dropped, duplicates, dead_letters, shed, "stopped");
         summary
     }
+}
+
+/// Makes the inbox, and meets the hosts that run already: joins them, or says why this host must not.
+async fn meet(
+    group: &Arc<Group>,
+    connection: &Reconnecting,
+    registry: &Registry,
+    config: &Config,
+) -> Result<(), RunError> {
+    let keys = &group.keys;
+    let (alive, statuses) = connection
+        .repeat("look for the other hosts of the group", move |mut connection| async move {
+            ensure_group(&mut connection, keys).await?;
+            Ok((hosts_alive(&mut connection, keys).await?, statuses(&mut connection, keys).await?))
+        })
+        .await;
+    let hosts = unversioned(&alive, &statuses);
+    if !hosts.is_empty() {
+        return Err(Misfit::Unversioned { list: keys.consumer_ids.clone(), hosts }.into());
+    }
+    let agreed = registry.join_group().await?;
+    if agreed.dedup_window > config.dedup_window {
+        warn!(
+            group = ?agreed.dedup_window,
+            here = ?config.dedup_window,
+            "other hosts of the group remember message ids for longer; an id is remembered as long as the host that takes \
+             its message in says"
+        );
+    }
+    let databases = in_other_databases(&group.connector, keys).await;
+    if !databases.is_empty() {
+        warn!(
+            channel = keys.channel,
+            ?databases,
+            "hosts in other databases of this server take in the same channel, and process every message as well: a database \
+             does not separate Pub/Sub, only another --channel does"
+        );
+    }
+    Ok(())
 }

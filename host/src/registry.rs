@@ -1,108 +1,75 @@
-//! Who is alive: this host's id, its heartbeat, and with them `consumer:ids`.
+//! Who is alive: this host's heartbeat, and with it `consumer:ids` and the descriptor of the group.
 //! Beating never waits for a plugin; it knows nothing of messages.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-use rand::RngExt as _;
+use serde::Serialize;
 use tokio::time::{MissedTickBehavior, interval};
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use crate::config::RegistryConfig;
-use crate::intake::pace::Pace;
-use crate::redis::clock::ServerClock;
-use crate::redis::connection::Link;
-use crate::redis::keys::Keys;
-use crate::redis::registry::{Beat, BeatReply, Presence, beat};
-use crate::reload::versions::Versions;
-
-/// The id under which this host is known now. Shared by everything that signs with it.
-#[derive(Clone, Debug)]
-pub struct Identity(Arc<RwLock<Known>>);
-
-/// An id, and until when nobody can take its host for dead.
-#[derive(Debug)]
-struct Known {
-    id: Arc<str>,
-    until: Instant,
-}
-
-/// How often to look for the heartbeat that tells whether an id is still good.
-const CONFIRMATION_LOOK: Duration = Duration::from_millis(10);
-
-impl Identity {
-    /// An id that was never used.
-    #[must_use]
-    pub fn fresh() -> Identity {
-        Identity(Arc::new(RwLock::new(Known { id: new_host_id(), until: Instant::now() })))
-    }
-
-    /// Host name, process id and a random part.
-    #[must_use]
-    pub fn host_id(&self) -> Arc<str> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).id.clone()
-    }
-
-    /// The same, once no heartbeat is overdue: a host that was paused for long may have been taken for dead, and learns of
-    /// it at its next one.
-    pub async fn confirmed(&self) -> Arc<str> {
-        loop {
-            {
-                let known = self.0.read().unwrap_or_else(PoisonError::into_inner);
-                if Instant::now() < known.until {
-                    return known.id.clone();
-                }
-            }
-            tokio::time::sleep(CONFIRMATION_LOOK).await;
-        }
-    }
-
-    fn confirm(&self, until: Instant) {
-        self.0.write().unwrap_or_else(PoisonError::into_inner).until = until;
-    }
-
-    fn renew(&self) -> Arc<str> {
-        let id = new_host_id();
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Known { id: id.clone(), until: Instant::now() };
-        id
-    }
-}
-
-fn new_host_id() -> Arc<str> {
-    let name = gethostname::gethostname().to_string_lossy().into_owned();
-    let random: u32 = rand::rng().random();
-    format!("{name}-{}-{random:08x}", std::process::id()).into()
-}
-
-/// The id of a host's consumer; consumers are numbered from 1.
-#[must_use]
-pub fn consumer_id(host_id: &str, number: u32) -> Arc<str> {
-    format!("{host_id}/{number}").into()
-}
+use crate::group::Group;
+use crate::redis::client::reconnecting::Reconnecting;
+use crate::redis::store::entry::FORMAT;
+use crate::redis::store::group::{Agreement, Member, Misfit, join};
+use crate::redis::store::registry::{Beat, BeatReply, Presence, beat};
+use crate::throttle::Throttle;
+use crate::version::{Status, Versions};
 
 /// This host's entry in the registry.
 #[derive(Debug)]
 pub struct Registry {
+    group: Arc<Group>,
     /// A connection that nothing else uses for long.
-    pub link: Link,
-    /// Names in Redis.
-    pub keys: Keys,
+    connection: Reconnecting,
     /// How often to beat, and how long a heartbeat is valid.
-    pub config: RegistryConfig,
+    config: RegistryConfig,
+    /// How long this host remembers message ids.
+    dedup_window: Duration,
     /// Consumers of this host, 0 before it has joined.
-    pub consumers: AtomicU32,
+    consumers: AtomicU32,
     /// What the host says about its plugin.
-    pub versions: Arc<Versions>,
-    /// Under which id the host is known.
-    pub identity: Identity,
-    /// Learns how large the group is.
-    pub pace: Arc<Pace>,
-    /// Learns what time it is.
-    pub clock: Arc<ServerClock>,
+    versions: Arc<Versions>,
+    misfits: Throttle,
+}
+
+/// What a host says about itself to the others.
+#[derive(Serialize)]
+struct About<'a> {
+    #[serde(flatten)]
+    plugin: &'a Status,
+    /// The newest format that the host reads.
+    format: u32,
 }
 
 impl Registry {
+    /// The entry of a host that has not joined yet.
+    #[must_use]
+    pub fn new(group: Arc<Group>, config: RegistryConfig, dedup_window: Duration, versions: Arc<Versions>) -> Registry {
+        let connection = group.connect("control");
+        let (consumers, misfits) = (AtomicU32::new(0), Throttle::default());
+        Registry { group, connection, config, dedup_window, consumers, versions, misfits }
+    }
+
+    /// Joins the group, or says why this host must not run in it.
+    ///
+    /// # Errors
+    /// When the host does not fit in.
+    pub async fn join_group(&self) -> Result<Agreement, Misfit> {
+        let host_id = &*self.group.identity.host_id();
+        let member = Member { host_id, ttl: self.config.beat_ttl, dedup_window: self.dedup_window };
+        let agreed = self
+            .connection
+            .repeat("join the group", move |mut connection| async move {
+                join(&mut connection, &self.group.keys, member).await
+            })
+            .await?;
+        self.group.set_format(agreed.format);
+        Ok(agreed)
+    }
+
     /// Brings so many consumers onto the list, and takes whatever is stale off it. The first time the host joins.
     pub async fn announce(&self, consumers: u32) {
         let before = self.consumers.swap(consumers, Ordering::Relaxed);
@@ -123,8 +90,8 @@ impl Registry {
                 Ok(()) = news.changed() => {}
             }
             if self.send(Beat::Stay).await == BeatReply::TakenForDead {
-                let old = self.identity.host_id();
-                let new = self.identity.renew();
+                let old = self.group.identity.host_id();
+                let new = self.group.identity.renew();
                 warn!(%old, %new, "this host was taken for dead, because it was silent for too long; it goes on under a new id");
                 self.send(Beat::Join).await;
             }
@@ -142,23 +109,37 @@ impl Registry {
     }
 
     async fn send(&self, kind: Beat) -> BeatReply {
-        let host_id = self.identity.host_id();
-        let host_id = &*host_id;
-        let consumers = if kind == Beat::Leave { 0 } else { self.consumers.load(Ordering::Relaxed) };
+        let group = &self.group;
+        let host_id = &*group.identity.host_id();
+        let (consumers, ttl) = match kind {
+            Beat::Leave => (0, Duration::ZERO),
+            _ => (self.consumers.load(Ordering::Relaxed), self.config.beat_ttl),
+        };
         // Of texts and numbers, which are always JSON.
-        let status = &serde_json::to_string(&self.versions.status()).unwrap_or_default();
-        let (asked, reply) = self
-            .link
+        let about = About { plugin: &self.versions.status(), format: FORMAT };
+        let status = &serde_json::to_string(&about).unwrap_or_default();
+        let (asked, reply, joined) = self
+            .connection
             .repeat("send the heartbeat", move |mut connection| async move {
                 let presence = Presence { host_id, consumers, status, ttl: self.config.beat_ttl };
                 let asked = Instant::now();
-                beat(&mut connection, &self.keys, presence, kind).await.map(|reply| (asked, reply))
+                let reply = beat(&mut connection, &group.keys, presence, kind).await?;
+                let member = Member { host_id, ttl, dedup_window: self.dedup_window };
+                Ok((asked, reply, join(&mut connection, &group.keys, member).await?))
             })
             .await;
+        match joined {
+            Ok(agreed) => group.set_format(agreed.format),
+            // It fitted in when it started: somebody has deleted the descriptor, or Redis was away for long.
+            Err(misfit) if self.misfits.permit().is_some() => {
+                error!("this host no longer fits into its group: {misfit}")
+            }
+            Err(_) => {}
+        }
         if let BeatReply::Alive { hosts, consumers, server_ms } = reply {
-            self.pace.set_group(hosts, consumers);
-            self.clock.set(asked, server_ms);
-            self.identity.confirm(asked + self.config.beat_ttl);
+            group.pace.set_group(hosts, consumers);
+            group.clock.set(asked, server_ms);
+            group.identity.confirm(asked + self.config.beat_ttl);
         }
         reply
     }

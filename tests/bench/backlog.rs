@@ -8,12 +8,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use host::config::Config;
-use host::redis::connection::Connector;
-use host::redis::deliveries::ensure_group;
-use host::redis::entries::Entries;
-use host::redis::inbox::Appender;
-use host::redis::keys::Keys;
-use host::redis::wire::Wire;
+use host::redis::client::connection;
+use host::redis::client::connector::Connector;
+use host::redis::store::append::Appender;
+use host::redis::store::entries::Entries;
+use host::redis::store::entry::FORMAT;
+use host::redis::store::inbox::ensure_group;
+use host::redis::store::keys::Keys;
 use redis::Connection;
 
 use crate::columns::{Column, Table};
@@ -93,9 +94,9 @@ fn append(load: Load, url: String) -> Result<()> {
         redis.url = url;
         let (connector, keys) = (Connector::new(&redis)?, Keys::new(keys));
         ensure_group(&mut connector.connect().await?, &keys).await?;
-        let wire = Wire::open(&connector).await?;
+        let connection = connection::Connection::open(&connector).await?;
         let (host_id, clock) = ("an-earlier-host".to_owned(), Arc::default());
-        let mut appender = Appender::new(wire, keys, output, host_id, intake.lease_ttl, dedup_window, clock);
+        let mut appender = Appender::new(connection, keys, output, host_id, intake.lease_ttl, dedup_window, clock);
         ensure!(appender.acquire().await?, "there is an active intake already");
         let (mut deliveries, none) = (Entries::default(), Entries::default());
         let numbers: Vec<u64> = (0..load.messages).collect();
@@ -109,7 +110,7 @@ fn append(load: Load, url: String) -> Result<()> {
                 deliveries.finish();
             }
             ensure!(
-                appender.append(&deliveries, &none).await?.is_some(),
+                appender.append(&deliveries, &none, FORMAT).await?.is_some(),
                 "the lease was lost while the backlog was made"
             );
         }

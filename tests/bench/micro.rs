@@ -8,15 +8,15 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use host::config::{Config, MessageLimits, OutputFormat};
-use host::consumer::flatten::{Own, write_result};
 use host::message::read_id;
 use host::plugin::{Engine, Instance, Outcome};
-use host::redis::deliveries::{Delivery, Message};
-use host::redis::entries::Entries;
-use host::redis::inbox::write_deliveries;
-use host::redis::keys::Keys;
-use host::redis::resp::Commands;
-use host::redis::settler::{appends, transaction};
+use host::redis::client::resp::Commands;
+use host::redis::store::claims::{Terms, write_deliveries};
+use host::redis::store::entries::Entries;
+use host::redis::store::entry::{Delivery, FORMAT, Message};
+use host::redis::store::keys::Keys;
+use host::redis::store::output::{Own, write_result};
+use host::redis::store::settle::{appends, transaction};
 
 use crate::columns::{Column, Table};
 use crate::load::{self, Load};
@@ -100,7 +100,8 @@ impl Work {
         let parse = timed(|| delivery.messages.iter().try_for_each(|message| parse(message, limits)))?;
         let append = timed(|| {
             let mut commands = Commands::default();
-            write_deliveries(&mut commands, keys, &received, "300000", || ENTRY_ID.to_owned());
+            let terms = Terms { format: FORMAT, window_ms: "300000" };
+            write_deliveries(&mut commands, keys, &received, terms, || ENTRY_ID.to_owned());
             black_box(commands.bytes());
             Ok(())
         })?;

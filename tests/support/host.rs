@@ -3,6 +3,7 @@
 use std::env;
 use std::ffi::{OsStr, OsString};
 use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
@@ -79,6 +80,11 @@ impl Launch {
     /// The binary without any argument, and without settings from the environment of the tests.
     pub fn bare() -> Launch {
         Launch::command(Command::new(env!("CARGO_BIN_EXE_host")))
+    }
+
+    /// Another build of the binary.
+    pub fn program(program: &Path) -> Launch {
+        Launch::command(Command::new(program))
     }
 
     /// One of the other commands, such as `publish`.

@@ -10,10 +10,10 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crate::config::{Config, MessageLimits, OutputFormat};
-use crate::consumer::flatten::{Own, write_result};
 use crate::message;
 use crate::plugin::{Failure, Instance, Plugin};
-use crate::redis::entries::Entries;
+use crate::redis::store::entries::Entries;
+use crate::redis::store::output::{Own, write_result};
 use case::Case;
 use outcome::{Came, End};
 

@@ -1,5 +1,5 @@
 //! `host dead`: looks at dead letters, puts them back into the inbox, deletes them.
-//! It knows what a person wants to see; how dead letters lie in Redis is the business of `redis::dead`.
+//! It knows what a person wants to see; how dead letters lie in Redis is the business of `redis::store::dead`.
 
 mod filter;
 mod table;
@@ -14,10 +14,10 @@ use indicatif::{HumanCount, ProgressBar, ProgressStyle};
 use self::filter::{Filter, FilterArgs};
 use super::{Exit, Failure, Flags, load, print};
 use crate::redis::RedisError;
-use crate::redis::connection::{Connection, Connector};
-use crate::redis::dead::{self, Letter, Order, Reader, Replayed};
+use crate::redis::client::connector::{Connector, LibraryConnection};
 use crate::redis::embedded;
-use crate::redis::keys::Keys;
+use crate::redis::store::dead::{self, Letter, Order, Reader, Replayed};
+use crate::redis::store::keys::Keys;
 
 /// Arguments of `host dead`.
 #[derive(Args, Debug)]
@@ -86,7 +86,7 @@ enum Command {
 
 /// A connection and the names that belong to it.
 struct Redis {
-    connection: Connection,
+    connection: LibraryConnection,
     keys: Keys,
     address: String,
 }
@@ -137,7 +137,7 @@ impl Redis {
     }
 
     async fn next(&mut self, reader: &mut Reader) -> Result<Vec<Letter>, Failure> {
-        let page = reader.next(&mut self.connection, &self.keys).await;
+        let page = reader.next(&mut self.connection).await;
         page.map_err(|error| self.failed(&error))
     }
 

@@ -21,10 +21,10 @@ use super::publish::{self, Generator, Load, Published, Source};
 use super::{Exit, Failure, Flags, log, refuse, run::shutdown};
 use crate::config::Config;
 use crate::host;
-use crate::redis::census::{self, Progress};
-use crate::redis::connection::{Connection, Connector};
+use crate::redis::client::connector::{Connector, LibraryConnection};
+use crate::redis::client::publisher::Publisher;
 use crate::redis::embedded::Embedded;
-use crate::redis::publisher::Publisher;
+use crate::redis::store::census::{self, Progress};
 use crate::reload::Control;
 
 /// Every so many of a hundred messages repeat an earlier id, so that there is something to drop.
@@ -194,7 +194,7 @@ async fn drive(args: &DemoArgs, config: &Config, connector: &Connector, swap: Op
 }
 
 /// What happens while messages flow: nothing but that, or a swap. Takes this time, or longer if the host does.
-async fn play(time: Duration, config: &Config, connection: &mut Connection, swap: Option<&Swap>) -> Result<()> {
+async fn play(time: Duration, config: &Config, connection: &mut LibraryConnection, swap: Option<&Swap>) -> Result<()> {
     let time_passes = async {
         sleep(time).await;
         Ok(())
@@ -228,7 +228,7 @@ fn start_publisher(
 }
 
 /// Waits until the host has subscribed. If it cannot, it ends, and this with it.
-async fn subscribed(connection: &mut Connection, channel: &str) -> Result<()> {
+async fn subscribed(connection: &mut LibraryConnection, channel: &str) -> Result<()> {
     while census::subscribers(connection, channel).await.context("cannot look for the host's subscription")? == 0 {
         sleep(POLL).await;
     }
@@ -236,7 +236,7 @@ async fn subscribed(connection: &mut Connection, channel: &str) -> Result<()> {
 }
 
 /// Waits until as much has come out as went in, or nothing moves any more, or it has taken too long.
-async fn settled(connection: &mut Connection, config: &Config, published: u64) -> Result<()> {
+async fn settled(connection: &mut LibraryConnection, config: &Config, published: u64) -> Result<()> {
     let keys = std::sync::Arc::new(config.keys.clone());
     let deadline = Instant::now() + SETTLE_TIME_MAX;
     let mut last = (Progress::default(), Instant::now());

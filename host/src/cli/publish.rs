@@ -1,5 +1,5 @@
 //! `host publish`: publishes messages as fast, or as evenly, as is asked.
-//! It knows what a load looks like; how messages reach Redis is the business of `redis::publisher`.
+//! It knows what a load looks like; how messages reach Redis is the business of `redis::client::publisher`.
 
 mod source;
 
@@ -14,9 +14,9 @@ use tokio::time::{Instant, sleep_until};
 
 pub(super) use self::source::{Generator, Source};
 use super::{Exit, Failure, Flags, load, run::shutdown};
-use crate::redis::connection::Connector;
+use crate::redis::client::connector::Connector;
+use crate::redis::client::publisher::{Publisher, Received};
 use crate::redis::embedded;
-use crate::redis::publisher::{Publisher, Received};
 
 /// Messages published when nothing says how many.
 const COUNT_DEFAULT: u64 = 10_000;

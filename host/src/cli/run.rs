@@ -3,6 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Instant;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
@@ -14,6 +15,7 @@ use crate::redis::embedded::Embedded;
 use crate::reload::Control;
 
 pub(super) fn execute(given: &Given) -> Result<(), Failure> {
+    let started = Instant::now();
     // One thread: consumers get threads of their own from the host.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     // First of all: until then a SIGHUP ends the process.
@@ -33,7 +35,7 @@ pub(super) fn execute(given: &Given) -> Result<(), Failure> {
     if let Some(private) = &private {
         tracing::info!(redis = private.url(), "started a private Redis, which ends with this host");
     }
-    let control = control(given, file, (named, config.redis.url.clone()));
+    let control = control(given, file, (named, config.redis.url.clone()), started);
     let result = runtime.block_on(run(config, control, hangup));
     // What still blocks a thread, such as a compilation, must not hold up the exit.
     runtime.shutdown_background();
@@ -54,7 +56,7 @@ async fn run(config: Config, control: Control, mut hangup: Signal) -> Result<(),
 }
 
 /// Reads the configuration again as it was read at the start. A private Redis keeps its place.
-fn control(given: &Given, file: Option<PathBuf>, (named, redis): (String, String)) -> Control {
+fn control(given: &Given, file: Option<PathBuf>, (named, redis): (String, String), started: Instant) -> Control {
     let given = given.clone();
     let reread = move || {
         let mut config = super::read(&given)?.into_runnable()?;
@@ -63,7 +65,7 @@ fn control(given: &Given, file: Option<PathBuf>, (named, redis): (String, String
         }
         Ok(config)
     };
-    Control { reread: Box::new(reread), file, asked: Arc::default() }
+    Control { reread: Box::new(reread), file, asked: Arc::default(), started }
 }
 
 /// Resolves at the first SIGTERM or Ctrl-C. The second one ends the process at once.

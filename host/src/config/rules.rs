@@ -165,7 +165,7 @@ impl Check<'_> {
     fn keys_differ(&mut self) {
         let keys: Vec<_> = SETTINGS
             .iter()
-            .filter(|setting| setting.section == "keys" && !["channel", "group"].contains(&setting.key))
+            .filter(|setting| setting.section == "keys" && setting.key != "channel")
             .map(|setting| (setting.path(), (setting.get)(&self.loaded.config)))
             .collect();
         for (index, (path, name)) in keys.iter().enumerate() {

@@ -5,21 +5,22 @@ use std::sync::Arc;
 
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
+use tracing::{info, warn};
 
 use super::fetch::{Room, Work};
 use super::queue::Queue;
-use super::{Consumer, Shared};
+use super::{Consumer, Workplace};
 use crate::plugin::Failure;
-use crate::redis::connection::Link;
-use crate::redis::lane::Lane;
+use crate::redis::client::reconnecting::Reconnecting;
+use crate::redis::client::shared::SharedConnection;
 use crate::registry::Registry;
 
 /// The consumers of a host.
 #[derive(Debug)]
 pub struct Crew {
-    shared: Arc<Shared>,
+    workplace: Arc<Workplace>,
     /// Connections, each for some of the consumers.
-    links: Vec<Arc<Link<Lane>>>,
+    connections: Vec<Arc<Reconnecting<SharedConnection>>>,
     queue: Queue<Work>,
     registry: Arc<Registry>,
     /// The threads that they run on.
@@ -39,15 +40,15 @@ impl Crew {
     /// Nobody yet.
     #[must_use]
     pub fn new(
-        shared: Arc<Shared>,
-        links: Vec<Arc<Link<Lane>>>,
+        workplace: Arc<Workplace>,
+        connections: Vec<Arc<Reconnecting<SharedConnection>>>,
         queue: Queue<Work>,
         room: Room,
         registry: Arc<Registry>,
         workers: Handle,
     ) -> Crew {
         let (consumers, leaving) = (Vec::new(), Vec::new());
-        Crew { shared, links, queue, registry, workers, consumers, leaving, listed: 0, room, room_for: 0 }
+        Crew { workplace, connections, queue, registry, workers, consumers, leaving, listed: 0, room, room_for: 0 }
     }
 
     /// Consumers that there are to be.
@@ -56,15 +57,34 @@ impl Crew {
         u32::try_from(self.consumers.len()).unwrap_or(u32::MAX)
     }
 
-    /// The threads that they run on.
-    #[must_use]
-    pub fn workers(&self) -> &Handle {
-        &self.workers
+    /// Starts and ends consumers for ever, so that there are as many as are wanted. May be dropped at any moment.
+    pub async fn run(&mut self) {
+        let versions = self.workplace.versions.clone();
+        let mut orders = versions.subscribe();
+        loop {
+            let (from, to) = (self.size(), orders.borrow_and_update().consumers_wanted);
+            if to < from {
+                self.shrink(to);
+                info!(from, to, "changed the number of consumers");
+            } else if to > from {
+                match self.grow(to).await {
+                    Ok(()) => info!(from, to, "changed the number of consumers"),
+                    Err(failure) => {
+                        warn!(from, to, "cannot start more consumers: {failure}");
+                        versions.want_consumers(from);
+                    }
+                }
+            }
+            tokio::select! {
+                // The sender is in `versions`, which is held here.
+                _ = orders.changed() => {}
+                () = self.settle(), if !self.is_settled() => {}
+            }
+        }
     }
 
     /// Whether there are neither more nor fewer than there are to be.
-    #[must_use]
-    pub fn is_settled(&self) -> bool {
+    fn is_settled(&self) -> bool {
         self.listed == self.size() && self.room_for == self.size()
     }
 
@@ -75,14 +95,14 @@ impl Crew {
     pub async fn grow(&mut self, to: u32) -> Result<(), Failure> {
         // Numbers that are still in use must not be given twice.
         self.settle().await;
-        self.shared.versions.set_consumers(to);
+        self.workplace.versions.set_consumers(to);
         let mut ready = Vec::new();
         for number in self.size() + 1..=to {
-            let link = self.links[number as usize % self.links.len()].clone();
-            match Consumer::start(number, self.shared.clone(), link).await {
+            let connection = self.connections[number as usize % self.connections.len()].clone();
+            match Consumer::start(number, self.workplace.clone(), connection).await {
                 Ok(consumer) => ready.push(consumer),
                 Err(failure) => {
-                    self.shared.versions.set_consumers(self.size());
+                    self.workplace.versions.set_consumers(self.size());
                     return Err(failure);
                 }
             }
@@ -98,14 +118,14 @@ impl Crew {
 
     /// Lets those with the highest numbers end after their delivery, so that so many are left. [`Crew::settle`] waits
     /// for them.
-    pub fn shrink(&mut self, to: u32) {
-        self.shared.versions.set_consumers(to);
+    fn shrink(&mut self, to: u32) {
+        self.workplace.versions.set_consumers(to);
         let to = self.consumers.len().min(to as usize);
         self.leaving.extend(self.consumers.drain(to..));
     }
 
     /// Waits for those that leave, takes them off the list and makes their room smaller. May be dropped and called again.
-    pub async fn settle(&mut self) {
+    async fn settle(&mut self) {
         ended(&mut self.leaving).await;
         let size = self.size();
         if self.listed > size {

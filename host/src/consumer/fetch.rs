@@ -1,24 +1,25 @@
-//! Fetches deliveries for the consumers of this host, never more than they have room for, and takes over what
-//! dead hosts have left. It knows nothing of what the consumers do with them.
+//! Fetches deliveries for the consumers of this host, never more than they have room for: new ones from the inbox, and from time
+//! to time what was left behind. It knows nothing of what the consumers do with them.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tracing::{info, warn};
+use tracing::warn;
 
 use super::queue::Queue;
-use crate::intake::pace::Pace;
-use crate::monitor::counters::Counters;
+use crate::group::Group;
 use crate::redis::RedisError;
-use crate::redis::connection::{Connection, Connector, Link};
-use crate::redis::deliveries::{self, Delivery};
-use crate::redis::keys::Keys;
-use crate::redis::registry::hosts_alive;
-use crate::redis::settler::Held;
-use crate::redis::wire::Wire;
-use crate::registry::Identity;
+use crate::redis::client::connection::Connection;
+use crate::redis::client::connector::LibraryConnection;
+use crate::redis::client::reconnecting::Reconnecting;
+use crate::redis::store::entry::{Delivery, FORMAT};
+use crate::redis::store::inbox::{HandBack, ensure_group, fetch, hand_back};
+use crate::redis::store::settle::Held;
+use crate::redis::store::takeover::name_of_newer;
+use crate::takeover::Reaper;
+use crate::throttle::Throttle;
 
 /// Deliveries fetched at once, at most.
 const FETCH_MAX: usize = 64;
@@ -82,41 +83,37 @@ impl Room {
 /// Fetches for the consumers of one host.
 #[derive(Debug)]
 pub struct Fetcher {
+    group: Arc<Group>,
+    reaper: Reaper,
     /// For whatever is rare.
-    link: Link,
-    connector: Connector,
-    /// For fetching, once it is connected.
-    wire: tokio::sync::Mutex<Option<Wire>>,
-    keys: Keys,
-    identity: Identity,
-    counters: Arc<Counters>,
+    connection: Reconnecting,
+    /// For fetching, once it is connected. Nobody else uses it, because fetching blocks it.
+    fetching: tokio::sync::Mutex<Option<Connection>>,
     takeover_interval: Duration,
-    pace: Arc<Pace>,
     room: Room,
     in_work: InWork,
     /// Bounded by `room`.
     queue: Queue<Work>,
+    newer: Throttle,
 }
 
 impl Fetcher {
-    /// A fetcher with connections that nobody else uses, because fetching blocks them; and the queue that it fills. There
-    /// is no room yet.
+    /// A fetcher, and the queue that it fills. There is no room yet. It looks for what was left behind once an interval.
     #[must_use]
-    pub fn new(
-        link: Link,
-        connector: Connector,
-        keys: Keys,
-        identity: Identity,
-        counters: Arc<Counters>,
-        takeover_interval: Duration,
-        pace: Arc<Pace>,
-    ) -> (Fetcher, Queue<Work>) {
-        let (room, in_work, wire) = (Room::none(), InWork::default(), tokio::sync::Mutex::default());
-        let filled = Queue::default();
-        let queue = filled.clone();
-        let fetcher =
-            Fetcher { link, connector, wire, keys, identity, counters, takeover_interval, pace, room, in_work, queue };
-        (fetcher, filled)
+    pub fn new(group: Arc<Group>, takeover_interval: Duration) -> (Fetcher, Queue<Work>) {
+        let queue = Queue::default();
+        let fetcher = Fetcher {
+            reaper: Reaper::new(group.clone()),
+            connection: group.connect("fetch"),
+            group,
+            fetching: tokio::sync::Mutex::default(),
+            takeover_interval,
+            room: Room::none(),
+            in_work: InWork::default(),
+            queue: queue.clone(),
+            newer: Throttle::default(),
+        };
+        (fetcher, queue)
     }
 
     /// The room that it fetches for.
@@ -132,31 +129,34 @@ impl Fetcher {
             let Some(room) = self.wait_for_room().await else {
                 return;
             };
-            self.pace.give_way().await;
-            let own = self.identity.confirmed().await;
+            self.group.pace.give_way().await;
+            let own = self.group.identity.confirmed().await;
             let asked = Instant::now();
             let looked: Option<Instant> = looked_for_dead;
             let permits = room.num_permits();
             let (deliveries, held) = if looked.is_none_or(|looked| looked.elapsed() >= self.takeover_interval) {
                 looked_for_dead = Some(asked);
                 let left_behind = self
-                    .link
+                    .connection
                     .repeat("look for deliveries of dead hosts", move |mut connection| async move {
-                        self.left_behind(&mut connection, permits).await
+                        // What is in work before Redis is asked: deliveries only leave meanwhile, because it is here that they come.
+                        let in_work = self.in_work.entries().clone();
+                        self.reaper.left_behind(&mut connection, &in_work, permits).await
                     })
                     .await;
                 (left_behind, None)
             } else {
                 let new = self
-                    .link
+                    .connection
                     .repeat("fetch from the inbox", move |mut connection| async move {
                         self.fetch(&mut connection, permits).await
                     })
                     .await;
                 (new, Some(Held { host_id: own.clone(), asked }))
             };
+            let deliveries = self.set_aside_newer(deliveries, &own).await;
             // What came for a host that was taken for dead meanwhile is taken over, from its old name.
-            if self.identity.confirmed().await == own {
+            if self.group.identity.confirmed().await == own {
                 self.enqueue(deliveries, held.as_ref(), room);
             }
         }
@@ -186,84 +186,51 @@ impl Fetcher {
         }
     }
 
-    async fn fetch(&self, connection: &mut Connection, room: usize) -> Result<Vec<Delivery>, RedisError> {
-        let host_id = self.identity.host_id();
-        let mut kept = self.wire.lock().await;
-        let mut wire = match kept.take() {
-            Some(wire) => wire,
-            None => Wire::open(&self.connector).await?,
+    /// The deliveries that this program can read. The others go where a newer host finds them.
+    async fn set_aside_newer(&self, mut deliveries: Vec<Delivery>, host_id: &str) -> Vec<Delivery> {
+        // Almost always there is none.
+        while let Some(format) = deliveries.iter().map(|delivery| delivery.format).find(|format| *format > FORMAT) {
+            let of_format = |delivery: &&Delivery| delivery.format == format;
+            let ids: Vec<String> =
+                deliveries.iter().filter(of_format).map(|delivery| delivery.entry_id.clone()).collect();
+            let (ids, to) = (&ids, &name_of_newer(format));
+            self.connection
+                .repeat("set deliveries of a newer format aside", move |mut connection| async move {
+                    hand_back(&mut connection, &self.group.keys, host_id, to, HandBack::Unbegun(ids)).await
+                })
+                .await;
+            if let Some(unlogged) = self.newer.permit() {
+                warn!(
+                    deliveries = ids.len(),
+                    format,
+                    unlogged,
+                    "left deliveries to newer hosts: they are of a format that this version of host cannot read (it reads up \
+                     to {FORMAT})"
+                );
+            }
+            deliveries.retain(|delivery| delivery.format != format);
+        }
+        deliveries
+    }
+
+    async fn fetch(&self, library: &mut LibraryConnection, room: usize) -> Result<Vec<Delivery>, RedisError> {
+        let (host_id, keys) = (self.group.identity.host_id(), &self.group.keys);
+        let mut kept = self.fetching.lock().await;
+        let mut connection = match kept.take() {
+            Some(connection) => connection,
+            None => Connection::open(&self.group.connector).await?,
         };
-        match deliveries::fetch(&mut wire, &self.keys, &host_id, room, self.takeover_interval).await {
+        match fetch(&mut connection, keys, &host_id, room, self.takeover_interval).await {
             Ok(deliveries) => {
-                *kept = Some(wire);
+                *kept = Some(connection);
                 Ok(deliveries)
             }
             Err(error) if error.code() == Some("NOGROUP") => {
-                warn!(inbox = self.keys.inbox, "the inbox was deleted; making a new one");
-                deliveries::ensure_group(connection, &self.keys).await?;
+                warn!(inbox = keys.inbox, "the inbox was deleted; making a new one");
+                ensure_group(library, keys).await?;
                 Ok(Vec::new())
             }
             Err(error) => Err(error),
-        }
-    }
-
-    /// Deliveries of hosts that are dead, and deliveries handed to this host whose hand-over got lost on the way.
-    async fn left_behind(&self, connection: &mut Connection, room: usize) -> Result<Vec<Delivery>, RedisError> {
-        let own = self.identity.host_id();
-        // What is in work before Redis is asked: deliveries only leave meanwhile, because it is here that they come.
-        let in_work = self.in_work.entries().clone();
-        // Owners before hosts: a host registers before it fetches, so whoever is an owner was registered by then.
-        let owners = match deliveries::owners(connection, &self.keys).await {
-            Err(error) if matches!(error.code(), Some("NOGROUP" | "ERR")) => return Ok(Vec::new()),
-            owners => owners?,
-        };
-        let alive = hosts_alive(connection, &self.keys).await?;
-        for owner in owners {
-            if owner.name == *own {
-                if owner.pending > in_work.len() {
-                    let mut lost = deliveries::fetched_before(connection, &self.keys, &own).await?;
-                    lost.retain(|delivery| !in_work.contains(&delivery.entry_id));
-                    lost.truncate(room);
-                    if !lost.is_empty() {
-                        info!(deliveries = lost.len(), "found deliveries that got lost between Redis and this host");
-                        return Ok(lost);
-                    }
-                }
-            } else if !alive.contains(&owner.name) {
-                let taken = self.take_over(connection, &owner.name, &own, room).await?;
-                if !taken.is_empty() {
-                    return Ok(taken);
-                }
-            }
-        }
-        Ok(Vec::new())
-    }
-
-    /// Deliveries of a dead host. Those that may have killed it go back into the inbox, one message each.
-    async fn take_over(
-        &self,
-        connection: &mut Connection,
-        dead: &str,
-        own: &str,
-        room: usize,
-    ) -> Result<Vec<Delivery>, RedisError> {
-        loop {
-            let taken = deliveries::take_over(connection, &self.keys, dead, own, room).await?;
-            if taken.isolated > 0 {
-                warn!(
-                    deliveries = taken.isolated,
-                    from = dead,
-                    "isolated deliveries that several hosts died with; their messages are tried one at a time"
-                );
-            }
-            if !taken.deliveries.is_empty() {
-                info!(deliveries = taken.deliveries.len(), from = dead, "took deliveries of a dead host over");
-                self.counters.taken_over.add(taken.deliveries.len());
-                return Ok(taken.deliveries);
-            }
-            if taken.isolated == 0 {
-                return Ok(Vec::new());
-            }
         }
     }
 }

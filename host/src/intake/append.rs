@@ -7,18 +7,14 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tracing::{debug, info, warn};
 
-use super::Shared;
-use super::pace::Pace;
+use super::Handover;
 use super::round::Round;
 use crate::config::{DeliveryConfig, IntakeConfig, MessageLimits, OutputConfig};
+use crate::group::Group;
 use crate::redis::RedisError;
-use crate::redis::backoff::Backoff;
-use crate::redis::clock::ServerClock;
-use crate::redis::connection::Connector;
-use crate::redis::inbox::{Appender, Lease};
-use crate::redis::keys::Keys;
-use crate::redis::wire::Wire;
-use crate::registry::Identity;
+use crate::redis::client::backoff::Backoff;
+use crate::redis::client::connection::Connection;
+use crate::redis::store::append::{Appender, Lease};
 
 /// How often a standby looks whether the lease is free.
 const STANDBY_LOOK: Duration = Duration::from_millis(100);
@@ -28,17 +24,13 @@ const REPLAY_SLACK: Duration = Duration::from_secs(1);
 
 /// Appends for ever, or stands by for it.
 pub(super) struct Append {
-    pub(super) connector: Connector,
-    pub(super) keys: Keys,
+    pub(super) group: Arc<Group>,
     pub(super) intake: IntakeConfig,
     pub(super) delivery: DeliveryConfig,
     pub(super) message: MessageLimits,
     pub(super) output: OutputConfig,
-    pub(super) identity: Identity,
-    pub(super) pace: Arc<Pace>,
     pub(super) dedup_window: Duration,
-    pub(super) clock: Arc<ServerClock>,
-    pub(super) shared: Arc<Shared>,
+    pub(super) handover: Arc<Handover>,
 }
 
 /// Why an intake is no longer active.
@@ -55,24 +47,24 @@ enum Ended {
 impl Append {
     /// Returns when the host stops and everything received has been appended.
     pub(super) async fn run(&self, mut stop: watch::Receiver<bool>) {
-        let mut subscribed = self.shared.subscribed.subscribe();
+        let mut subscribed = self.handover.subscribed.subscribe();
         let mut backoff = Backoff::default();
         loop {
             match self.try_run(&mut stop, &mut subscribed, &mut backoff).await {
                 Ok(()) => return,
                 Err(error) => {
                     // Processing makes room in a Redis that is full, so it must go on.
-                    self.pace.set_intake_behind(false);
+                    self.group.pace.set_intake_behind(false);
                     let wait = backoff.next_wait();
                     if backoff.attempts() > 1 {
-                        let waiting = self.shared.buffer().len();
+                        let waiting = self.handover.buffer().len();
                         warn!(
                             attempts = backoff.attempts(),
                             waiting, "could not append to the inbox, trying again: {error}"
                         );
                     }
                     tokio::time::sleep(wait).await;
-                    self.shared.counters.reconnects.add(1);
+                    self.group.counters.reconnects.add(1);
                 }
             }
         }
@@ -84,22 +76,22 @@ impl Append {
         subscribed: &mut watch::Receiver<Option<Instant>>,
         backoff: &mut Backoff,
     ) -> Result<(), RedisError> {
-        let wire = Wire::open(&self.connector).await?;
-        let host_id = self.identity.host_id().to_string();
+        let connection = Connection::open(&self.group.connector).await?;
+        let host_id = self.group.identity.host_id().to_string();
         let mut appender = Appender::new(
-            wire,
-            self.keys.clone(),
+            connection,
+            self.group.keys.clone(),
             self.output.clone(),
             host_id.clone(),
             self.intake.lease_ttl,
             self.dedup_window,
-            self.clock.clone(),
+            self.group.clock.clone(),
         );
         let mut free_since = None;
         let mut interrupted = false;
         loop {
             let since = *subscribed.borrow_and_update();
-            let waiting = !self.shared.buffer().is_empty();
+            let waiting = !self.handover.buffer().is_empty();
             if *stop.borrow() && !waiting {
                 return Ok(());
             }
@@ -122,7 +114,7 @@ impl Append {
                 Lease::Free => {
                     let free_since = free_since.get_or_insert_with(Instant::now);
                     // Whoever has just come is not counted yet, and may have heard what was missed here.
-                    let hosts = self.pace.hosts().max(if interrupted { 2 } else { 1 });
+                    let hosts = self.group.pace.hosts().max(if interrupted { 2 } else { 1 });
                     turn(since, hosts, self.intake.standby_age_max).saturating_sub(free_since.elapsed())
                 }
                 Lease::Own => Duration::ZERO,
@@ -141,7 +133,7 @@ impl Append {
                     info!("the intake is active");
                 }
                 let ended = self.active(&mut appender, &host_id, since, stop, subscribed, backoff).await?;
-                self.pace.set_intake_behind(false);
+                self.group.pace.set_intake_behind(false);
                 interrupted = matches!(ended, Ended::Deaf);
                 match ended {
                     Ended::Stopped => return Ok(()),
@@ -155,7 +147,7 @@ impl Append {
     /// Keeps the replay buffer of a standby in bounds.
     fn forget_old(&self) {
         let IntakeConfig { standby_age_max, standby_bytes_max, .. } = self.intake;
-        let forgotten = self.shared.buffer().forget_old(Instant::now(), standby_age_max, standby_bytes_max);
+        let forgotten = self.handover.buffer().forget_old(Instant::now(), standby_age_max, standby_bytes_max);
         if forgotten > 0 {
             debug!(forgotten, standby_bytes_max, "the standby's replay buffer is full and forgets early");
         }
@@ -174,7 +166,7 @@ impl Append {
         // What waits now may have been appended already: by the host that was active before, or by an attempt
         // whose answer got lost.
         let (replayed, oldest) = {
-            let buffer = self.shared.buffer();
+            let buffer = self.handover.buffer();
             (buffer.len(), buffer.oldest())
         };
         let mut round = match oldest {
@@ -187,13 +179,14 @@ impl Append {
         let mut owed = None;
         loop {
             if owed.is_none() && *subscribed.borrow_and_update() != since {
-                owed = Some(self.shared.buffer().len());
+                owed = Some(self.handover.buffer().len());
             }
             if owed == Some(0) {
                 appender.release().await?;
                 return Ok(Ended::Deaf);
             }
-            round.fill(&self.shared.buffer(), &self.pace, &self.delivery, &self.message, host_id);
+            let format = self.group.format();
+            round.fill(&self.handover.buffer(), &self.group.pace, &self.delivery, &self.message, (host_id, format));
             if round.messages == 0 {
                 if *stop.borrow_and_update() {
                     appender.release().await?;
@@ -204,27 +197,27 @@ impl Append {
                     return Ok(Ended::Deaf);
                 }
                 tokio::select! {
-                    () = self.shared.arrived.notified() => continue,
+                    () = self.handover.arrived.notified() => continue,
                     _ = stop.changed() => continue,
                     _ = subscribed.changed() => continue,
                     // An empty round renews the lease.
                     () = tokio::time::sleep(self.intake.lease_ttl / 3) => {}
                 }
             }
-            let Some(appended) = appender.append(&round.deliveries, &round.dead_letters).await? else {
+            let Some(appended) = appender.append(&round.deliveries, &round.dead_letters, format).await? else {
                 return Ok(Ended::Lost);
             };
             backoff.reset();
-            self.pace.set_inbox(appended.inbox as u64);
+            self.group.pace.set_inbox(appended.inbox as u64);
             let is_behind = {
-                let mut buffer = self.shared.buffer();
+                let mut buffer = self.handover.buffer();
                 buffer.consume(round.messages);
                 buffer.is_filling()
             };
-            self.pace.set_intake_behind(is_behind);
+            self.group.pace.set_intake_behind(is_behind);
             owed = owed.map(|owed: usize| owed.saturating_sub(round.messages));
-            self.shared.counters.duplicates.add(appended.copies);
-            self.shared.counters.dead_letters.add(round.dead_letters.len());
+            self.group.counters.duplicates.add(appended.copies);
+            self.group.counters.dead_letters.add(round.dead_letters.len());
             round.done();
         }
     }

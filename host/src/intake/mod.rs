@@ -5,7 +5,6 @@
 
 mod append;
 mod buffer;
-pub mod pace;
 mod receive;
 mod round;
 
@@ -16,27 +15,21 @@ use std::time::Instant;
 use tokio::sync::{Notify, watch};
 
 use crate::config::Config;
-use crate::monitor::counters::Counters;
-use crate::redis::clock::ServerClock;
-use crate::redis::connection::Connector;
-use crate::redis::keys::Keys;
-use crate::registry::Identity;
+use crate::group::Group;
 use append::Append;
 use buffer::Buffer;
-use pace::Pace;
 use receive::Receiver;
 
-/// What the receiving and the appending side share.
-struct Shared {
+/// What the receiving side hands over to the appending side.
+struct Handover {
     buffer: Mutex<Buffer>,
     /// Something was added to the buffer.
     arrived: Notify,
     /// Since when there is a subscription.
     subscribed: watch::Sender<Option<Instant>>,
-    counters: Arc<Counters>,
 }
 
-impl Shared {
+impl Handover {
     fn buffer(&self) -> MutexGuard<'_, Buffer> {
         // Nothing panics while it holds the lock; and if it did, the messages are as good as before.
         self.buffer.lock().unwrap_or_else(PoisonError::into_inner)
@@ -57,42 +50,24 @@ impl Intake {
     ///
     /// # Errors
     /// When the system gives no thread.
-    pub fn start(
-        config: &Config,
-        connector: &Connector,
-        keys: &Keys,
-        identity: &Identity,
-        pace: &Arc<Pace>,
-        clock: &Arc<ServerClock>,
-        counters: &Arc<Counters>,
-    ) -> std::io::Result<Intake> {
+    pub fn start(config: &Config, group: &Arc<Group>) -> std::io::Result<Intake> {
         let (subscribed, subscribed_seen) = watch::channel(None);
         let (stop, stop_seen) = watch::channel(false);
         let (finished, done) = watch::channel(false);
-        let shared = Arc::new(Shared {
+        let handover = Arc::new(Handover {
             buffer: Mutex::new(Buffer::new(config.intake.buffer_bytes_max)),
             arrived: Notify::new(),
             subscribed,
-            counters: counters.clone(),
         });
-        let receiver = Receiver {
-            connector: connector.clone(),
-            channel: keys.channel.clone(),
-            config: config.intake.clone(),
-            shared: shared.clone(),
-        };
+        let receiver = Receiver { group: group.clone(), config: config.intake.clone(), handover: handover.clone() };
         let append = Append {
-            connector: connector.clone(),
-            keys: keys.clone(),
+            group: group.clone(),
             intake: config.intake.clone(),
             delivery: config.delivery.clone(),
             message: config.message.clone(),
             output: config.output.clone(),
-            identity: identity.clone(),
-            pace: pace.clone(),
             dedup_window: config.dedup_window,
-            clock: clock.clone(),
-            shared,
+            handover,
         };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let thread = std::thread::Builder::new().name("intake".into()).spawn(move || {

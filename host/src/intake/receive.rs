@@ -7,20 +7,19 @@ use std::time::Instant;
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::{info, warn};
 
-use super::Shared;
+use super::Handover;
 use crate::config::IntakeConfig;
-use crate::monitor::millis;
-use crate::monitor::throttle::Throttle;
-use crate::redis::backoff::Backoff;
-use crate::redis::connection::Connector;
-use crate::redis::subscription::{Chunk, Subscription, subscribe};
+use crate::group::Group;
+use crate::redis::client::backoff::Backoff;
+use crate::redis::client::subscription::{Chunk, Subscription, subscribe};
+use crate::throttle::Throttle;
+use crate::time::millis;
 
 /// Keeps the subscription for ever.
 pub(super) struct Receiver {
-    pub(super) connector: Connector,
-    pub(super) channel: String,
+    pub(super) group: Arc<Group>,
     pub(super) config: IntakeConfig,
-    pub(super) shared: Arc<Shared>,
+    pub(super) handover: Arc<Handover>,
 }
 
 impl Receiver {
@@ -30,18 +29,18 @@ impl Receiver {
         // When the last subscription was last known to be alive.
         let mut lost: Option<Instant> = None;
         loop {
-            match subscribe(&self.connector, &self.channel).await {
+            match subscribe(&self.group.connector, &self.group.keys.channel).await {
                 Ok(subscription) => {
                     backoff.reset();
                     self.subscribed(lost);
                     let (last_heard, why) = self.receive(subscription).await;
-                    self.shared.subscribed.send_replace(None);
-                    warn!(channel = self.channel, "the subscription ended: {why}; subscribing again");
+                    self.handover.subscribed.send_replace(None);
+                    warn!(channel = self.group.keys.channel, "the subscription ended: {why}; subscribing again");
                     lost = Some(last_heard);
                 }
                 Err(error) => {
                     if backoff.attempts() > 0 {
-                        let (channel, address) = (&self.channel, self.connector.address());
+                        let (channel, address) = (&self.group.keys.channel, self.group.connector.address());
                         warn!(
                             channel,
                             address,
@@ -58,19 +57,19 @@ impl Receiver {
     fn subscribed(&self, lost: Option<Instant>) {
         if let Some(lost) = lost {
             let gap = lost.elapsed();
-            let counters = &self.shared.counters;
+            let counters = &self.group.counters;
             counters.reconnects.add(1);
             counters.gaps.add(1);
             counters.gap_ms.add(usize::try_from(gap.as_millis()).unwrap_or(usize::MAX));
             warn!(
-                channel = self.channel,
+                channel = self.group.keys.channel,
                 gap_ms = millis(gap),
                 "subscribed again; what was published meanwhile is lost unless another host was subscribed"
             );
         } else {
-            info!(channel = self.channel, address = self.connector.address(), "subscribed");
+            info!(channel = self.group.keys.channel, address = self.group.connector.address(), "subscribed");
         }
-        self.shared.subscribed.send_replace(Some(Instant::now()));
+        self.handover.subscribed.send_replace(Some(Instant::now()));
     }
 
     /// Receives until the subscription has ended, and returns when it was last known to be alive, and why it ended.
@@ -81,7 +80,7 @@ impl Receiver {
         // After a pause of the whole process the ticks that were missed do not count as silence.
         let mut ticks = interval(self.config.ping_interval);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut sheds = Throttle::default();
+        let sheds = Throttle::default();
         loop {
             tokio::select! {
                 biased;
@@ -93,7 +92,7 @@ impl Receiver {
                     last_heard = Instant::now();
                     silent_ticks = 0;
                     if !chunk.is_empty() {
-                        self.keep(&chunk, last_heard, &mut sheds);
+                        self.keep(&chunk, last_heard, &sheds);
                     }
                 }
                 _ = ticks.tick() => {
@@ -110,9 +109,9 @@ impl Receiver {
         }
     }
 
-    fn keep(&self, chunk: &Chunk, now: Instant, sheds: &mut Throttle) {
-        let shed = self.shared.buffer().push(chunk.payloads(), now);
-        let counters = &self.shared.counters;
+    fn keep(&self, chunk: &Chunk, now: Instant, sheds: &Throttle) {
+        let shed = self.handover.buffer().push(chunk.payloads(), now);
+        let counters = &self.group.counters;
         counters.received.add(chunk.len());
         if shed > 0 {
             counters.shed.add(shed);
@@ -127,6 +126,6 @@ impl Receiver {
                 );
             }
         }
-        self.shared.arrived.notify_one();
+        self.handover.arrived.notify_one();
     }
 }

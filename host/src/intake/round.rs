@@ -6,13 +6,14 @@ use std::collections::HashMap;
 use tracing::warn;
 
 use super::buffer::Buffer;
-use super::pace::Pace;
 use crate::config::{DeliveryConfig, MessageLimits};
 use crate::dead_letter::{DeadLetter, kept};
 use crate::message;
-use crate::monitor::throttle::Throttle;
-use crate::redis::entries::Entries;
-use crate::redis::inbox::PayloadDigest;
+use crate::pace::Pace;
+use crate::redis::store::append::PayloadDigest;
+use crate::redis::store::entries::Entries;
+use crate::redis::store::entry::write_dead_letter;
+use crate::throttle::Throttle;
 
 /// Bytes and messages of a round, at most: what Redis swallows in a few milliseconds, so that a round in flight
 /// delays neither the lease's renewal nor the other commands.
@@ -49,14 +50,14 @@ impl Round {
         }
     }
 
-    /// Covers the oldest waiting messages, as many as fit.
+    /// Covers the oldest waiting messages, as many as fit. Dead letters are signed with this host id, in this format.
     pub fn fill(
         &mut self,
         buffer: &Buffer,
         pace: &Pace,
         delivery: &DeliveryConfig,
         limits: &MessageLimits,
-        host_id: &str,
+        signature: (&str, u32),
     ) {
         self.deliveries.clear();
         self.dead_letters.clear();
@@ -79,7 +80,7 @@ impl Round {
                     messages += 1;
                     bytes += payload.len();
                 }
-                Err(refusal) => self.refuse(payload, &refusal, host_id),
+                Err(refusal) => self.refuse(payload, &refusal, signature),
             }
         }
         if messages > 0 {
@@ -87,7 +88,7 @@ impl Round {
         }
     }
 
-    fn refuse(&mut self, payload: &[u8], refusal: &message::Refusal, host_id: &str) {
+    fn refuse(&mut self, payload: &[u8], refusal: &message::Refusal, (host_id, format): (&str, u32)) {
         if self.messages <= self.replayed
             && let Some(count) = self.kept.get_mut(&PayloadDigest::of(kept(payload, refusal.reason)))
             && *count > 0
@@ -98,8 +99,8 @@ impl Round {
         if let Some(unlogged) = self.refusals.permit() {
             warn!(reason = %refusal.reason, bytes = payload.len(), unlogged, "{refusal}; it is kept as a dead letter");
         }
-        DeadLetter { payload, reason: refusal.reason, error: &refusal.sentence, host_id, origin: None }
-            .write_to(&mut self.dead_letters);
+        let letter = DeadLetter { payload, reason: refusal.reason, error: &refusal.sentence, host_id, origin: None };
+        write_dead_letter(&mut self.dead_letters, format, &letter);
     }
 }
 
@@ -120,7 +121,7 @@ mod tests {
         let pace = Pace::default();
         pace.set_group(1, 2);
         let mut round = Round::default();
-        round.fill(&buffer, &pace, delivery, &LIMITS, "host");
+        round.fill(&buffer, &pace, delivery, &LIMITS, ("host", 1));
         assert_eq!(round.messages, payloads.len());
         let sizes = round.deliveries.iter_sizes().map(|values| values / 2).collect();
         (sizes, round.dead_letters.len())
@@ -158,10 +159,10 @@ mod tests {
         let kept = HashMap::from([(PayloadDigest::of(b"rubbish"), 1), (PayloadDigest::of(b"junk"), 1)]);
         let mut round = Round::after_replay(3, kept);
         let delivery = DeliveryConfig { messages_max: 128, bytes_max: 40, time_target: Duration::from_millis(50) };
-        round.fill(&buffer, &Pace::default(), &delivery, &LIMITS, "host");
+        round.fill(&buffer, &Pace::default(), &delivery, &LIMITS, ("host", 1));
         assert_eq!((round.messages, round.dead_letters.len()), (4, 2));
         round.done();
-        round.fill(&buffer, &Pace::default(), &delivery, &LIMITS, "host");
+        round.fill(&buffer, &Pace::default(), &delivery, &LIMITS, ("host", 1));
         assert_eq!(round.dead_letters.len(), 4);
     }
 }

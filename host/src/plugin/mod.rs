@@ -72,6 +72,9 @@ pub enum Failure {
     /// A message had more results than it may have.
     #[error("the plugin gave more than {0} results for one message; raise its limit of results or make it give fewer")]
     TooManyResults(u32),
+    /// A result that cannot be written: the sentence says why.
+    #[error("{0}")]
+    BadResult(String),
     /// No fresh instance could be made.
     #[error("could not start an instance of the plugin: {0}")]
     Start(String),

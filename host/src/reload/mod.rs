@@ -1,11 +1,9 @@
 //! Changes while a host runs: of the plugin's file, of the configuration, of the number of consumers.
 //! Whatever is wrong with a change, the host goes on as before. It knows nothing of messages.
 //!
-//! `watch` tells that a file has changed, this module loads and tries what is in it, `versions` puts it into use, and
-//! `probation` decides whether it stays.
+//! `watch` tells that a file has changed, this module loads and tries what is in it, and `version` puts it into use and decides
+//! whether it stays.
 
-pub mod probation;
-pub mod versions;
 mod watch;
 
 use std::collections::HashMap;
@@ -15,15 +13,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sha2::{Digest as _, Sha256};
+use tokio::runtime::Handle;
 use tokio::sync::Notify;
 use tracing::{info, warn};
 
 use crate::cases::Cases;
 use crate::config::{Config, ConfigError, Watch, needing_a_start};
-use crate::consumer::crew::Crew;
-use crate::monitor::millis;
 use crate::plugin::{Binary, Engine, Haste, LoadError, Plugin};
-use versions::{Fingerprint, Versions};
+use crate::time::millis;
+use crate::version::{Fingerprint, Versions};
 use watch::Watched;
 
 /// Consumers that an engine has slots for at least, so that adding a few does not need another one.
@@ -40,13 +38,20 @@ pub struct Control {
     pub file: Option<PathBuf>,
     /// Told when somebody asks for a reload.
     pub asked: Arc<Notify>,
+    /// When the process began to start.
+    pub started: Instant,
 }
 
 impl Control {
     /// For a host whose configuration stays as it is.
     #[must_use]
     pub fn fixed(config: Config) -> Control {
-        Control { reread: Box::new(move || Ok(config.clone())), file: None, asked: Arc::default() }
+        Control {
+            reread: Box::new(move || Ok(config.clone())),
+            file: None,
+            asked: Arc::default(),
+            started: Instant::now(),
+        }
     }
 }
 
@@ -80,7 +85,8 @@ pub struct Reloader {
     read: Config,
     engine: Engine,
     versions: Arc<Versions>,
-    crew: Crew,
+    /// The threads of the consumers.
+    workers: Handle,
     watched: Watched,
     /// What was in the file when it was looked at last. `None`: it is to be tried, whatever was found before.
     seen: Option<Fingerprint>,
@@ -98,8 +104,6 @@ enum Occasion {
     Asked,
     /// The version in use may have proved itself.
     Review,
-    /// The consumers that were to leave have left.
-    Settled,
 }
 
 impl Reloader {
@@ -109,7 +113,7 @@ impl Reloader {
         config: Config,
         engine: Engine,
         versions: Arc<Versions>,
-        crew: Crew,
+        workers: Handle,
     ) -> Reloader {
         let watched = Watched::new(files(&config, &control), config.reload.clone()).await;
         let read = config.clone();
@@ -119,18 +123,13 @@ impl Reloader {
             read,
             engine,
             versions,
-            crew,
+            workers,
             watched,
             seen: None,
             refused: HashMap::new(),
             config_problem: None,
             file_problem: None,
         }
-    }
-
-    /// The host's consumers.
-    pub fn crew(&mut self) -> &mut Crew {
-        &mut self.crew
     }
 
     /// Puts changes into effect for ever. May be dropped at any moment.
@@ -152,8 +151,7 @@ impl Reloader {
                     self.reload().await;
                 }
                 // A version that was waited for may have proved itself.
-                Occasion::Review => self.resize().await,
-                Occasion::Settled => {}
+                Occasion::Review => self.resize(),
             }
         }
     }
@@ -164,7 +162,6 @@ impl Reloader {
             () = self.control.asked.notified() => Occasion::Asked,
             () = self.watched.changed() => Occasion::Changed,
             () = tokio::time::sleep(review.unwrap_or_default()), if review.is_some() => Occasion::Review,
-            () = self.crew.settle(), if !self.crew.is_settled() => Occasion::Settled,
         }
     }
 
@@ -187,7 +184,7 @@ impl Reloader {
             Some(Err(error)) => self.complain(&error),
             None => {}
         }
-        self.resize().await;
+        self.resize();
     }
 
     /// Takes up what can change in the configuration, if it is valid.
@@ -252,7 +249,7 @@ impl Reloader {
             };
         let (loading, config) = (engine.clone(), self.config.clone());
         // Not on this thread: a plugin's code must not hold heartbeats up.
-        let trying = self.crew.workers().spawn(async move {
+        let trying = self.workers.spawn(async move {
             let loaded = loading.load_binary(binary, &config.plugin_config, Haste::Background).await;
             let plugin = loaded.map_err(|error| error.to_string())?;
             try_cases(&plugin, &config).await?;
@@ -304,20 +301,10 @@ impl Reloader {
         }
     }
 
-    /// Starts or ends consumers until there are as many as there are to be.
-    async fn resize(&mut self) {
+    /// Asks for as many consumers as there are to be.
+    fn resize(&self) {
         // The version to go back to needs room for them as well.
-        let (from, to) = (self.crew.size(), self.config.consumers.min(self.versions.instances_max()));
-        if to < from {
-            self.crew.shrink(to);
-        } else if to > from {
-            if let Err(failure) = self.crew.grow(to).await {
-                return warn!(from, to, "cannot start more consumers: {failure}");
-            }
-        } else {
-            return;
-        }
-        info!(from, to, "changed the number of consumers");
+        self.versions.want_consumers(self.config.consumers.min(self.versions.instances_max()));
     }
 }
 

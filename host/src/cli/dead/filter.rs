@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use clap::Args;
 
-use crate::redis::dead::Letter;
+use crate::redis::store::dead::Letter;
 
 /// Flags that choose dead letters; all that are given must hold.
 #[derive(Args, Debug)]

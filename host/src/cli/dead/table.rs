@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::redis::dead::Letter;
+use crate::redis::store::dead::Letter;
 
 /// Characters of a message id, and of an error, in the table.
 const ID_CHARS_MAX: usize = 40;

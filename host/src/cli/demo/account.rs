@@ -11,8 +11,8 @@ use crate::cli::Failure;
 use crate::cli::publish::Published;
 use crate::config::Config;
 use crate::host::Summary;
-use crate::redis::census;
-use crate::redis::connection::Connection;
+use crate::redis::client::connector::LibraryConnection;
+use crate::redis::store::census;
 
 /// The demo's messages, counted.
 #[derive(Debug, Default)]
@@ -35,7 +35,7 @@ pub(super) struct Account {
 
 impl Account {
     /// Reads everything that Redis holds.
-    pub async fn take(connection: &mut Connection, config: &Config, ids: &[Uuid]) -> Result<Account> {
+    pub async fn take(connection: &mut LibraryConnection, config: &Config, ids: &[Uuid]) -> Result<Account> {
         let keys = Arc::new(config.keys.clone());
         let published: HashSet<&Uuid> = ids.iter().collect();
         // Ids that are not ours were published by somebody who tried it by hand.

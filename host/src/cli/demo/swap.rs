@@ -16,10 +16,10 @@ use super::{POLL, require};
 use crate::cli::{Exit, Failure};
 use crate::config::Config;
 use crate::plugin::Binary;
-use crate::redis::connection::Connection;
-use crate::redis::keys::Keys;
-use crate::redis::registry;
-use crate::reload::versions::{State, Status};
+use crate::redis::client::connector::LibraryConnection;
+use crate::redis::store::keys::Keys;
+use crate::redis::store::registry;
+use crate::version::{State, Status};
 
 /// Messages a second at least: a new version has to process a thousand before it is trusted.
 const RATE_MIN: u32 = 100;
@@ -95,7 +95,7 @@ impl Swap {
 
     /// Drops the better version in after a third of `time`, and the broken one after two thirds. Tells what the host makes of
     /// them, and fails if that is not what it should.
-    pub async fn play(&self, connection: &mut Connection, config: &Config, time: Duration) -> Result<()> {
+    pub async fn play(&self, connection: &mut LibraryConnection, config: &Config, time: Duration) -> Result<()> {
         let start = Instant::now();
         let (better, broken) = (&self.better, &self.broken);
         let mut host = Observed { connection, keys: Arc::new(config.keys.clone()) };
@@ -161,7 +161,7 @@ impl Swap {
 
 /// The demo's host, as Redis knows it.
 struct Observed<'a> {
-    connection: &'a mut Connection,
+    connection: &'a mut LibraryConnection,
     keys: Keys,
 }
 

@@ -62,7 +62,7 @@ fn cover_everything(payloads: &[String], config: &DeliveryConfig, pace: &Pace) -
     let (mut round, mut waiting) = (Round::default(), payloads);
     while !buffer.is_empty() {
         let messages_max = pace.delivery_messages(buffer.len(), config);
-        round.fill(&buffer, pace, config, &LIMITS, "host");
+        round.fill(&buffer, pace, config, &LIMITS, ("host", 1));
         prop_assert!((1..=ROUND_MESSAGES_MAX).contains(&round.messages));
         let (covered, rest) = waiting.split_at(round.messages);
         let bytes = |payloads: &[String]| payloads.iter().map(String::len).sum::<usize>();
@@ -117,7 +117,7 @@ proptest! {
         let digests = [("a", kept[0]), ("b", kept[1])].map(|(text, count)| (PayloadDigest::of(text.as_bytes()), count));
         let mut round = Round::after_replay(replayed, HashMap::from(digests));
         let config = DeliveryConfig { messages_max: 128, bytes_max: 1 << 20, time_target: Duration::from_millis(50) };
-        round.fill(&buffer, &Pace::default(), &config, &LIMITS, "host");
+        round.fill(&buffer, &Pace::default(), &config, &LIMITS, ("host", 1));
         let letters = round.dead_letters.texts();
         for (text, kept) in [("a", kept[0]), ("b", kept[1]), ("c", 0)] {
             let count = |payloads: &[&str]| payloads.iter().filter(|payload| **payload == text).count();

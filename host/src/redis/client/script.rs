@@ -1,0 +1,81 @@
+//! Lua scripts: loaded once a connection needs them, called by their digest.
+//! It knows nothing of what they do; each says so in its own header.
+
+use bytes::Bytes;
+use redis::{Cmd, RedisError, Script, Value};
+
+use super::connector::LibraryConnection;
+use super::resp::{Commands, Cursor};
+use super::shared::SharedConnection;
+
+/// The text of a script for `EVAL`, which the server hashes every time: without whole lines of comment.
+pub(in crate::redis) fn without_comments(text: &str) -> String {
+    text.lines().filter(|line| !line.starts_with("--")).flat_map(|line| [line, "\n"]).collect()
+}
+
+/// A script and its digest.
+#[derive(Debug)]
+pub struct Source {
+    text: &'static str,
+    script: Script,
+}
+
+impl Source {
+    /// A script from its text.
+    #[must_use]
+    pub fn new(text: &'static str) -> Source {
+        Source { text, script: Script::new(text) }
+    }
+
+    /// `EVALSHA` with the keys; arguments are added by the caller.
+    #[must_use]
+    pub fn command(&self, keys: &[&str]) -> Cmd {
+        let mut command = redis::cmd("EVALSHA");
+        command.arg(self.script.get_hash()).arg(keys.len()).arg(keys);
+        command
+    }
+
+    /// Begins the same among others: `keys` and so many arguments are added by the caller.
+    pub(in crate::redis) fn begin(&self, commands: &mut Commands, keys: usize, arguments: usize) {
+        commands.begin(3 + keys + arguments);
+        commands.word("EVALSHA");
+        commands.word(self.script.get_hash());
+        commands.number(keys as u64);
+    }
+
+    /// Sends commands that were made with [`Source::begin`], and again after loading the script when the server does not
+    /// have it.
+    ///
+    /// # Errors
+    /// Whatever the network or the server says. What the server refuses is in the reply.
+    pub(in crate::redis) async fn ask(
+        &self,
+        connection: &SharedConnection,
+        commands: impl Fn() -> Commands,
+    ) -> Result<Bytes, RedisError> {
+        let reply = connection.ask(commands()).await?;
+        match Cursor::new(&reply, 0).value() {
+            Err(error) if error.code() == Some("NOSCRIPT") => {
+                let mut load = Commands::default();
+                load.command(&[b"SCRIPT", b"LOAD", self.text.as_bytes()]);
+                Cursor::new(&connection.ask(load).await?, 0).value()?;
+                connection.ask(commands()).await
+            }
+            _ => Ok(reply),
+        }
+    }
+
+    /// Runs a command made by [`Source::command`], loading the script when the server does not have it.
+    ///
+    /// # Errors
+    /// Whatever the network, the server or the script says.
+    pub async fn run(&self, connection: &mut LibraryConnection, command: &Cmd) -> Result<Value, RedisError> {
+        match connection.send_packed_command(command).await.and_then(Value::extract_error) {
+            Err(error) if error.code() == Some("NOSCRIPT") => {
+                self.script.load_async(connection).await?;
+                connection.send_packed_command(command).await.and_then(Value::extract_error)
+            }
+            reply => reply,
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! A connection that many tasks share: their commands go out one after the other, and the replies come back in the same
+//! order. It knows no command.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use redis::RedisError;
+use tokio::io::{AsyncWriteExt as _, WriteHalf};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
+
+use super::connection::{Connection, Input, ended, timed_out};
+use super::connector::{Connector, RESPONSE_TIMEOUT};
+use super::reconnecting::Connect;
+use super::resp::Commands;
+use super::transport::Transport;
+
+/// Bytes that wait to be written, past which no further commands are collected: one write is as good as many.
+const OUTPUT_BYTES: usize = 1 << 20;
+
+/// A connection that many tasks share. Ends with the last of its clones.
+#[derive(Clone, Debug)]
+pub struct SharedConnection {
+    /// Bounded by the tasks that share it: each waits for its replies.
+    requests: mpsc::UnboundedSender<Request>,
+}
+
+#[derive(Debug)]
+struct Request {
+    commands: Commands,
+    answer: oneshot::Sender<Bytes>,
+}
+
+impl Connect for SharedConnection {
+    async fn connect(connector: &Connector) -> Result<SharedConnection, RedisError> {
+        let (input, output) = Connection::open(connector).await?.split();
+        let (requests, receiver) = mpsc::unbounded_channel();
+        tokio::spawn(Carrier { input, output, pending: Vec::new(), written: 0, asked: VecDeque::new() }.run(receiver));
+        Ok(SharedConnection { requests })
+    }
+}
+
+impl SharedConnection {
+    /// Sends commands and gives their replies, one after the other.
+    ///
+    /// # Errors
+    /// Whatever the network says, or the lack of an answer. What the server refuses is in the replies.
+    pub(in crate::redis) async fn ask(&self, commands: Commands) -> Result<Bytes, RedisError> {
+        if commands.len() == 0 {
+            return Ok(Bytes::new());
+        }
+        let (answer, answered) = oneshot::channel();
+        self.requests.send(Request { commands, answer }).map_err(|_| ended())?;
+        match timeout(RESPONSE_TIMEOUT, answered).await {
+            Ok(answer) => answer.map_err(|_| ended()),
+            Err(_) => Err(timed_out("no reply", RESPONSE_TIMEOUT)),
+        }
+    }
+}
+
+/// Carries commands and replies over the connection.
+struct Carrier {
+    input: Input,
+    output: WriteHalf<Transport>,
+    /// What is to be written, and how much of it has been.
+    pending: Vec<u8>,
+    written: usize,
+    /// Whoever waits, in order: for how many replies.
+    asked: VecDeque<(usize, oneshot::Sender<Bytes>)>,
+}
+
+impl Carrier {
+    /// Ends with the connection, or when nobody can ask any more. Whoever waits then gets no answer, and notices.
+    async fn run(mut self, mut requests: mpsc::UnboundedReceiver<Request>) {
+        // How far the replies for the first who waits have arrived.
+        let (mut at, mut missing) = (0, 0);
+        loop {
+            tokio::select! {
+                request = requests.recv() => {
+                    let Some(request) = request else { return };
+                    if self.asked.is_empty() {
+                        missing = request.commands.len();
+                    }
+                    self.add(request);
+                    while self.pending.len() < OUTPUT_BYTES && let Ok(request) = requests.try_recv() {
+                        self.add(request);
+                    }
+                }
+                written = self.output.write(&self.pending[self.written..]), if self.written < self.pending.len() => {
+                    let Ok(written) = written else { return };
+                    self.written += written;
+                    if self.written == self.pending.len() {
+                        self.pending.clear();
+                        self.written = 0;
+                        if self.output.flush().await.is_err() {
+                            return;
+                        }
+                    }
+                }
+                read = self.input.read() => {
+                    if read.is_err() {
+                        return;
+                    }
+                    while !self.asked.is_empty() {
+                        let Ok(replies) = self.input.take(&mut at, &mut missing) else { return };
+                        let Some(replies) = replies else { break };
+                        if let Some((_, answer)) = self.asked.pop_front() {
+                            // Whoever asked may have given up.
+                            let _ = answer.send(replies);
+                        }
+                        (at, missing) = (0, self.asked.front().map_or(0, |(replies, _)| *replies));
+                    }
+                }
+            }
+        }
+    }
+
+    fn add(&mut self, request: Request) {
+        self.pending.extend_from_slice(request.commands.bytes());
+        self.asked.push_back((request.commands.len(), request.answer));
+    }
+}

@@ -1,0 +1,72 @@
+//! Bytes to and from a Redis server, by whatever way its address names. It knows no protocol above TLS.
+
+use std::sync::Arc;
+
+use redis::{ConnectionAddr, ErrorKind, RedisError, TlsCertificates};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
+use tokio_rustls::TlsConnector;
+
+/// A byte stream in both directions.
+pub(in crate::redis) type Transport = Box<dyn Bidirectional>;
+
+/// What every kind of stream can do.
+pub(in crate::redis) trait Bidirectional: AsyncRead + AsyncWrite + Send + Sync + Unpin {}
+
+impl<S: AsyncRead + AsyncWrite + Send + Sync + Unpin> Bidirectional for S {}
+
+/// Opens a stream to this address.
+///
+/// # Errors
+/// Whatever the network says, or the other side's certificate.
+pub(in crate::redis) async fn open(
+    address: &ConnectionAddr,
+    tls: Option<&Arc<ClientConfig>>,
+) -> Result<Transport, RedisError> {
+    let tcp = async |host: &str, port: u16| {
+        let stream = TcpStream::connect((host, port)).await?;
+        stream.set_nodelay(true)?;
+        Ok::<_, RedisError>(stream)
+    };
+    Ok(match (address, tls) {
+        (ConnectionAddr::Tcp(host, port), _) => Box::new(tcp(host, *port).await?),
+        (ConnectionAddr::Unix(path), _) => Box::new(UnixStream::connect(path).await?),
+        (ConnectionAddr::TcpTls { host, port, .. }, Some(tls)) => {
+            let name = ServerName::try_from(host.clone())?;
+            Box::new(TlsConnector::from(tls.clone()).connect(name, tcp(host, *port).await?).await?)
+        }
+        _ => return Err((ErrorKind::InvalidClientConfig, "this kind of address is not supported").into()),
+    })
+}
+
+/// The settings for TLS: the certificates that are given, and the system's authorities if none is.
+///
+/// # Errors
+/// When a certificate or key cannot be used.
+pub(in crate::redis) fn tls(certificates: Option<&TlsCertificates>) -> Result<ClientConfig, RedisError> {
+    let wrong = |error: rustls::pki_types::pem::Error| {
+        RedisError::from((ErrorKind::InvalidClientConfig, "a certificate or key is not PEM", error.to_string()))
+    };
+    let mut roots = RootCertStore::empty();
+    match certificates.and_then(|certificates| certificates.root_cert.as_ref()) {
+        Some(pem) => {
+            for certificate in CertificateDer::pem_slice_iter(pem) {
+                roots.add(certificate.map_err(wrong)?)?;
+            }
+        }
+        None => {
+            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        }
+    }
+    let config = ClientConfig::builder().with_root_certificates(roots);
+    Ok(match certificates.and_then(|certificates| certificates.client_tls.as_ref()) {
+        None => config.with_no_client_auth(),
+        Some(client) => {
+            let chain = CertificateDer::pem_slice_iter(&client.client_cert).collect::<Result<_, _>>().map_err(wrong)?;
+            config.with_client_auth_cert(chain, PrivateKeyDer::from_pem_slice(&client.client_key).map_err(wrong)?)?
+        }
+    })
+}

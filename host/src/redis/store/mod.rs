@@ -1,0 +1,21 @@
+//! What lies in Redis: one file for each key or script. It knows commands, keys and replies, and nothing of plugins or of why
+//! something is written.
+
+pub mod append;
+pub mod census;
+pub mod checks;
+pub mod claims;
+pub mod dead;
+pub mod entries;
+pub mod entry;
+mod fence;
+pub mod group;
+pub mod inbox;
+pub mod keys;
+pub mod output;
+mod pages;
+pub mod registry;
+pub mod retries;
+pub mod settle;
+pub mod stats;
+pub mod takeover;

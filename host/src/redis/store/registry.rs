@@ -1,0 +1,98 @@
+//! Heartbeats in Redis: the list of consumers alive and the set of hosts alive.
+
+use std::collections::HashMap;
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use redis::{RedisError, from_redis_value};
+
+use super::keys::Keys;
+use crate::redis::client::connector::LibraryConnection;
+use crate::redis::client::script::Source;
+
+static BEAT: LazyLock<Source> = LazyLock::new(|| Source::new(include_str!("scripts/beat.lua")));
+
+/// What a heartbeat does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Beat {
+    /// Register under an id that was never used.
+    Join,
+    /// Stay registered.
+    Stay,
+    /// Take the id and its consumers off.
+    Leave,
+}
+
+/// What Redis knew at a heartbeat.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BeatReply {
+    /// The host is registered, or has left.
+    Alive {
+        /// Hosts alive.
+        hosts: u64,
+        /// Consumers alive, over all hosts.
+        consumers: u64,
+        /// The server's time in ms since 1970.
+        server_ms: u64,
+    },
+    /// The host was taken for dead; its id must not be used again.
+    TakenForDead,
+}
+
+/// What a host says of itself at a heartbeat.
+#[derive(Clone, Copy, Debug)]
+pub struct Presence<'a> {
+    /// Its id.
+    pub host_id: &'a str,
+    /// Its consumers; 0 to leave.
+    pub consumers: u32,
+    /// What it says about its plugin, JSON text.
+    pub status: &'a str,
+    /// How long the heartbeat is valid.
+    pub ttl: Duration,
+}
+
+/// Sends one heartbeat.
+///
+/// # Errors
+/// Whatever the network or the server says.
+pub async fn beat(
+    connection: &mut LibraryConnection,
+    keys: &Keys,
+    presence: Presence<'_>,
+    beat: Beat,
+) -> Result<BeatReply, RedisError> {
+    let Presence { host_id, consumers, status, ttl } = presence;
+    let mut command = BEAT.command(&[&keys.consumer_ids, &keys.heartbeat, &keys.hosts]);
+    let mode = if beat == Beat::Stay { "beat" } else { "join" };
+    command.arg(host_id).arg(consumers).arg(ttl.as_millis().to_string()).arg(mode).arg(status);
+    let reply: Vec<u64> = from_redis_value(BEAT.run(connection, &command).await?)?;
+    Ok(match reply.as_slice() {
+        &[1, hosts, consumers, server_ms] => BeatReply::Alive { hosts, consumers, server_ms },
+        _ => BeatReply::TakenForDead,
+    })
+}
+
+/// Ids of the hosts whose heartbeat is valid, by the server's clock.
+///
+/// # Errors
+/// Whatever the network or the server says.
+pub async fn hosts_alive(connection: &mut LibraryConnection, keys: &Keys) -> Result<Vec<String>, RedisError> {
+    let (seconds, micros): (u64, u64) = redis::cmd("TIME").query_async(connection).await?;
+    let now_ms = seconds * 1000 + micros / 1000;
+    redis::cmd("ZRANGE")
+        .arg(&keys.heartbeat)
+        .arg(format!("({now_ms}"))
+        .arg("+inf")
+        .arg("BYSCORE")
+        .query_async(connection)
+        .await
+}
+
+/// What each host says about its plugin, JSON text, by host id.
+///
+/// # Errors
+/// Whatever the network or the server says.
+pub async fn statuses(connection: &mut LibraryConnection, keys: &Keys) -> Result<HashMap<String, String>, RedisError> {
+    redis::cmd("HGETALL").arg(&keys.hosts).query_async(connection).await
+}

@@ -1,0 +1,85 @@
+-- One heartbeat of a host: renew it, bring its consumers onto the list, take everybody dead off it.
+--
+-- KEYS  1 list of consumer ids   2 sorted set of hosts by expiry (ms, server time)
+--       3 hash of what each host says about itself
+-- ARGV  1 host id   2 number of consumers, 0 to leave   3 validity in ms
+--       4 "join" for a host that is new or "beat" for one that should be known
+--       5 what it says about itself
+-- Reply {1, hosts alive, consumers alive, server time in ms}, or {0} when a beating host is not known any more: it was
+--       taken for dead and has to come back under a new id.
+--
+-- Atomic, because the list and the set have to tell the same story to whoever looks between two commands.
+-- A consumer's id is its host's id, a slash and a number, so a host's expiry says all about its consumers.
+-- All keys expire with the last host, so that the list is true even when nobody is left to clean it.
+local list, hosts, words = KEYS[1], KEYS[2], KEYS[3]
+for at, wanted in ipairs({'list', 'zset', 'hash'}) do
+  local kind = redis.call('TYPE', KEYS[at]).ok
+  if kind ~= wanted and kind ~= 'none' then
+    return redis.error_reply('WRONGTYPE ' .. KEYS[at] .. ' is a ' .. kind .. ', not a ' .. wanted .. '; rename or delete it')
+  end
+end
+local host, consumers, ttl = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+
+redis.call('ZREMRANGEBYSCORE', hosts, '-inf', now)
+if ARGV[4] == 'beat' and not redis.call('ZSCORE', hosts, host) then
+  return {0}
+end
+if consumers > 0 then
+  redis.call('ZADD', hosts, now + ttl, host)
+  redis.call('HSET', words, host, ARGV[5])
+else
+  redis.call('ZREM', hosts, host)
+end
+
+local alive, alive_count = {}, 0
+for _, id in ipairs(redis.call('ZRANGE', hosts, 0, -1)) do
+  alive[id] = true
+  alive_count = alive_count + 1
+end
+
+for _, id in ipairs(redis.call('HKEYS', words)) do
+  if not alive[id] then
+    redis.call('HDEL', words, id)
+  end
+end
+
+-- Keep what lives, once; note what of this host is there.
+local kept, seen, stale = {}, {}, false
+for _, id in ipairs(redis.call('LRANGE', list, 0, -1)) do
+  local owner, number = string.match(id, '^(.*)/(%d+)$')
+  if owner and alive[owner] and not seen[id] and (owner ~= host or tonumber(number) <= consumers) then
+    seen[id] = true
+    kept[#kept + 1] = id
+  else
+    stale = true
+  end
+end
+local missing = {}
+for number = 1, consumers do
+  local id = host .. '/' .. number
+  if not seen[id] then
+    missing[#missing + 1] = id
+  end
+end
+
+-- unpack() takes a few thousand values at most.
+local function push(ids)
+  for first = 1, #ids, 1000 do
+    redis.call('RPUSH', list, unpack(ids, first, math.min(first + 999, #ids)))
+  end
+end
+if stale then
+  redis.call('DEL', list)
+  push(kept)
+end
+push(missing)
+
+local last = redis.call('ZRANGE', hosts, -1, -1, 'WITHSCORES')
+if last[2] then
+  redis.call('PEXPIREAT', list, last[2])
+  redis.call('PEXPIREAT', hosts, last[2])
+  redis.call('PEXPIREAT', words, last[2])
+end
+return {1, alive_count, #kept + #missing, now}

@@ -1,0 +1,36 @@
+-- Gives deliveries of a host to a name that is no host's, from which other hosts take them over.
+--
+-- KEYS  1 inbox   2 the host's permit to settle
+-- ARGV  1 consumer group   2 host id   3 the name   4 delivery count that marks a trial
+--       then the ids of the deliveries; none of them: everything that the host has
+-- Reply how many deliveries were handed back.
+--
+-- A delivery's count is the number of its owners, and each owner but the present one has died. Whoever takes the delivery
+-- over adds one, so one is taken off here: a planned hand-back is no death. A delivery on trial is on trial no more.
+-- Atomic, because a delivery that is settled in between must not come back. When everything goes, so does the permit:
+-- what the host still has under way is discarded by Redis, since others may be quicker.
+local inbox, permit = KEYS[1], KEYS[2]
+local group, host, name, trial = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
+local handed_back = 0
+
+local function hand_back(pending)
+  for _, entry in ipairs(pending) do
+    local count = entry[4] >= trial and 0 or math.max(0, entry[4] - 1)
+    redis.call('XCLAIM', inbox, group, name, 0, entry[1], 'RETRYCOUNT', count, 'JUSTID')
+    handed_back = handed_back + 1
+  end
+end
+
+if #ARGV > 4 then
+  for at = 5, #ARGV do
+    hand_back(redis.call('XPENDING', inbox, group, ARGV[at], ARGV[at], 1, host))
+  end
+  return handed_back
+end
+redis.call('DEL', permit)
+local pending
+repeat
+  pending = redis.call('XPENDING', inbox, group, '-', '+', 1000, host)
+  hand_back(pending)
+until #pending == 0
+return handed_back

@@ -1,0 +1,59 @@
+-- A host says what it needs its group to agree on, and hears whether the others do. Sent with every heartbeat.
+--
+-- KEYS  1 descriptor of the group, a hash
+-- ARGV  1 host id   2 how long this is valid, in ms; 0 to leave   3 channel   4 the newest format that the host reads
+--       5 how long the host remembers message ids, in ms
+-- Reply {1, format that the group writes, longest dedup window of its hosts in ms},
+--       or {0, format that the group writes, the window, channel of the group} when the host does not fit in: then it has not
+--       joined.
+--
+-- Fields: channel and format are the group's; one field for each host, "host <id>", holds when it expires (ms, server time), the
+-- newest format that it reads and its window. The first host writes the channel. The format is the newest that every host reads;
+-- while any host is alive it only rises, because hosts that read less are refused.
+-- Atomic, because two hosts that start at the same moment must not both be the first. Expires with the last host.
+local key, host, ttl, channel, reads, window = KEYS[1], ARGV[1], tonumber(ARGV[2]), ARGV[3], tonumber(ARGV[4]), ARGV[5]
+local kind = redis.call('TYPE', key).ok
+if kind ~= 'hash' and kind ~= 'none' then
+  return redis.error_reply('WRONGTYPE ' .. key .. ' is a ' .. kind .. ', not a hash; rename or delete it')
+end
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+
+local group, lowest, longest, last = {}, reads, tonumber(window), now + ttl
+local others = 0
+local fields = redis.call('HGETALL', key)
+for at = 1, #fields, 2 do
+  local id = string.match(fields[at], '^host (.*)$')
+  if not id then
+    group[fields[at]] = fields[at + 1]
+  elseif id ~= host then
+    local expires, format, remembers = string.match(fields[at + 1], '^(%d+) (%d+) (%d+)$')
+    expires = tonumber(expires) or 0
+    if expires <= now then
+      redis.call('HDEL', key, fields[at])
+    else
+      others = others + 1
+      last = math.max(last, expires)
+      lowest = math.min(lowest, tonumber(format))
+      longest = math.max(longest, tonumber(remembers))
+    end
+  end
+end
+
+if ttl == 0 then
+  redis.call('HDEL', key, 'host ' .. host)
+  if others == 0 then
+    redis.call('DEL', key)
+  end
+  return {1, lowest, longest}
+end
+local format = tonumber(group.format) or 0
+if others > 0 and (group.channel ~= channel or format > reads) then
+  return {0, format, longest, group.channel or ''}
+end
+if others > 0 then
+  lowest = math.max(lowest, format)
+end
+redis.call('HSET', key, 'channel', channel, 'format', lowest, 'host ' .. host, (now + ttl) .. ' ' .. reads .. ' ' .. window)
+redis.call('PEXPIREAT', key, last)
+return {1, lowest, longest}

@@ -1,0 +1,59 @@
+-- Settles one delivery: acknowledge it and write everything that came of it, or nothing at all.
+--
+-- KEYS  1 inbox   2 output stream   3 dead letters
+--       and, when there is anything to try again: 4 waiting retries, then the claim of each such message
+-- ARGV  1 consumer group   2 entry id
+--       3 results kept, 0 for all   4 dead letters kept, 0 for all
+--       5 number of results, then for each: number of values, field, value, …
+--       then number of dead letters, then each likewise
+--       then, for each message to try again: delay in ms, member, token of its claim, ms that the claim is to last
+-- Reply 1 when this call settled the delivery, 0 when somebody had settled it before: then nothing is written.
+--
+-- Atomic, because XACK is the fence: whoever gets its 1 writes, and nobody sees it acknowledged but unwritten.
+-- The types are checked first, because a script that fails halfway is not undone.
+-- While a message waits its claim is kept alive, so that a copy of it published meanwhile is a duplicate.
+local inbox, output, dead, waiting = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+for key = 2, math.min(#KEYS, 4) do
+  local kind, wanted = redis.call('TYPE', KEYS[key]).ok, key == 4 and 'zset' or 'stream'
+  if kind ~= wanted and kind ~= 'none' then
+    return redis.error_reply('WRONGTYPE ' .. KEYS[key] .. ' is a ' .. kind .. ', not a ' .. wanted .. '; rename or delete it')
+  end
+end
+if redis.call('XACK', inbox, ARGV[1], ARGV[2]) == 0 then
+  return 0
+end
+
+local at = 5
+local function append(stream, length_max)
+  local entries = tonumber(ARGV[at])
+  at = at + 1
+  for _ = 1, entries do
+    local values = tonumber(ARGV[at])
+    if length_max == '0' then
+      redis.call('XADD', stream, '*', unpack(ARGV, at + 1, at + values))
+    else
+      redis.call('XADD', stream, 'MAXLEN', '~', length_max, '*', unpack(ARGV, at + 1, at + values))
+    end
+    at = at + values + 1
+  end
+end
+append(output, ARGV[3])
+append(dead, ARGV[4])
+if waiting then
+  local time = redis.call('TIME')
+  local now = time[1] * 1000 + math.floor(time[2] / 1000)
+  for key = 5, #KEYS do
+    local delay_ms, member, token, claim_ms = unpack(ARGV, at, at + 3)
+    redis.call('ZADD', waiting, now + delay_ms, member)
+    local holder = redis.call('GET', KEYS[key])
+    if not holder then
+      redis.call('SET', KEYS[key], token, 'PX', claim_ms)
+    elseif holder == token then
+      -- Never shorter: another host may have a longer window.
+      redis.call('PEXPIRE', KEYS[key], claim_ms, 'GT')
+    end
+    at = at + 4
+  end
+end
+redis.call('XDEL', inbox, ARGV[2])
+return 1

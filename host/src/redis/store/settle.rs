@@ -1,0 +1,247 @@
+//! Settling a delivery: it is acknowledged and what came of it is written, in one step.
+//!
+//! There are two ways. The script looks at the delivery itself and can do everything. A transaction of native commands settles many
+//! deliveries that came to nothing but results: appended by a script, each of their values would be copied into Lua and out of it
+//! again. Its fence is the host's permit, a key that the transaction watches: whoever takes deliveries of this host over deletes
+//! the permit (`take_over.lua`), and the host makes it anew when a connection breaks; either way Redis discards what was under way.
+
+use std::sync::{Arc, LazyLock};
+use std::time::{Duration, Instant};
+
+use redis::RedisError;
+
+use super::entries::Entries;
+use super::fence::Fence;
+use super::keys::{GROUP, Keys};
+use super::retries::Retries;
+use crate::config::{KeysConfig, OutputConfig};
+use crate::redis::client::connection::Connection;
+use crate::redis::client::resp::{Commands, Cursor, Head, malformed};
+use crate::redis::client::script::{Source, without_comments};
+use crate::redis::client::shared::SharedConnection;
+
+static SETTLE: LazyLock<Source> = LazyLock::new(|| Source::new(include_str!("scripts/settle.lua")));
+static ACKNOWLEDGE: LazyLock<String> = LazyLock::new(|| without_comments(include_str!("scripts/acknowledge.lua")));
+
+/// How long a permit is there when nobody deletes it, in ms. One that has expired is made anew.
+const PERMIT_TTL_MS: &str = "3600000";
+
+/// What a delivery has come to.
+#[derive(Clone, Copy, Debug)]
+pub struct Settled<'a> {
+    /// Id of the inbox entry.
+    pub entry_id: &'a str,
+    /// Entries for the output stream.
+    pub results: &'a Entries,
+    /// Entries for the dead letters.
+    pub dead_letters: &'a Entries,
+    /// Messages to try again.
+    pub retries: &'a Retries,
+}
+
+/// Settles a delivery. `false`: somebody else had settled it, and nothing was written.
+///
+/// # Errors
+/// Whatever the network or the server says; then it may have been settled or not, and may be tried again.
+pub async fn settle(
+    connection: &SharedConnection,
+    keys: &Keys,
+    output: &OutputConfig,
+    dedup_window: Duration,
+    settled: Settled<'_>,
+) -> Result<bool, RedisError> {
+    let reply = SETTLE.ask(connection, || settlement(keys, output, dedup_window, settled)).await?;
+    Ok(Cursor::new(&reply, 0).value()? == Head::Line(b":1"))
+}
+
+/// The call of the script that settles a delivery, as it is sent.
+fn settlement(keys: &Keys, output: &OutputConfig, dedup_window: Duration, settled: Settled<'_>) -> Commands {
+    let Settled { entry_id, results, dead_letters, retries } = settled;
+    let mut commands = Commands::default();
+    let waiting_keys = if retries.is_empty() { 0 } else { 1 + retries.len() };
+    let arguments = 4 + results.arguments() + dead_letters.arguments() + retries.arguments();
+    SETTLE.begin(&mut commands, 3 + waiting_keys, arguments);
+    for key in [&keys.inbox, &keys.output, &keys.dead] {
+        commands.word(key);
+    }
+    if !retries.is_empty() {
+        commands.word(&keys.retry);
+        for id in retries.message_ids() {
+            commands.prefixed(&keys.claim_prefix, id);
+        }
+    }
+    commands.word(GROUP);
+    commands.word(entry_id);
+    commands.number(output.length_max);
+    commands.number(output.dead_length_max);
+    results.write_to(&mut commands);
+    dead_letters.write_to(&mut commands);
+    retries.write_to(&mut commands, dedup_window);
+    commands
+}
+
+/// Provenance of a delivery that no other host has owned.
+#[derive(Clone, Debug)]
+pub struct Held {
+    /// Under which host id it was fetched.
+    pub host_id: Arc<str>,
+    /// A moment at which it was not fetched yet.
+    pub asked: Instant,
+}
+
+/// A host's permit to settle by transaction, as long as a connection watches it.
+#[derive(Debug)]
+pub struct Permit {
+    /// Whose permit it is.
+    pub host_id: Arc<str>,
+    fence: Fence,
+    /// When it was there.
+    since: Instant,
+}
+
+impl Permit {
+    /// Makes the permit anew and watches it, on a connection that may watch an earlier one. Every other connection that watches
+    /// it finds it changed. `None`: Redis is full.
+    ///
+    /// # Errors
+    /// Whatever the network or the server says.
+    pub async fn make(
+        connection: &mut Connection,
+        keys: &KeysConfig,
+        host_id: Arc<str>,
+    ) -> Result<Option<Permit>, RedisError> {
+        let key = format!("{}{host_id}", keys.permit_prefix);
+        let fence = Fence { key, value: format!("{:08x}", rand::random::<u32>()) };
+        let mut commands = Commands::default();
+        commands.command(&[b"UNWATCH"]);
+        // Redis never refuses this, however full it is.
+        commands.command(&["DEL", &fence.key].map(str::as_bytes));
+        commands.command(&["SET", &fence.key, &fence.value, "PX", PERMIT_TTL_MS].map(str::as_bytes));
+        fence.watch(&mut commands);
+        let replies = connection.ask(&commands, Duration::ZERO).await?;
+        let mut replies = Cursor::new(&replies, 0);
+        replies.value()?;
+        replies.value()?;
+        match replies.value() {
+            Err(error) if error.code() == Some("OOM") => return Ok(None),
+            set => set?,
+        };
+        let permit = Permit { host_id, fence, since: Instant::now() };
+        Ok(permit.fence.is_held(&mut replies)?.then_some(permit))
+    }
+
+    /// Whether nobody but its holder can have settled this delivery.
+    #[must_use]
+    pub fn covers(&self, held: &Held) -> bool {
+        self.host_id == held.host_id && self.since <= held.asked
+    }
+
+    /// Sends the transaction and watches the permit again. Says whether the deliveries are settled, and returns the permit if it
+    /// is still there.
+    ///
+    /// # Errors
+    /// Whatever the network says, or the server about the protocol; then they may be settled or not.
+    pub async fn settle(
+        self,
+        connection: &mut Connection,
+        mut transaction: Commands,
+    ) -> Result<(bool, Option<Permit>), RedisError> {
+        let queued = transaction.len() - 1;
+        self.fence.watch(&mut transaction);
+        let replies = connection.ask(&transaction, Duration::ZERO).await?;
+        let mut replies = Cursor::new(&replies, 0);
+        let settled = is_settled(&mut replies, queued)?;
+        Ok((settled, self.fence.is_held(&mut replies)?.then_some(self)))
+    }
+}
+
+/// The commands that append these entries to the output.
+#[must_use]
+pub fn appends(keys: &KeysConfig, results: &Entries, length_max: u64) -> Commands {
+    let mut commands = Commands::default();
+    results.write_appends(&mut commands, &keys.output, length_max);
+    commands
+}
+
+/// The transaction that appends results and acknowledges the deliveries that they come from, as it is sent.
+pub fn transaction<'a>(
+    keys: &KeysConfig,
+    appends: impl Iterator<Item = &'a Commands> + Clone,
+    entry_ids: impl Iterator<Item = &'a str> + Clone,
+) -> Commands {
+    let mut commands = Commands::default();
+    commands.command(&[b"MULTI"]);
+    for appends in appends {
+        commands.append(appends);
+    }
+    commands.begin(6 + entry_ids.clone().count());
+    for word in ["EVAL", &ACKNOWLEDGE, "2", &keys.inbox, &keys.output, GROUP] {
+        commands.word(word);
+    }
+    for entry_id in entry_ids {
+        commands.word(entry_id);
+    }
+    commands.command(&[b"EXEC"]);
+    commands
+}
+
+/// Whether the transaction, in which so many commands were queued, has settled its deliveries. If not it has written nothing:
+/// it was discarded, refused as a whole, or the output is no stream.
+fn is_settled(replies: &mut Cursor<'_>, mut queued: usize) -> Result<bool, RedisError> {
+    replies.skip(&mut queued)?;
+    match replies.head()? {
+        Some(Head::Nil | Head::Line([b'-', ..])) => Ok(false),
+        Some(Head::Array(results @ 1..)) => {
+            replies.skip(&mut (results - 1))?;
+            Ok(matches!(replies.head()?, Some(Head::Line([b':', ..]))))
+        }
+        _ => Err(malformed()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settled(replies: &[u8]) -> Option<bool> {
+        is_settled(&mut Cursor::new(replies, 0), 3).ok()
+    }
+
+    #[test]
+    fn only_an_acknowledgement_says_that_deliveries_are_settled() {
+        let begin = b"+OK\r\n+QUEUED\r\n+QUEUED\r\n";
+        let after = |end: &[u8]| settled(&[begin, end].concat());
+        assert_eq!(after(b"*2\r\n$3\r\n1-0\r\n:1\r\n"), Some(true));
+        assert_eq!(after(b"*1\r\n:1\r\n"), Some(true));
+        assert_eq!(after(b"*-1\r\n"), Some(false));
+        assert_eq!(after(b"-EXECABORT Transaction discarded because of previous errors.\r\n"), Some(false));
+        assert_eq!(after(b"*2\r\n-WRONGTYPE a\r\n-WRONGTYPE b\r\n"), Some(false));
+        assert_eq!(after(b"$1\r\n1\r\n"), None);
+        assert_eq!(settled(b"+OK\r\n-OOM full\r\n-OOM full\r\n-EXECABORT discarded\r\n"), Some(false));
+    }
+
+    #[test]
+    fn a_permit_covers_what_its_host_fetched_after_it_was_made() {
+        let (before, since) = (Instant::now(), Instant::now() + Duration::from_millis(1));
+        let fence = Fence { key: String::new(), value: String::new() };
+        let permit = Permit { host_id: "a".into(), fence, since };
+        let covers = |host_id: &str, asked| permit.covers(&Held { host_id: host_id.into(), asked });
+        assert!(covers("a", since));
+        assert!(!covers("a", before));
+        assert!(!covers("b", since));
+    }
+
+    #[test]
+    fn a_transaction_appends_and_acknowledges_in_one() {
+        let keys = crate::config::Config::default().keys;
+        let mut results = Entries::default();
+        results.field("message_id", "m");
+        results.finish();
+        let appends = [appends(&keys, &results, 0), Commands::default()];
+        let commands = transaction(&keys, appends.iter(), ["1-0", "2-0"].into_iter());
+        let text = String::from_utf8_lossy(commands.bytes());
+        let places = ["MULTI", "XADD", "EVAL", "1-0", "2-0", "EXEC"].map(|word| text.find(word));
+        assert!(places.is_sorted() && places[0].is_some(), "{text}");
+        assert_eq!(commands.len(), 4);
+    }
+}

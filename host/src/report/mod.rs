@@ -1,0 +1,97 @@
+//! The report: one line every interval on standard output, as text or JSON. A host without traffic reports 0, not silence.
+//! What is in it is a `snapshot`; this module only prints.
+
+pub mod snapshot;
+
+use std::io::Write as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{MissedTickBehavior, interval};
+use tracing::warn;
+
+use crate::config::LogFormat;
+use crate::group::Group;
+use crate::redis::store::stats::GroupStats;
+use crate::version::Versions;
+use snapshot::{Sampler, Snapshot};
+
+/// Share of Redis's memory limit past which the host warns.
+const MEMORY_WARN_PERCENT: u64 = 80;
+
+/// Reports for ever.
+pub async fn run(group: Arc<Group>, versions: Arc<Versions>, every: Duration, format: LogFormat) {
+    let output = group.keys.output.clone();
+    let mut sampler = Sampler::start(group, versions).await;
+    let mut memory_warned = false;
+    let mut ticks = interval(every);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks.tick().await; // the first is immediate
+    loop {
+        ticks.tick().await;
+        let (snapshot, stats) = sampler.take().await;
+        let line = line(&snapshot, format);
+        // Nobody reading is no reason to stop working.
+        let _ = writeln!(std::io::stdout().lock(), "{line}");
+        if let Some(stats) = stats {
+            warn_about_memory(stats, &output, &mut memory_warned);
+        }
+    }
+}
+
+/// The line in the wanted form.
+fn line(snapshot: &Snapshot, format: LogFormat) -> String {
+    match format {
+        LogFormat::Json => serde_json::to_string(snapshot).unwrap_or_default(),
+        LogFormat::Text => text(snapshot),
+    }
+}
+
+fn text(snapshot: &Snapshot) -> String {
+    let number = |number: Option<u64>| number.map_or("?".to_string(), |number| number.to_string());
+    let rate = |rate: Option<f64>| rate.map_or("?".to_string(), |rate| format!("{rate:.0}"));
+    let mut line = format!(
+        "{} {:.0} messages/s (group {}) | processed {} (group {}) | duplicates {} | dead letters {} | inbox {} | retries waiting {} | shed {} | reconnects {}",
+        snapshot.timestamp,
+        snapshot.messages_per_second,
+        rate(snapshot.group_messages_per_second),
+        snapshot.processed,
+        number(snapshot.group_processed),
+        snapshot.duplicates,
+        snapshot.dead_letters,
+        number(snapshot.inbox),
+        number(snapshot.retries_waiting),
+        snapshot.shed,
+        snapshot.reconnects,
+    );
+    if snapshot.retries > 0 {
+        line += &format!(" | retries {}", snapshot.retries);
+    }
+    if snapshot.gaps > 0 {
+        line += &format!(" | gaps {} ({} ms)", snapshot.gaps, snapshot.gap_ms);
+    }
+    if snapshot.taken_over > 0 {
+        line += &format!(" | taken over {}", snapshot.taken_over);
+    }
+    if snapshot.plugin_is_news {
+        let Snapshot { generation, plugin_digest, plugin_state, refusals, rollbacks, .. } = snapshot;
+        let digest = plugin_digest.get(..12).unwrap_or(plugin_digest);
+        line += &format!(" | plugin {generation} ({digest}, {plugin_state})");
+        line += &format!(" | refused {refusals} | rolled back {rollbacks}");
+    }
+    line
+}
+
+/// Warns once when Redis comes close to its limit, and again only after it had been clear of it.
+fn warn_about_memory(stats: GroupStats, output: &str, warned: &mut bool) {
+    let GroupStats { memory_bytes, memory_bytes_max, .. } = stats;
+    let close = memory_bytes_max > 0 && memory_bytes > memory_bytes_max / 100 * MEMORY_WARN_PERCENT;
+    if close && !*warned {
+        warn!(
+            memory_bytes,
+            memory_bytes_max,
+            "Redis uses more than {MEMORY_WARN_PERCENT} % of its maxmemory; read and trim {output}, or bound it with --max-output-length"
+        );
+    }
+    *warned = close;
+}

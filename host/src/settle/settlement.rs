@@ -1,0 +1,253 @@
+//! What becomes of an outcome: the one place that decides. It writes nothing itself.
+
+use std::time::Duration;
+
+use tracing::{info, warn};
+
+use super::attempts::next_wait;
+use crate::config::RetryConfig;
+use crate::dead_letter::{DeadLetter, Origin};
+use crate::message::Reason;
+use crate::plugin::{Failure, Outcome};
+use crate::redis::store::entries::Entries;
+use crate::redis::store::entry::{Delivery, History, Message, write_dead_letter};
+use crate::redis::store::retries::Retries;
+use crate::throttle::Throttle;
+
+/// Everything that a delivery will have written. Reused from delivery to delivery.
+#[derive(Debug, Default)]
+pub struct Settlement {
+    /// Entries for the output stream.
+    pub results: Entries,
+    /// Entries for the dead letters.
+    pub dead_letters: Entries,
+    /// Messages to try again.
+    pub retries: Retries,
+    /// Messages that the plugin dropped on purpose.
+    pub dropped: usize,
+    /// Messages done with: all that were recorded but the retries.
+    pub messages: usize,
+    given_up: Throttle,
+    put_off: Throttle,
+}
+
+/// Who decides, by which rules, for the entries that are signed.
+#[derive(Clone, Copy, Debug)]
+pub struct Terms<'a> {
+    /// The host's id.
+    pub host_id: &'a str,
+    /// The consumer's id.
+    pub consumer_id: &'a str,
+    /// SHA-256 of the version of the plugin that the outcome is from.
+    pub plugin_digest: &'a str,
+    /// Its generation.
+    pub plugin_generation: u64,
+    /// How often and when a message is tried again.
+    pub retry: &'a RetryConfig,
+    /// The format of entries.
+    pub format: u32,
+}
+
+impl Settlement {
+    /// Starts the next delivery.
+    pub fn clear(&mut self) {
+        self.results.clear();
+        self.dead_letters.clear();
+        self.retries.clear();
+        self.dropped = 0;
+        self.messages = 0;
+    }
+
+    /// Decides what becomes of a message. Its results, if it has any, have been added by whoever processed it.
+    pub fn decide(
+        &mut self,
+        delivery: &Delivery,
+        message: &Message,
+        outcome: Result<Outcome, Failure>,
+        terms: Terms<'_>,
+    ) {
+        match outcome {
+            Ok(Outcome::Emit(_) | Outcome::EmitAll(_)) => self.messages += 1,
+            Ok(Outcome::Drop) => {
+                self.dropped += 1;
+                self.messages += 1;
+            }
+            Ok(Outcome::Retry(delay_ms)) => {
+                let asked = "the plugin asked for another attempt";
+                self.try_again(delivery, message, delay_ms, Reason::PluginRetried, asked, terms);
+            }
+            Ok(Outcome::Reject(reason)) => {
+                let rejected = format!("the plugin rejected the message: {reason}");
+                self.give_up(delivery, message, Reason::PluginRejected, &rejected, terms);
+            }
+            Err(failure) => match reason(&failure) {
+                Reason::BadResult => self.give_up(delivery, message, Reason::BadResult, &failure.to_string(), terms),
+                reason => self.try_again(delivery, message, None, reason, &failure.to_string(), terms),
+            },
+        }
+    }
+
+    /// Another attempt, if one is left, after the delay that the plugin named.
+    fn try_again(
+        &mut self,
+        delivery: &Delivery,
+        message: &Message,
+        asked_ms: Option<u32>,
+        reason: Reason,
+        error: &str,
+        terms: Terms<'_>,
+    ) {
+        match next_wait(terms.retry, message.attempt(), asked_ms) {
+            Some(wait) => self.put_off(delivery, message, wait, reason, error, terms),
+            None => self.give_up(delivery, message, reason, error, terms),
+        }
+    }
+
+    /// Gives up on a message because its hosts died, without another attempt.
+    pub fn record_host_killer(&mut self, delivery: &Delivery, message: &Message, terms: Terms<'_>) {
+        let deaths = delivery.crashes;
+        let error = format!("{deaths} hosts died while they had the message in hand");
+        self.give_up(delivery, message, Reason::HostKiller, &error, terms);
+    }
+
+    fn put_off(
+        &mut self,
+        delivery: &Delivery,
+        message: &Message,
+        wait: Duration,
+        reason: Reason,
+        error: &str,
+        terms: Terms<'_>,
+    ) {
+        let attempt = message.attempt();
+        if let Some(unlogged) = self.put_off.permit() {
+            let (message_id, consumer_id) = (&message.id, terms.consumer_id);
+            info!(message_id, consumer_id, %reason, attempt, unlogged, "{error}; trying again in {wait:?}");
+        }
+        let token = delivery.token(message).to_string();
+        let history = History { attempt: attempt + 1, token, crashes: delivery.crashes };
+        self.retries.push(terms.format, &message.id, &message.body, history, wait);
+    }
+
+    fn give_up(&mut self, delivery: &Delivery, message: &Message, reason: Reason, error: &str, terms: Terms<'_>) {
+        self.messages += 1;
+        let attempts = message.attempt();
+        if let Some(unlogged) = self.given_up.permit() {
+            let (message_id, consumer_id) = (&message.id, terms.consumer_id);
+            warn!(message_id, consumer_id, %reason, attempts, unlogged, "{error}; the message is kept as a dead letter");
+        }
+        let letter = DeadLetter {
+            payload: message.body.as_bytes(),
+            reason,
+            error,
+            host_id: terms.host_id,
+            origin: Some(Origin {
+                message_id: &message.id,
+                token: delivery.token(message),
+                attempts,
+                consumer_id: terms.consumer_id,
+                plugin_digest: terms.plugin_digest,
+                plugin_generation: terms.plugin_generation,
+            }),
+        };
+        write_dead_letter(&mut self.dead_letters, terms.format, &letter);
+    }
+}
+
+fn reason(failure: &Failure) -> Reason {
+    match failure {
+        Failure::Failed(_) => Reason::PluginFailed,
+        Failure::TimedOut(_) => Reason::PluginTimedOut,
+        Failure::OutOfMemory(_) => Reason::PluginMemory,
+        Failure::ResultTooLong { .. } | Failure::TooManyResults(_) | Failure::BadResult(_) => Reason::BadResult,
+        Failure::Trapped(_) | Failure::Start(_) => Reason::PluginTrapped,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+
+    /// Settles one message at this attempt for each outcome.
+    fn settle(attempt: u32, outcomes: Vec<Result<Outcome, Failure>>) -> Settlement {
+        let retry = Config::default().retry;
+        let terms = Terms {
+            host_id: "h",
+            consumer_id: "h/1",
+            plugin_digest: "abc",
+            plugin_generation: 7,
+            retry: &retry,
+            format: 1,
+        };
+        let mut settlement = Settlement::default();
+        for outcome in outcomes {
+            let history = History { attempt, token: "5-0".into(), crashes: 0 };
+            let message = Message { id: "m".into(), body: "{}".into(), history: Some(Box::new(history)) };
+            let delivery = Delivery::new("9-0".into(), Vec::new());
+            settlement.decide(&delivery, &message, outcome, terms);
+        }
+        settlement
+    }
+
+    fn of_dead_letters(settlement: &Settlement, name: &str) -> Vec<String> {
+        let value = |fields: &Vec<String>| fields.iter().skip_while(|field| *field != name).nth(1).cloned();
+        settlement.dead_letters.texts().iter().filter_map(value).collect()
+    }
+
+    /// One of each outcome after which another attempt may help.
+    fn attempts() -> Vec<Result<Outcome, Failure>> {
+        vec![
+            Ok(Outcome::Retry(Some(5))),
+            Ok(Outcome::Retry(None)),
+            Err(Failure::Failed("no".into())),
+            Err(Failure::Trapped("unreachable".into())),
+            Err(Failure::TimedOut(Duration::from_secs(1))),
+            Err(Failure::OutOfMemory(1)),
+            Err(Failure::Start("trap".into())),
+        ]
+    }
+
+    #[test]
+    fn what_another_attempt_may_help_is_tried_again_while_one_is_left() {
+        for attempt in [1, 4] {
+            let settlement = settle(attempt, attempts());
+            assert_eq!((settlement.retries.len(), settlement.dead_letters.len(), settlement.messages), (7, 0, 0));
+        }
+    }
+
+    #[test]
+    fn the_last_attempt_ends_in_a_dead_letter_with_its_reason() {
+        let settlement = settle(5, attempts());
+        assert_eq!((settlement.retries.len(), settlement.dead_letters.len(), settlement.messages), (0, 7, 7));
+        let reasons = [
+            "plugin-retried",
+            "plugin-retried",
+            "plugin-failed",
+            "plugin-trapped",
+            "plugin-timed-out",
+            "plugin-memory",
+            "plugin-trapped",
+        ];
+        assert_eq!(of_dead_letters(&settlement, "reason"), reasons);
+        assert_eq!(of_dead_letters(&settlement, "attempts"), ["5"; 7]);
+        assert_eq!(of_dead_letters(&settlement, "token"), ["5-0"; 7]);
+        assert_eq!(of_dead_letters(&settlement, "plugin_generation"), ["7"; 7]);
+        assert_eq!(of_dead_letters(&settlement, "first_seen"), ["1970-01-01T00:00:00.005Z"; 7]);
+    }
+
+    #[test]
+    fn what_no_attempt_can_help_is_a_dead_letter_at_once() {
+        let settlement = settle(
+            1,
+            vec![
+                Ok(Outcome::Drop),
+                Ok(Outcome::Reject("too old".into())),
+                Err(Failure::BadResult("not an object".into())),
+                Err(Failure::ResultTooLong { bytes_max: 1 }),
+            ],
+        );
+        assert_eq!((settlement.dropped, settlement.results.len(), settlement.retries.len()), (1, 0, 0));
+        assert_eq!(of_dead_letters(&settlement, "reason"), ["plugin-rejected", "bad-result", "bad-result"]);
+    }
+}

@@ -1,0 +1,96 @@
+//! Finds what nobody works on although somebody fetched it: deliveries of hosts that are dead, and deliveries that got lost between
+//! Redis and this host. It knows nothing of what is done with them.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use tracing::{info, warn};
+
+use crate::group::Group;
+use crate::redis::RedisError;
+use crate::redis::client::connector::LibraryConnection;
+use crate::redis::store::entry::Delivery;
+use crate::redis::store::inbox::fetched_before;
+use crate::redis::store::registry::hosts_alive;
+use crate::redis::store::takeover::{is_newer, owners, take_over};
+
+/// Takes deliveries over for one host.
+#[derive(Debug)]
+pub struct Reaper {
+    group: Arc<Group>,
+}
+
+impl Reaper {
+    /// A reaper for the host of this group.
+    #[must_use]
+    pub fn new(group: Arc<Group>) -> Reaper {
+        Reaper { group }
+    }
+
+    /// Looks for at most so many deliveries. `in_work` is what this host had in work before.
+    ///
+    /// # Errors
+    /// Whatever the network or the server says; looking again does no harm.
+    pub async fn left_behind(
+        &self,
+        connection: &mut LibraryConnection,
+        in_work: &HashSet<String>,
+        room: usize,
+    ) -> Result<Vec<Delivery>, RedisError> {
+        let keys = &self.group.keys;
+        let own = self.group.identity.host_id();
+        // Owners before hosts: a host registers before it fetches, so every owner was registered by then.
+        let owners = match owners(connection, keys).await {
+            Err(error) if matches!(error.code(), Some("NOGROUP" | "ERR")) => return Ok(Vec::new()),
+            owners => owners?,
+        };
+        let alive = hosts_alive(connection, keys).await?;
+        for owner in owners {
+            if owner.name == *own {
+                if owner.pending > in_work.len() {
+                    let mut lost = fetched_before(connection, keys, &own).await?;
+                    lost.retain(|delivery| !in_work.contains(&delivery.entry_id));
+                    lost.truncate(room);
+                    if !lost.is_empty() {
+                        info!(deliveries = lost.len(), "found deliveries that got lost between Redis and this host");
+                        return Ok(lost);
+                    }
+                }
+            } else if !alive.contains(&owner.name) && !is_newer(&owner.name) {
+                let taken = self.take_over(connection, &owner.name, &own, room).await?;
+                if !taken.is_empty() {
+                    return Ok(taken);
+                }
+            }
+        }
+        Ok(Vec::new())
+    }
+
+    /// Deliveries of a dead host. Those that may have killed it go back into the inbox, one message each.
+    async fn take_over(
+        &self,
+        connection: &mut LibraryConnection,
+        dead: &str,
+        own: &str,
+        room: usize,
+    ) -> Result<Vec<Delivery>, RedisError> {
+        loop {
+            let taken = take_over(connection, &self.group.keys, dead, own, room, self.group.format()).await?;
+            if taken.isolated > 0 {
+                warn!(
+                    deliveries = taken.isolated,
+                    from = dead,
+                    "isolated deliveries that several hosts died with; their messages are tried one at a time"
+                );
+            }
+            if !taken.deliveries.is_empty() {
+                info!(deliveries = taken.deliveries.len(), from = dead, "took deliveries over");
+                self.group.counters.taken_over.add(taken.deliveries.len());
+                return Ok(taken.deliveries);
+            }
+            if taken.isolated == 0 {
+                return Ok(Vec::new());
+            }
+        }
+    }
+}
