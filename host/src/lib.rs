@@ -22,6 +22,7 @@ pub mod host;
 pub mod intake;
 pub mod message;
 pub mod monitor;
+pub mod output;
 pub mod plugin;
 pub mod redis;
 pub mod registry;

@@ -1,7 +1,6 @@
 //! The report: one line every interval on standard output, as text or JSON. A host without traffic reports 0, not silence.
 //! It only reads.
 
-use std::io::Write as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -167,8 +166,7 @@ impl Reporter {
             ticks.tick().await;
             let stats = self.stats(&mut connection).await;
             let report = self.report(&mut before, stats);
-            // Nobody reading is no reason to stop working.
-            let _ = writeln!(std::io::stdout().lock(), "{}", report.line(self.format));
+            crate::output::stdout().line(&report.line(self.format));
             if let Some(stats) = stats {
                 warn_about_memory(stats, &mut memory_warned);
             }

@@ -9,6 +9,7 @@ pub mod connection;
 pub mod dead;
 pub mod deliveries;
 pub mod embedded;
+mod runtime_folder;
 pub mod entries;
 pub mod inbox;
 pub mod keys;
