@@ -80,8 +80,7 @@ struct Queue {
 
 impl Output {
     const fn new(stream: Stream) -> Output {
-        let queue =
-            Queue { waiting: Vec::new(), writing: false, started: false, dropped: 0, told: 0, closed: false };
+        let queue = Queue { waiting: Vec::new(), writing: false, started: false, dropped: 0, told: 0, closed: false };
         Output { stream, queue: Mutex::new(queue), changed: Condvar::new() }
     }
 
@@ -159,7 +158,10 @@ impl Output {
         drop(queue);
         if dropped > told {
             let stream = self.stream.name();
-            warn!(dropped, "{stream} was not read, or could not be written: so many lines were dropped since the start");
+            warn!(
+                dropped,
+                "{stream} was not read, or could not be written: so many lines were dropped since the start"
+            );
         }
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::signals::Hangup;
 use super::{Failure, load, log};
-use crate::config::{Config, Given};
+use crate::config::{Config, Given, Loaded};
 use crate::host;
 use crate::redis::embedded::Embedded;
 use crate::reload::Control;
@@ -22,7 +22,7 @@ pub(super) fn execute(given: &Given) -> Result<(), Failure> {
     let (warnings, file) = (loaded.warnings(), loaded.file.clone());
     let mut config = loaded.into_runnable()?;
     log::start(&config)?;
-    for warning in warnings {
+    for warning in warnings.into_iter().chain(Loaded::unknown_variables(std::env::vars_os().map(|(name, _)| name))) {
         tracing::warn!("{warning}");
     }
     let named = config.redis.url.clone();

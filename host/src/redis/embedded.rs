@@ -224,9 +224,7 @@ impl Embedded {
         let mut command = Command::new("sh");
         command.args(["-c", WATCHER, "host-redis-watcher"]).arg(folder.path()).arg(server);
         match &address {
-            Address::Socket(path) => {
-                command.args(["--port", "0", "--unixsocketperm", "700", "--unixsocket"]).arg(path)
-            }
+            Address::Socket(path) => command.args(["--port", "0", "--unixsocketperm", "700", "--unixsocket"]).arg(path),
             Address::Port(port) => command.args(["--port", &port.to_string(), "--bind", "127.0.0.1"]),
         };
         let watcher = command
