@@ -1,7 +1,7 @@
 //! Ways into Redis: sockets, databases, users with few rights, TLS, a private server.
 
 use std::fs;
-use std::net::TcpStream;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
@@ -158,18 +158,14 @@ fn a_client_certificate_is_shown_where_redis_asks_for_one() {
     );
 }
 
-/// Port of the private Redis, from the log.
-fn embedded_port(host: &Host) -> u16 {
+/// URL of the private Redis, from the log.
+fn embedded_url(host: &Host) -> String {
     wait_for("the address of the private Redis", BOUND, || {
         let log = host.log();
-        let address = log.split("redis://127.0.0.1:").nth(1).ok_or_else(|| log.clone())?;
-        let digits: String = address.chars().take_while(char::is_ascii_digit).collect();
-        digits.parse().map_err(|_| log)
+        let rest = log.split("unix://").nth(1).ok_or_else(|| log.clone())?;
+        let path = rest.split_once("redis.sock").ok_or_else(|| log.clone())?.0;
+        Ok(format!("unix://{path}redis.sock"))
     })
-}
-
-fn connect(port: u16) -> redis::Connection {
-    redis::Client::open(("127.0.0.1", port)).unwrap().get_connection().unwrap()
 }
 
 #[test]
@@ -177,8 +173,8 @@ fn an_embedded_redis_serves_the_host_and_ends_with_it() {
     let launch = || Launch::bare().arg("--redis", "embedded").arg("--plugin", puppet()).consumers(2);
     for ends_cleanly in [true, false] {
         let host = launch().start();
-        let port = embedded_port(&host);
-        let mut connection = connect(port);
+        let url = embedded_url(&host);
+        let mut connection = redis::Client::open(url.as_str()).unwrap().get_connection().unwrap();
         wait_until("registered consumers", || cmd("LLEN").arg(IDS).query::<usize>(&mut connection).unwrap() == 2);
         wait_until("a subscription", || {
             cmd("PUBLISH").arg(CHANNEL).arg(message("m", json!({}))).query::<usize>(&mut connection).unwrap() == 1
@@ -189,7 +185,7 @@ fn an_embedded_redis_serves_the_host_and_ends_with_it() {
         } else {
             host.kill();
         }
-        wait_until("the end of the private Redis", || TcpStream::connect(("127.0.0.1", port)).is_err());
+        wait_until("the end of the private Redis", || UnixStream::connect(url.trim_start_matches("unix://")).is_err());
     }
 }
 

@@ -400,12 +400,37 @@ fn a_reader_that_leaves_early_is_no_failure() {
 }
 
 #[test]
-fn relative_paths_start_at_the_working_directory() {
+fn relative_paths_in_a_file_start_at_its_folder() {
     let call = Call::new();
     let folder = call.folder.path().join("etc");
     std::fs::create_dir(&folder).expect("a folder");
     std::fs::write(folder.join("host.toml"), "plugin = \"p.wasm\"").expect("write the file");
     let file: PathBuf = ["etc", "host.toml"].iter().collect();
     let config = call.run(&["config", "--config", &file.to_string_lossy()]).output();
-    assert_eq!(line(&config, "plugin"), "plugin = \"p.wasm\"");
+    let plugin = call.folder.path().canonicalize().expect("a folder").join("etc/p.wasm");
+    assert_eq!(line(&config, "plugin"), format!("plugin = {plugin:?}"));
+    let flag = call.run(&["config", "--config", &file.to_string_lossy(), "--plugin", "q.wasm"]).output();
+    assert!(line(&flag, "plugin").ends_with("/q.wasm\"") && !flag.contains("etc/q.wasm"));
+}
+
+#[test]
+fn what_is_probably_meant_otherwise_is_named_at_the_start() {
+    let call = Call::new().variable("HOST_CONSUMER", "5").variable("HOSTNAME", "h");
+    let started = call.run(&["--plugin", "p.wasm", "--redis", "redis://127.0.0.1:1", "--channel", "orders.*"]);
+    assert!(started.stderr.contains("HOST_CONSUMER is no setting and is ignored; did you mean `HOST_CONSUMERS`?"));
+    assert!(started.stderr.contains("orders.*") && started.stderr.contains("patterns are not supported"));
+    assert!(!started.stderr.contains("HOSTNAME"), "{}", started.stderr);
+}
+
+#[test]
+fn certificates_that_cannot_be_used_are_named() {
+    let call = Call::new().file("no certificate");
+    let rediss = ["--plugin", "p.wasm", "--redis", "rediss://127.0.0.1:1"];
+    let run = |more: &[&str]| call.run(&[&rediss[..], more].concat()).refusal();
+    let refusal = run(&["--redis-ca-file", "host.toml"]);
+    assert!(refusal.contains("the CA file host.toml has no certificate in it"), "{refusal}");
+    let refusal = run(&["--redis-cert-file", "host.toml", "--redis-key-file", "host.toml"]);
+    assert!(refusal.contains("certificate file host.toml has no certificate"), "{refusal}");
+    let refusal = call.run(&["--plugin", "p.wasm", "--redis", "rediss://h#insecure"]).refusal();
+    assert!(refusal.contains("#insecure") && refusal.contains("--redis-ca-file"), "{refusal}");
 }

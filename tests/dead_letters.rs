@@ -255,7 +255,15 @@ fn on_a_terminal_a_purge_asks_first() {
 #[test]
 fn dead_letters_need_a_redis_that_answers_and_one_that_is_not_private() {
     let redis = Redis::start();
-    assert_eq!(Launch::subcommand("dead").words(&["list"]).arg("--redis", "embedded").run().code, Some(2));
+    assert_eq!(
+        Launch::subcommand("dead")
+            .words(&["list"])
+            .arg("--redis", "embedded")
+            .env("XDG_RUNTIME_DIR", redis.folder())
+            .run()
+            .code,
+        Some(3)
+    );
     let port = crate::support::redis::free_port();
     let nobody = Launch::subcommand("dead").words(&["list"]).arg("--redis", format!("redis://127.0.0.1:{port}")).run();
     assert_eq!(nobody.code, Some(3), "{}", nobody.stderr);

@@ -110,7 +110,8 @@ settings! {
         /// `redis://user:password@127.0.0.1:6379/0`, `unix:///run/redis.sock?db=0&user=u&pass=p`. Characters of
         /// a password that a URL reserves are percent-encoded. Better in the environment than on the command
         /// line, where every user of the machine can read it. `embedded` starts a private redis-server or
-        /// valkey-server from PATH that ends with the host.
+        /// valkey-server from PATH that ends with the host; the other commands find it by the same word. The index of
+        /// a database, `/0`, separates keys but not channels: hosts of all databases receive what is published.
         pub url: String = flag("redis").default("redis://127.0.0.1:6379").also("REDIS_URL").common().secret();
         /// PEM file with the certificate authority that signed Redis's certificate.
         ///
@@ -126,6 +127,8 @@ settings! {
     #[derive(Clone, Debug)]
     pub struct KeysConfig [keys = "keys"], "Names in Redis" {
         /// Pub/Sub channel that is received.
+        ///
+        /// One name and no pattern. A channel belongs to all databases of a Redis server.
         pub channel: String = flag("channel").default("messages:published");
         /// List of the ids of the consumers alive.
         ///

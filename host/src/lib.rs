@@ -24,6 +24,7 @@ pub mod host;
 pub mod identity;
 pub mod intake;
 pub mod message;
+pub mod output;
 pub mod pace;
 pub mod plugin;
 pub mod processor;

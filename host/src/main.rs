@@ -1,10 +1,9 @@
 //! The binary: arguments in, exit code out.
 
-use std::io::Write as _;
 use std::process::ExitCode;
 
 use host::cli::{self, Exit};
-use host::config::masked;
+use host::output;
 
 /// Everything that the binary is; the benchmark has a second one of the same.
 pub fn main() -> ExitCode {
@@ -12,14 +11,14 @@ pub fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(code) => return ExitCode::from(code),
     };
-    match cli::execute(cli) {
-        Ok(()) => Exit::Clean.into(),
-        Err(failure) if failure.is_broken_pipe() => Exit::Clean.into(),
+    let exit = match cli::execute(cli) {
+        Ok(()) => Exit::Clean,
+        Err(failure) if failure.is_closed_output() => Exit::Clean,
         Err(failure) => {
-            let error = masked(&format!("{:#}", failure.error));
-            // A closed standard error leaves nobody to tell.
-            let _ = writeln!(std::io::stderr(), "error: {error}");
-            failure.exit.into()
+            output::stderr().line(&format!("error: {failure}"));
+            failure.exit
         }
-    }
+    };
+    output::finish();
+    exit.into()
 }

@@ -72,7 +72,7 @@ pub fn burn() -> ! {
 
 /// Good messages and loops a second.
 fn one_burst(beside: Beside, messages: u64, plugin: &Path) -> Result<[f64; 2]> {
-    let server = Embedded::start()?;
+    let server = Embedded::start_on_loopback()?;
     let mut redis = redis::Client::open(server.url())?.get_connection()?;
     let subject = Subject::Host { consumers: CONSUMERS };
     let mut command = run::host(CONSUMERS, &server, plugin);

@@ -208,7 +208,7 @@ pub fn measure(arm: &Arm) -> Result<Measured> {
 
 /// A Redis, as it is shipped for hosts.
 pub fn redis_for(subject: &Subject) -> Result<(Embedded, Connection)> {
-    let server = Embedded::start()?;
+    let server = Embedded::start_on_loopback()?;
     let mut redis = redis::Client::open(server.url())?.get_connection()?;
     if subject.is_host() {
         ledger::expect_shipped_limit(&mut redis)?;

@@ -29,7 +29,7 @@ pub fn measure(rounds: u32, enrich: &Path) -> Result<Findings> {
         subjects.extend([format!("{name}, {kib} KiB, cold"), format!("{name}, {kib} KiB, warm")]);
     }
     let mut table = Table::new(&COLUMNS, subjects).with_base("cold").compared_with([0, 0, 2, 2].map(Some));
-    let server = Embedded::start()?;
+    let server = Embedded::start_on_loopback()?;
     let bar = progress_bar(u64::from(rounds) * plugins.len() as u64 * 2)?;
     for round in 1..=rounds {
         for (index, (name, path)) in plugins.into_iter().enumerate() {

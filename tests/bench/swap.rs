@@ -99,7 +99,7 @@ pub fn measure(rounds: u32, enrich: &Path) -> Result<Findings> {
 }
 
 fn one_swap(plugin: &Path) -> Result<Swap> {
-    let server = Embedded::start()?;
+    let server = Embedded::start_on_loopback()?;
     let folder = tempfile::tempdir()?;
     let file = folder.path().join("plugin.wasm");
     let component = std::fs::read(plugin)?;

@@ -2,7 +2,7 @@
 
 use std::env;
 use std::ffi::{OsStr, OsString};
-use std::io::{BufRead, BufReader, Read};
+use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
@@ -138,6 +138,18 @@ impl Launch {
         self
     }
 
+    /// Its standard output goes there, and the test does not see it.
+    pub fn stdout(mut self, stream: impl Into<Stdio>) -> Launch {
+        self.command.stdout(stream);
+        self
+    }
+
+    /// Its standard error goes there, and the test does not see it.
+    pub fn stderr(mut self, stream: impl Into<Stdio>) -> Launch {
+        self.command.stderr(stream);
+        self
+    }
+
     pub fn consumers(self, count: usize) -> Launch {
         self.arg("--consumers", count.to_string())
     }
@@ -148,8 +160,10 @@ impl Launch {
             self.command.arg(name).arg(value);
         }
         let mut child = self.command.spawn().expect("start the binary");
-        let stdout = Lines::read(child.stdout.take().expect("stdout is piped"));
-        let stderr = Lines::read(child.stderr.take().expect("stderr is piped"));
+        // The command holds the test's end of a stream that goes elsewhere.
+        drop(self.command);
+        let stdout = child.stdout.take().map_or_else(|| Lines::read(io::empty()), Lines::read);
+        let stderr = child.stderr.take().map_or_else(|| Lines::read(io::empty()), Lines::read);
         Host { child, stdout, stderr }
     }
 

@@ -15,7 +15,7 @@ use self::filter::{Filter, FilterArgs};
 use super::{Exit, Failure, Flags, load, print};
 use crate::redis::RedisError;
 use crate::redis::client::connector::{Connector, LibraryConnection};
-use crate::redis::embedded;
+use crate::redis::embedded::Embedded;
 use crate::redis::store::dead::{self, Letter, Order, Reader, Replayed};
 use crate::redis::store::keys::Keys;
 
@@ -96,10 +96,8 @@ pub(super) fn execute(before: Flags, args: DeadArgs) -> Result<(), Failure> {
     let mut given = before.overlaid_with(Flags::default());
     let own = [("redis", args.redis), ("output-key", args.output_key)];
     given.flags.extend(own.into_iter().filter_map(|(name, value)| Some((name, value?))));
-    let config = load(&given)?.config;
-    if config.redis.url == embedded::WORD {
-        return Err(usage("an embedded Redis is private to its host; name a running one with --redis URL"));
-    }
+    let mut config = load(&given)?.config;
+    Embedded::find_if_named(&mut config.redis)?;
     let connector =
         Connector::new(&config.redis).map_err(|error| Failure { exit: Exit::Usage, error: error.into() })?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

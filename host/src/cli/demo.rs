@@ -18,9 +18,10 @@ use uuid::Uuid;
 use self::account::Account;
 use self::swap::Swap;
 use super::publish::{self, Generator, Load, Published, Source};
-use super::{Exit, Failure, Flags, log, refuse, run::shutdown};
+use super::{Exit, Failure, Flags, log, refuse, signals::shutdown};
 use crate::config::Config;
 use crate::host;
+use crate::output;
 use crate::redis::client::connector::{Connector, LibraryConnection};
 use crate::redis::client::publisher::Publisher;
 use crate::redis::embedded::Embedded;
@@ -91,7 +92,7 @@ pub(super) fn execute(before: &Flags, args: DemoArgs) -> Result<(), Failure> {
     let redis = Embedded::start()?;
     config.redis.url = redis.url();
     log::start(&config)?;
-    introduce(&args, redis.port());
+    introduce(&args, &redis.socket_in_shell());
     let result = runtime.block_on(demonstrate(&args, config, swap.as_ref()));
     runtime.shutdown_background();
     drop(redis);
@@ -108,24 +109,24 @@ fn require(plugin: &Path, or_what: &str) -> Result<(), Failure> {
     Err(Failure { exit: Exit::Plugin, error })
 }
 
-fn introduce(args: &DemoArgs, port: u16) {
-    println!(
+fn introduce(args: &DemoArgs, socket: &str) {
+    output::stdout().line(&format!(
         "\
 {} consumers with {}, {} messages a second, {DUPLICATES_PERCENT} % of them with an id used before.
-The private Redis listens on port {port}. From another terminal:
-  redis-cli -p {port} XREVRANGE messages:processed + - COUNT 2
-  redis-cli -p {port} LRANGE consumer:ids 0 -1
-  redis-cli -p {port} HGETALL '{{consumer:ids}}:hosts'
-  redis-cli -p {port} PUBLISH messages:published '{{\"message_id\":\"mine\",\"text\":\"hello\"}}'
+The private Redis listens on the Unix socket {socket}. From another terminal:
+  redis-cli -s {socket} XREVRANGE messages:processed + - COUNT 2
+  redis-cli -s {socket} LRANGE consumer:ids 0 -1
+  redis-cli -s {socket} HGETALL '{{consumer:ids}}:hosts'
+  redis-cli -s {socket} PUBLISH messages:published '{{\"message_id\":\"mine\",\"text\":\"hello\"}}'
 Ctrl-C ends the demo with a summary; it ends by itself after {}.
 ",
         args.consumers,
         args.plugin.display(),
         HumanCount(args.rate.into()),
         humantime::format_duration(args.time),
-    );
+    ));
     if args.swap {
-        println!("Lines with == tell what happens to the plugin.\n");
+        output::stdout().line("Lines with == tell what happens to the plugin.\n");
     }
 }
 
@@ -142,7 +143,7 @@ async fn demonstrate(args: &DemoArgs, config: Config, swap: Option<&Swap>) -> Re
         load.map_err(Failure::from)
     };
     let (summary, driven) = tokio::try_join!(async { host.await.map_err(Failure::from) }, load)?;
-    println!("\ncounting what Redis holds …");
+    output::stdout().line("\ncounting what Redis holds …");
     let mut connection = connector.connect().await.context("cannot count what Redis holds")?;
     let account =
         Account::take(&mut connection, &config, &driven.ids).await.context("cannot count what Redis holds")?;
@@ -177,6 +178,7 @@ async fn drive(args: &DemoArgs, config: &Config, connector: &Connector, swap: Op
         tokio::select! {
             played = play(args.time, config, &mut connection, swap) => played,
             () = shutdown => Ok(()),
+            () = reader_gone() => Ok(()),
         }
     };
     let (result, played) = tokio::select! {
@@ -202,6 +204,13 @@ async fn play(time: Duration, config: &Config, connection: &mut LibraryConnectio
     match swap {
         Some(swap) => tokio::try_join!(time_passes, swap.play(connection, config, time)).map(|_| ()),
         None => time_passes.await,
+    }
+}
+
+/// Waits until nobody can read what the demo tells.
+async fn reader_gone() {
+    while !output::stdout().is_closed() {
+        sleep(POLL).await;
     }
 }
 

@@ -1,9 +1,10 @@
 //! Exit codes, and the failures that lead to them.
 
+use std::fmt;
 use std::io;
 use std::process::ExitCode;
 
-use crate::config::ConfigError;
+use crate::config::{ConfigError, masked};
 use crate::host::RunError;
 use crate::plugin::LoadError;
 use crate::redis::embedded::EmbeddedError;
@@ -83,10 +84,39 @@ impl From<io::Error> for Failure {
     }
 }
 
+impl From<OutputError> for Failure {
+    fn from(error: OutputError) -> Self {
+        Failure { exit: Exit::Other, error: error.into() }
+    }
+}
+
+/// Standard output does not take what a command has to say.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot write to standard output: {0}")]
+pub struct OutputError(#[from] io::Error);
+
 impl Failure {
-    /// Whether nobody reads our output any more (`host config | head`), which is no failure.
-    pub fn is_broken_pipe(&self) -> bool {
-        let io = self.error.downcast_ref::<io::Error>();
-        io.is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+    /// Whether nobody reads the output any more (`host config | head`), which is no failure.
+    pub fn is_closed_output(&self) -> bool {
+        let output = self.error.downcast_ref::<OutputError>().map(|OutputError(error)| error);
+        let error = output.or_else(|| self.error.downcast_ref::<io::Error>());
+        error.is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+    }
+}
+
+/// The error and its causes, without passwords. Many an error names its cause by itself: a cause is left out where the
+/// text before has it.
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut text = String::new();
+        for cause in self.error.chain() {
+            let cause = cause.to_string();
+            if text.is_empty() {
+                text = cause;
+            } else if !text.contains(&cause) {
+                text = format!("{text}: {cause}");
+            }
+        }
+        f.write_str(&masked(&text))
     }
 }

@@ -1,20 +1,21 @@
 //! Log lines on standard error, as text or JSON.
 
-use std::io::{self, IsTerminal};
+use std::io::IsTerminal;
 
 use anyhow::Context as _;
 use tracing_subscriber::EnvFilter;
 
 use crate::config::{Config, LogFormat};
+use crate::output;
 
 /// Starts logging for the rest of the process.
 pub(super) fn start(config: &Config) -> anyhow::Result<()> {
     let filter = EnvFilter::try_new(&config.log_level).context("cannot use the log level")?;
     let subscriber = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(io::stderr)
-        .with_ansi(colours(&io::stderr()))
-        // The report of a failed write would go to the same closed standard error, and panic.
+        .with_writer(output::stderr)
+        .with_ansi(colours(&std::io::stderr()))
+        // The report of a failed write would go to the same standard error, and block or panic.
         .log_internal_errors(false);
     let started = match config.log_format {
         LogFormat::Text => subscriber.with_target(false).try_init(),

@@ -12,6 +12,7 @@ mod log;
 mod man;
 mod publish;
 mod run;
+mod signals;
 mod test;
 
 use std::io::{self, Write as _};
@@ -19,10 +20,11 @@ use std::io::{self, Write as _};
 use clap::error::ErrorKind;
 use clap::{CommandFactory as _, Parser, Subcommand};
 
-pub use exit::{Exit, Failure};
+pub use exit::{Exit, Failure, OutputError};
 pub use flags::{Flags, PluginFlags};
 
 use crate::config::{Config, ConfigError, Given, Loaded, masked};
+use crate::output;
 
 const ABOUT: &str = "Turn a Redis Pub/Sub channel into a consumer group that runs a WebAssembly plugin";
 
@@ -59,9 +61,10 @@ Output:
   Report lines go to standard output, log lines to standard error.
 
 Signals:
-  SIGTERM or Ctrl-C stops: what is in work is finished, at most for the drain timeout. A second one ends
-  the process at once; other hosts take over what was in work.
-  SIGHUP reloads: the plugin, its configuration and limits, and the number of consumers.
+  SIGTERM or Ctrl-C stops: what is in work is finished, at most for the drain timeout. Another one, a second
+  later or more, ends the process at once; other hosts take over what was in work.
+  SIGHUP reloads: the plugin, its configuration and limits, and the number of consumers. SIGHUP because the
+  terminal was closed stops, unless the host was started with nohup.
 
 Exit codes:
   0    clean stop
@@ -159,8 +162,18 @@ fn useless(flag: &str, command: &str) -> Failure {
 /// Writes the whole output of a command at once, so that a reader that leaves early is noticed here.
 fn print(output: &[u8]) -> Result<(), Failure> {
     let mut stdout = io::stdout().lock();
-    stdout.write_all(output)?;
-    Ok(stdout.flush()?)
+    let written = stdout.write_all(output).and_then(|()| stdout.flush());
+    Ok(written.map_err(OutputError::from)?)
+}
+
+/// Writes a line of a command's output.
+fn print_line(line: &str) -> Result<(), Failure> {
+    print(format!("{line}\n").as_bytes())
+}
+
+/// Writes a line beside a command's output, to standard error.
+fn note(line: &str) {
+    output::stderr().line(line);
 }
 
 /// Prints clap's message or help. An argument in the wrong place may be a URL with a password.

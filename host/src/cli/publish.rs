@@ -13,10 +13,10 @@ use indicatif::{HumanCount, ProgressBar, ProgressStyle};
 use tokio::time::{Instant, sleep_until};
 
 pub(super) use self::source::{Generator, Source};
-use super::{Exit, Failure, Flags, load, run::shutdown};
+use super::{Exit, Failure, Flags, load, note, print_line, signals::shutdown};
 use crate::redis::client::connector::Connector;
 use crate::redis::client::publisher::{Publisher, Received};
-use crate::redis::embedded;
+use crate::redis::embedded::Embedded;
 
 /// Messages published when nothing says how many.
 const COUNT_DEFAULT: u64 = 10_000;
@@ -39,7 +39,7 @@ A generated message is {\"message_id\":\"<a random UUID>\"}, and padding if a le
 the channel are found as a host finds them: flags before `publish`, environment and configuration file count. Ctrl-C \
 ends with the summary.")]
 pub(super) struct PublishArgs {
-    /// Redis to publish to [default: as for a host, redis://127.0.0.1:6379]
+    /// Redis to publish to; embedded is the private one that runs [default: as for a host, redis://127.0.0.1:6379]
     #[arg(long, value_name = "URL")]
     redis: Option<String>,
 
@@ -51,7 +51,7 @@ pub(super) struct PublishArgs {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     count: Option<u64>,
 
-    /// Stop after this time, such as 30s or 5m
+    /// Stop after this time, such as 30s or 5m; with --rate, after so many messages as belong to this time
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     duration: Option<Duration>,
 
@@ -104,16 +104,21 @@ pub(super) struct Load {
     pub batch: usize,
 }
 
+impl Load {
+    /// Messages that will be published, if that is known.
+    fn total(&self) -> Option<u64> {
+        let in_time = self.rate.zip(self.duration).map(|(rate, time)| due_after(time, rate));
+        self.count.into_iter().chain(in_time).min()
+    }
+}
+
 /// Runs `host publish` until it is done or the process is asked to stop, and prints what it did.
 pub(super) fn execute(before: Flags, args: &PublishArgs) -> Result<(), Failure> {
     let mut given = before.overlaid_with(Flags::default());
     let own = [("redis", &args.redis), ("channel", &args.channel)];
     given.flags.extend(own.into_iter().filter_map(|(name, value)| Some((name, value.clone()?))));
-    let config = load(&given)?.config;
-    if config.redis.url == embedded::WORD {
-        let error = anyhow::anyhow!("an embedded Redis is private to its host; name a running one with --redis URL");
-        return Err(Failure { exit: Exit::Usage, error });
-    }
+    let mut config = load(&given)?.config;
+    Embedded::find_if_named(&mut config.redis)?;
     let connector =
         Connector::new(&config.redis).map_err(|error| Failure { exit: Exit::Usage, error: error.into() })?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
@@ -141,15 +146,14 @@ async fn publish(args: &PublishArgs, connector: &Connector, channel: &str) -> Re
         batch: args.batch as usize,
     };
 
-    let bar = progress_bar(load.count);
+    let bar = progress_bar(load.total());
     let result = run(load, &mut source, publisher, shutdown()?, |so_far| {
         bar.set_position(so_far.received.messages);
         bar.set_message(format!("{} a second", HumanCount(per_second(so_far.received.messages, so_far.elapsed))));
     })
     .await;
     bar.finish_and_clear();
-    report(&result?, channel);
-    Ok(())
+    report(&result?, channel)
 }
 
 /// Publishes from `source` until the load is done, the source ends or `shutdown` is ready. What has been sent by
@@ -165,17 +169,19 @@ pub(super) async fn run(
     mut progress: impl FnMut(&Published),
 ) -> Result<Published> {
     let start = Instant::now();
-    let end = load.duration.map(|duration| start + duration);
+    let count = load.total();
+    // With a rate the number of messages ends it: the end of the time comes a moment before the last message is due.
+    let end = load.duration.filter(|_| load.rate.is_none()).map(|duration| start + duration);
     let mut shutdown = pin!(shutdown);
     let mut published = Published::default();
     let mut shown = start;
     let mut sent = 0_u64;
     let mut batch = Vec::new();
 
-    while load.count.is_none_or(|count| sent < count) {
+    while count.is_none_or(|count| sent < count) {
         let next = async {
             let due = due_messages(start, load.rate, sent).await;
-            let left = load.count.map_or(u64::MAX, |count| count - sent);
+            let left = count.map_or(u64::MAX, |count| count - sent);
             let wanted = usize::try_from(due.min(left)).unwrap_or(usize::MAX).min(load.batch);
             source.next(&mut batch, wanted).await
         };
@@ -243,31 +249,32 @@ fn progress_bar(count: Option<u64>) -> ProgressBar {
 }
 
 /// Prints what was done.
-fn report(published: &Published, channel: &str) {
+fn report(published: &Published, channel: &str) -> Result<(), Failure> {
     let Published { repeats, bytes, received, elapsed, .. } = published;
     let seconds = elapsed.as_secs_f64();
     let rate = per_second(received.messages, *elapsed);
     let megabytes = *bytes as f64 / 1e6;
-    println!(
-        "published {} messages ({megabytes:.1} MB) in {seconds:.2} s: {} a second",
+    let mut lines = format!(
+        "published {} messages ({megabytes:.1} MB) in {seconds:.2} s: {} a second\n",
         HumanCount(received.messages),
         HumanCount(rate)
     );
     if *repeats > 0 {
-        println!(
-            "{} of them repeat an earlier id: {} different ids",
+        lines += &format!(
+            "{} of them repeat an earlier id: {} different ids\n",
             HumanCount(*repeats),
             HumanCount(received.messages.saturating_sub(*repeats))
         );
     }
-    println!("received {} times, {}", HumanCount(received.sum), subscribers(received));
+    lines += &format!("received {} times, {}", HumanCount(received.sum), subscribers(received));
     if received.unheard > 0 {
-        eprintln!(
+        note(&format!(
             "warning: {} of {} messages reached nobody and are lost: no subscriber on {channel} at the time",
             HumanCount(received.unheard),
             HumanCount(received.messages),
-        );
+        ));
     }
+    print_line(&lines)
 }
 
 /// How many subscribers each message had.

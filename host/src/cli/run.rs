@@ -1,15 +1,12 @@
 //! `host` without a command: runs a host until a signal stops it.
 
-use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
-use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::oneshot;
-
-use super::{Exit, Failure, load, log};
-use crate::config::{Config, Given};
+use super::signals::Hangup;
+use super::{Failure, load, log};
+use crate::config::{Config, Given, Loaded};
 use crate::host;
 use crate::redis::embedded::Embedded;
 use crate::reload::Control;
@@ -21,13 +18,13 @@ pub(super) fn execute(given: &Given) -> Result<(), Failure> {
     // First of all: until then a SIGHUP ends the process.
     let hangup = {
         let _entered = runtime.enter();
-        signal(SignalKind::hangup())?
+        Hangup::listen()?
     };
     let loaded = load(given)?;
     let (warnings, file) = (loaded.warnings(), loaded.file.clone());
     let mut config = loaded.into_runnable()?;
     log::start(&config)?;
-    for warning in warnings {
+    for warning in warnings.into_iter().chain(Loaded::unknown_variables(std::env::vars_os().map(|(name, _)| name))) {
         tracing::warn!("{warning}");
     }
     let named = config.redis.url.clone();
@@ -43,14 +40,8 @@ pub(super) fn execute(given: &Given) -> Result<(), Failure> {
     result
 }
 
-async fn run(config: Config, control: Control, mut hangup: Signal) -> Result<(), Failure> {
-    let shutdown = shutdown()?;
-    let asked = control.asked.clone();
-    tokio::spawn(async move {
-        while hangup.recv().await.is_some() {
-            asked.notify_one();
-        }
-    });
+async fn run(config: Config, control: Control, hangup: Hangup) -> Result<(), Failure> {
+    let shutdown = hangup.shutdown(control.asked.clone())?;
     host::run(config, control, shutdown).await?;
     Ok(())
 }
@@ -66,30 +57,4 @@ fn control(given: &Given, file: Option<PathBuf>, (named, redis): (String, String
         Ok(config)
     };
     Control { reread: Box::new(reread), file, asked: Arc::default(), started }
-}
-
-/// Resolves at the first SIGTERM or Ctrl-C. The second one ends the process at once.
-pub(super) fn shutdown() -> io::Result<impl Future<Output = ()>> {
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    let (stop, stopped) = oneshot::channel();
-    tokio::spawn(async move {
-        let name = either(&mut interrupt, &mut terminate).await;
-        tracing::info!(signal = name, "stopping: what is in work is finished first; another signal ends at once");
-        // Nobody listens any more if the host has already ended by itself.
-        let _ = stop.send(());
-        let name = either(&mut interrupt, &mut terminate).await;
-        tracing::warn!(signal = name, "ended at once by a second signal");
-        std::process::exit(i32::from(Exit::Interrupted as u8));
-    });
-    Ok(async {
-        let _ = stopped.await;
-    })
-}
-
-async fn either(interrupt: &mut Signal, terminate: &mut Signal) -> &'static str {
-    tokio::select! {
-        _ = interrupt.recv() => "SIGINT",
-        _ = terminate.recv() => "SIGTERM",
-    }
 }

@@ -167,7 +167,7 @@ fn nearest_setting(section: &str, key: &str) -> String {
 }
 
 /// "; did you mean …?" for the candidate whose name is most like `word`, nothing if none is like it.
-fn nearest<N: AsRef<str>>(
+pub(super) fn nearest<N: AsRef<str>>(
     word: &str,
     candidates: impl Iterator<Item = (N, String)>,
     open: &str,

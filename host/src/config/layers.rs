@@ -5,10 +5,10 @@ use std::ffi::OsString;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use super::{Config, PluginConfig, SETTINGS, Setting, file, plugin_config, redis_url, rules};
+use super::{Config, Kind, PluginConfig, SETTINGS, Setting, file, plugin_config, redis_url, rules};
 
 /// Environment variable that names the file when `--config` does not.
-const FILE_VARIABLE: &str = "HOST_CONFIG";
+pub(super) const FILE_VARIABLE: &str = "HOST_CONFIG";
 
 /// What was given on the command line.
 #[derive(Clone, Debug, Default)]
@@ -143,8 +143,14 @@ impl Layers {
             }
         };
         let contents = file::parse(&text);
+        // A pipe has no place that a path could start at.
+        let folder = path.parent().filter(|_| path.is_file());
         let source = |place: file::Place| Source::File(path.to_owned(), place.line, place.column);
-        for (index, text, place) in contents.entries {
+        for (index, mut text, place) in contents.entries {
+            if let (Kind::File, Some(folder), false) = (SETTINGS[index].kind, folder, text.is_empty()) {
+                // An absolute path stays as it is.
+                text = folder.join(text).to_string_lossy().into_owned();
+            }
             self.set(index, &text, source(place));
         }
         for (key, value, place) in contents.plugin_config {
@@ -205,6 +211,11 @@ impl Loaded {
             problems if problems.is_empty() => Ok(self.config),
             problems => Err(ConfigError { problems }),
         }
+    }
+
+    /// Environment variables, among these, that look like settings and are none; one sentence each.
+    pub fn unknown_variables(names: impl Iterator<Item = OsString>) -> Vec<String> {
+        rules::unknown_variables(names.filter_map(|name| name.into_string().ok()))
     }
 
     /// What is valid and yet probably not meant; one sentence each.

@@ -13,7 +13,7 @@ impl Loaded {
     pub fn to_toml(&self, sources: bool) -> String {
         let mut text = String::from(
             "# Configuration of `host`. Flags beat environment variables beat this file beat defaults.\n\
-             # A setting that is commented out has no value. Relative paths start at the working directory.\n",
+             # A setting that is commented out has no value. Relative paths start at the folder of this file.\n",
         );
         let mut section = None;
         for (setting, source) in SETTINGS.iter().zip(&self.sources) {
@@ -41,6 +41,11 @@ impl Loaded {
         }
         match setting.kind {
             Kind::Number | Kind::Switch => push_line(text, &format!("{} = {value}", setting.key)),
+            // Absolute, because nobody knows where this text will lie.
+            Kind::File => {
+                let path = std::path::absolute(&value).map_or(value, |path| path.to_string_lossy().into_owned());
+                push_line(text, &format!("{} = {}", setting.key, quoted(&path)));
+            }
             _ => push_line(text, &format!("{} = {}", setting.key, quoted(&value))),
         }
     }

@@ -19,6 +19,11 @@ pub(super) fn check(url: &str) -> Result<(), String> {
     if !matches!(scheme, Some("redis" | "rediss" | "unix")) {
         return Err(format!("it must be {VALID}"));
     }
+    if url.ends_with("#insecure") {
+        return Err("it asks with #insecure for a connection that does not check the server's certificate, which is not \
+                    supported; leave #insecure out and name the authority that signed the certificate with --redis-ca-file"
+            .to_owned());
+    }
     url.into_connection_info().map(drop).map_err(|error| {
         let cause = error.detail().map_or_else(|| error.to_string(), str::to_owned);
         format!("it is no Redis URL ({cause}); it must be {VALID}, with /, ?, #, @ and : percent-encoded")

@@ -124,7 +124,31 @@ pub(super) fn warnings(loaded: &Loaded) -> Vec<String> {
             humantime::format_duration(config.dedup_window)
         ));
     }
+    let channel = &config.keys.channel;
+    if channel.contains(['*', '?', '[']) {
+        warnings.push(format!(
+            "keys.channel is `{channel}` ({}), which looks like a pattern: patterns are not supported, and only messages \
+             published on a channel of exactly this name are received",
+            loaded.source("keys.channel")
+        ));
+    }
     warnings
+}
+
+/// Environment variables that look like settings and are none; a sentence each, without the value.
+pub(super) fn unknown_variables(names: impl Iterator<Item = String>) -> Vec<String> {
+    const PREFIX: &str = "HOST_";
+    let others = [super::layers::FILE_VARIABLE, PluginConfig::VARIABLE].map(str::to_owned);
+    let known: Vec<String> = SETTINGS.iter().flat_map(|setting| setting.variables()).chain(others).collect();
+    let mut unknown: Vec<String> = names.filter(|name| name.starts_with(PREFIX) && !known.contains(name)).collect();
+    unknown.sort();
+    let warning = |name: String| {
+        let candidates = known.iter().map(|name| (name.clone(), name.clone()));
+        let hint = super::file::nearest(&name, candidates, "", "");
+        let hint = if hint.is_empty() { "; `host --help` names all of them".to_owned() } else { hint };
+        format!("the environment variable {name} is no setting and is ignored{hint}")
+    };
+    unknown.into_iter().map(warning).collect()
 }
 
 /// A misspelt level would be taken for the name of a module and switch everything else off.

@@ -4,10 +4,14 @@
 //! The server must not outlive the host, however the host ends. A process that is killed cannot clean up, so a
 //! small shell stands between the two: its standard input is a pipe whose other end only the host holds. The pipe
 //! ends with the host, and then the shell kills the server and removes its folder.
+//!
+//! The server listens on a Unix socket in a folder that no other user can enter, and on no port. Other commands find it
+//! there, in the user's runtime folder.
 
 use std::ffi::OsStr;
 use std::io;
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -16,6 +20,7 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
+use super::runtime_folder::{self, FolderError};
 use crate::config::RedisConfig;
 
 /// What stands for the URL where a private Redis is wanted.
@@ -64,13 +69,25 @@ pub enum EmbeddedError {
     )]
     NoServer,
     /// The system refused a folder, a port or a process.
-    #[error("cannot start a private Redis: {doing} failed: {source}")]
+    #[error("cannot start a private Redis: {doing} failed: {error}")]
     System {
         /// What was being done.
         doing: &'static str,
         /// What the system said.
-        source: io::Error,
+        error: io::Error,
     },
+    /// The folder for sockets cannot be used.
+    #[error("cannot use a private Redis: {0}")]
+    Folder(FolderError),
+    /// A command looks for a private Redis and there is none.
+    #[error(
+        "no private Redis of this user is running; start one with `host --redis embedded`, or name another Redis with \
+         --redis URL"
+    )]
+    NoneRuns,
+    /// A command looks for a private Redis and there are several.
+    #[error("several private Redis servers of this user are running; name one with --redis: {}", .0.join(", "))]
+    SeveralRun(Vec<String>),
     /// The server ended instead of answering.
     #[error("the private Redis ({}) ended while it was starting, exit status {status}; the end of its log: {log}", server.display())]
     Ended {
@@ -97,22 +114,44 @@ pub enum EmbeddedError {
 #[derive(Debug)]
 pub struct Embedded {
     watcher: Child,
-    port: u16,
+    address: Address,
     // The watcher removes the folder too: it must be gone also when this value was never dropped.
     folder: TempDir,
 }
 
+/// Where a server listens.
+#[derive(Debug)]
+enum Address {
+    Socket(PathBuf),
+    /// On the loopback interface.
+    Port(u16),
+}
+
 impl Embedded {
-    /// Starts a server that listens on the loopback interface only and keeps nothing on disk, and waits until it
+    /// Starts a server that listens on a Unix socket of this user alone and keeps nothing on disk, and waits until it
     /// answers. Blocks for some 20 ms.
     ///
     /// # Errors
     /// When no server is installed, or when it does not come up.
     pub fn start() -> Result<Embedded, EmbeddedError> {
-        let server = find_server(std::env::var_os("PATH").as_deref()).ok_or(EmbeddedError::NoServer)?;
+        let server = server()?;
+        let folder = folder(Some(&runtime_folder::folder().map_err(EmbeddedError::Folder)?))?;
+        let socket = runtime_folder::socket_in(folder.path());
+        let embedded = Embedded::spawn(&server, folder, Address::Socket(socket))?;
+        embedded.wait_until_ready(&server)?;
+        Ok(embedded)
+    }
+
+    /// Starts one that listens on a port of the loopback interface, which every user of the machine can reach, and that no
+    /// other command finds. For the benchmark, whose clients measure over TCP.
+    ///
+    /// # Errors
+    /// As [`Embedded::start`].
+    pub fn start_on_loopback() -> Result<Embedded, EmbeddedError> {
+        let server = server()?;
         let mut tried = 1;
         loop {
-            let embedded = Embedded::spawn(&server, free_port()?)?;
+            let embedded = Embedded::spawn(&server, folder(None)?, Address::Port(free_port()?))?;
             match embedded.wait_until_ready(&server) {
                 Ok(()) => return Ok(embedded),
                 Err(EmbeddedError::Ended { .. }) if tried < PORTS_TRIED_MAX => tried += 1,
@@ -134,31 +173,61 @@ impl Embedded {
         Ok(Some(embedded))
     }
 
-    /// Where it is: `redis://127.0.0.1:PORT`.
-    #[must_use]
-    pub fn url(&self) -> String {
-        format!("redis://127.0.0.1:{}", self.port)
+    /// Puts the URL of the private Redis that runs there, if `config` asks for a private one.
+    ///
+    /// # Errors
+    /// When none runs, or more than one.
+    pub fn find_if_named(config: &mut RedisConfig) -> Result<(), EmbeddedError> {
+        if config.url != WORD {
+            return Ok(());
+        }
+        let running = runtime_folder::running().map_err(EmbeddedError::Folder)?;
+        match running.as_slice() {
+            [] => return Err(EmbeddedError::NoneRuns),
+            [socket] => config.url = url_of(socket),
+            several => return Err(EmbeddedError::SeveralRun(several.iter().map(|socket| url_of(socket)).collect())),
+        }
+        Ok(())
     }
 
-    /// Its port on the loopback interface.
+    /// Where it is: `unix:///…/redis.sock` or `redis://127.0.0.1:PORT`.
+    #[must_use]
+    pub fn url(&self) -> String {
+        match &self.address {
+            Address::Socket(path) => url_of(path),
+            Address::Port(port) => format!("redis://127.0.0.1:{port}"),
+        }
+    }
+
+    /// Its port on the loopback interface; 0 if it has none.
     #[must_use]
     pub fn port(&self) -> u16 {
-        self.port
+        match self.address {
+            Address::Socket(_) => 0,
+            Address::Port(port) => port,
+        }
+    }
+
+    /// The path of its socket as a word for a shell; empty if it has none.
+    #[must_use]
+    pub fn socket_in_shell(&self) -> String {
+        let Address::Socket(path) = &self.address else { return String::new() };
+        let path = path.to_string_lossy();
+        let is_plain = path.bytes().all(is_plain_in_path);
+        if is_plain { path.into_owned() } else { format!("'{}'", path.replace('\'', r"'\''")) }
     }
 
     /// Ends the server, and returns when it is gone. Dropping does the same.
     pub fn stop(self) {}
 
-    fn spawn(server: &Path, port: u16) -> Result<Embedded, EmbeddedError> {
-        let folder = tempfile::Builder::new()
-            .prefix("host-redis-")
-            .tempdir()
-            .map_err(|source| EmbeddedError::System { doing: "making a temporary folder", source })?;
-        let watcher = Command::new("sh")
-            .args(["-c", WATCHER, "host-redis-watcher"])
-            .arg(folder.path())
-            .arg(server)
-            .args(["--port", &port.to_string(), "--bind", "127.0.0.1"])
+    fn spawn(server: &Path, folder: TempDir, address: Address) -> Result<Embedded, EmbeddedError> {
+        let mut command = Command::new("sh");
+        command.args(["-c", WATCHER, "host-redis-watcher"]).arg(folder.path()).arg(server);
+        match &address {
+            Address::Socket(path) => command.args(["--port", "0", "--unixsocketperm", "700", "--unixsocket"]).arg(path),
+            Address::Port(port) => command.args(["--port", &port.to_string(), "--bind", "127.0.0.1"]),
+        };
+        let watcher = command
             .args(["--save", "", "--appendonly", "no"])
             .arg("--dir")
             .arg(folder.path())
@@ -170,8 +239,8 @@ impl Embedded {
             // Ctrl-C in a terminal goes to the whole foreground group. Redis has to outlive the host's drain.
             .process_group(0)
             .spawn()
-            .map_err(|source| EmbeddedError::System { doing: "running sh", source })?;
-        Ok(Embedded { watcher, port, folder })
+            .map_err(|error| EmbeddedError::System { doing: "running sh", error })?;
+        Ok(Embedded { watcher, address, folder })
     }
 
     fn wait_until_ready(&self, server: &Path) -> Result<(), EmbeddedError> {
@@ -194,7 +263,7 @@ impl Embedded {
         }
     }
 
-    /// Whether a server answers on the port, and whether it is this one: another process's Redis may have taken
+    /// Whether a server answers at the address, and whether it is this one: another process's Redis may have taken
     /// the port first, and it would not do to write into that.
     fn answers(&self) -> redis::RedisResult<()> {
         let mut connection = redis::Client::open(self.url())?.get_connection_with_timeout(START_TIME_MAX)?;
@@ -217,6 +286,38 @@ impl Drop for Embedded {
     }
 }
 
+fn server() -> Result<PathBuf, EmbeddedError> {
+    find_server(std::env::var_os("PATH").as_deref()).ok_or(EmbeddedError::NoServer)
+}
+
+/// A folder for a server, which no other user can enter: in this one, or among the temporary files.
+fn folder(parent: Option<&Path>) -> Result<TempDir, EmbeddedError> {
+    let mut builder = tempfile::Builder::new();
+    builder.permissions(std::fs::Permissions::from_mode(0o700));
+    let made = match parent {
+        Some(parent) => builder.prefix(runtime_folder::PREFIX).tempdir_in(parent),
+        None => builder.prefix("host-redis-").tempdir(),
+    };
+    made.map_err(|error| EmbeddedError::System { doing: "making a folder for its files", error })
+}
+
+/// A URL with the path of a socket.
+fn url_of(socket: &Path) -> String {
+    let mut url = String::from("unix://");
+    for byte in socket.as_os_str().as_encoded_bytes() {
+        match byte {
+            byte if is_plain_in_path(*byte) => url.push(char::from(*byte)),
+            byte => url += &format!("%{byte:02X}"),
+        }
+    }
+    url
+}
+
+/// Whether the byte stands for itself in a URL's path and in a shell's word.
+fn is_plain_in_path(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"/._-".contains(&byte)
+}
+
 /// The first server found in the folders of `path`.
 fn find_server(path: Option<&OsStr>) -> Option<PathBuf> {
     let folders: Vec<PathBuf> = std::env::split_paths(path?).collect();
@@ -228,7 +329,7 @@ fn free_port() -> Result<u16, EmbeddedError> {
     TcpListener::bind(("127.0.0.1", 0))
         .and_then(|listener| listener.local_addr())
         .map(|address| address.port())
-        .map_err(|source| EmbeddedError::System { doing: "looking for a free port on 127.0.0.1", source })
+        .map_err(|error| EmbeddedError::System { doing: "looking for a free port on 127.0.0.1", error })
 }
 
 fn log_file(folder: &Path) -> PathBuf {
@@ -263,12 +364,16 @@ mod tests {
         }
     }
 
-    fn refuses_connections(port: u16) -> bool {
-        std::net::TcpStream::connect(("127.0.0.1", port)).is_err()
+    fn refuses_connections(socket: &Path) -> bool {
+        std::os::unix::net::UnixStream::connect(socket).is_err()
+    }
+
+    fn socket(embedded: &Embedded) -> PathBuf {
+        runtime_folder::socket_in(embedded.folder.path())
     }
 
     #[test]
-    fn it_answers_on_loopback_only_and_keeps_nothing_on_disk() {
+    fn it_answers_on_a_socket_only_and_keeps_nothing_on_disk() {
         let embedded = Embedded::start().unwrap();
         let mut connection = redis::Client::open(embedded.url()).unwrap().get_connection().unwrap();
         let mut setting = |name: &str| -> String {
@@ -276,48 +381,58 @@ mod tests {
                 redis::cmd("CONFIG").arg("GET").arg(name).query(&mut connection).unwrap();
             value
         };
-        assert_eq!(setting("bind"), "127.0.0.1");
+        assert_eq!(setting("port"), "0");
         assert_eq!(setting("save"), "");
         assert_eq!(setting("appendonly"), "no");
+        let mode = std::fs::metadata(embedded.folder.path()).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o700);
     }
 
     #[test]
     fn stopping_ends_the_server_and_removes_its_folder() {
         let embedded = Embedded::start().unwrap();
-        let (port, folder) = (embedded.port(), embedded.folder.path().to_path_buf());
+        let (socket, folder) = (socket(&embedded), embedded.folder.path().to_path_buf());
         assert!(folder.exists());
         embedded.stop();
-        assert!(refuses_connections(port));
+        assert!(refuses_connections(&socket));
         assert!(!folder.exists());
     }
 
     #[test]
     fn several_run_side_by_side() {
         let threads: Vec<_> = (0..8).map(|_| std::thread::spawn(|| Embedded::start().unwrap())).collect();
-        let mut ports: Vec<u16> = threads.into_iter().map(|thread| thread.join().unwrap().port()).collect();
-        ports.sort_unstable();
-        ports.dedup();
-        assert_eq!(ports.len(), 8);
+        let servers: Vec<Embedded> = threads.into_iter().map(|thread| thread.join().unwrap()).collect();
+        let running = runtime_folder::running().unwrap();
+        assert!(servers.iter().all(|server| running.contains(&socket(server))), "{running:?}");
     }
 
     // What a SIGKILL of the host leaves to the watcher: the end of the pipe, and nobody who waits or tidies up.
     #[test]
     fn the_end_of_the_pipe_alone_ends_the_server_and_removes_its_folder() {
         let mut embedded = Embedded::start().unwrap();
-        let (port, folder) = (embedded.port(), embedded.folder.path().to_path_buf());
+        let (socket, folder) = (socket(&embedded), embedded.folder.path().to_path_buf());
         drop(embedded.watcher.stdin.take());
-        wait_for("the server ends", || refuses_connections(port));
+        wait_for("the server ends", || refuses_connections(&socket));
         wait_for("the folder goes", || !folder.exists());
     }
 
     #[test]
     fn a_port_that_is_taken_is_noticed_even_if_a_redis_answers_there() {
-        let first = Embedded::start().unwrap();
-        let server = find_server(std::env::var_os("PATH").as_deref()).unwrap();
-        let second = Embedded::spawn(&server, first.port()).unwrap();
+        let first = Embedded::start_on_loopback().unwrap();
+        let server = server().unwrap();
+        let second = Embedded::spawn(&server, folder(None).unwrap(), Address::Port(first.port())).unwrap();
         let error = second.wait_until_ready(&server).unwrap_err();
         assert!(matches!(error, EmbeddedError::Ended { .. }), "{error}");
         assert!(error.to_string().contains("in use"), "{error}");
+    }
+
+    #[test]
+    fn a_path_survives_its_url() {
+        use redis::IntoConnectionInfo as _;
+        for path in ["/run/user/1000/host/redis-a/redis.sock", "/tmp/a b%20?#ü/redis.sock"] {
+            let info = url_of(Path::new(path)).as_str().into_connection_info().unwrap();
+            assert_eq!(info.addr().to_string(), path);
+        }
     }
 
     #[test]

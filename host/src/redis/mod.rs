@@ -5,6 +5,7 @@
 
 pub mod client;
 pub mod embedded;
+mod runtime_folder;
 pub mod store;
 
 pub use ::redis::RedisError;

@@ -3,7 +3,6 @@
 
 pub mod snapshot;
 
-use std::io::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,8 +30,7 @@ pub async fn run(group: Arc<Group>, versions: Arc<Versions>, every: Duration, fo
         ticks.tick().await;
         let (snapshot, stats) = sampler.take().await;
         let line = line(&snapshot, format);
-        // Nobody reading is no reason to stop working.
-        let _ = writeln!(std::io::stdout().lock(), "{line}");
+        crate::output::stdout().line(&line);
         if let Some(stats) = stats {
             warn_about_memory(stats, &output, &mut memory_warned);
         }

@@ -11,6 +11,7 @@ use crate::cli::Failure;
 use crate::cli::publish::Published;
 use crate::config::Config;
 use crate::host::Summary;
+use crate::output;
 use crate::redis::client::connector::LibraryConnection;
 use crate::redis::store::census;
 
@@ -99,5 +100,5 @@ impl Account {
 /// One line of the summary.
 pub(super) fn line(what: &str, number: u64, note: &str) {
     let number = HumanCount(number).to_string();
-    println!("{}", format!("{what:<20}{number:>12}  {note}").trim_end());
+    output::stdout().line(format!("{what:<20}{number:>12}  {note}").trim_end());
 }

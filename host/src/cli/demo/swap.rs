@@ -15,6 +15,7 @@ use super::account::{Account, line};
 use super::{POLL, require};
 use crate::cli::{Exit, Failure};
 use crate::config::Config;
+use crate::output;
 use crate::plugin::Binary;
 use crate::redis::client::connector::LibraryConnection;
 use crate::redis::store::keys::Keys;
@@ -133,7 +134,7 @@ impl Swap {
 
     /// Prints how many messages each version has processed.
     pub fn print(&self, account: &Account) {
-        println!("\nby the version that made the result, after its plugin_digest:");
+        output::stdout().line("\nby the version that made the result, after its plugin_digest:");
         for version in self.versions() {
             line(&version.to_string(), version.results(account), &version.digest[..12]);
         }
@@ -203,5 +204,5 @@ fn ms_between(dropped_in: SystemTime, now: &Status) -> Result<u128> {
 
 /// A line that stands out between the reports.
 fn say(text: fmt::Arguments<'_>) {
-    println!("== {text}");
+    output::stdout().line(&format!("== {text}"));
 }

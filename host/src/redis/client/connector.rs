@@ -11,6 +11,8 @@ use redis::{
     RedisError, TlsCertificates,
 };
 use rustls::ClientConfig;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::transport::{self, Transport};
 use crate::config::RedisConfig;
@@ -35,6 +37,23 @@ pub enum ConnectorError {
         /// What the system said.
         error: std::io::Error,
     },
+    /// A certificate or key file holds none.
+    #[error("the {what} {path} {problem}; name a PEM file with {wanted}")]
+    Pem {
+        /// Which of the files.
+        what: &'static str,
+        /// Its path.
+        path: String,
+        /// What is wrong with it.
+        problem: String,
+        /// What must be in it.
+        wanted: &'static str,
+    },
+    /// Certificates and key were read and yet cannot be used together.
+    #[error(
+        "cannot use the client certificate of --redis-cert-file with the key of --redis-key-file, or the authority: {0}"
+    )]
+    Certificates(RedisError),
     /// The URL cannot be used.
     #[error(
         "cannot use the Redis URL: {0}; it looks like redis://user:password@host:6379/0, rediss://… or unix:///path"
@@ -80,7 +99,7 @@ impl Connector {
         let tls = matches!(info.addr(), ConnectionAddr::TcpTls { .. });
         let certificates = certificates(config)?;
         let tls_config = match tls {
-            true => Some(Arc::new(transport::tls(certificates.as_ref()).map_err(ConnectorError::Url)?)),
+            true => Some(Arc::new(transport::tls(certificates.as_ref()).map_err(ConnectorError::Certificates)?)),
             false => None,
         };
         let client = match certificates {
@@ -135,11 +154,41 @@ fn certificates(config: &RedisConfig) -> Result<Option<TlsCertificates>, Connect
         }),
     };
     let root_cert = read("CA file", &config.ca_file)?;
+    check_pem("CA file", &config.ca_file, root_cert.as_ref(), "the certificate of an authority", certificates_in)?;
     let client_tls = match (read("certificate file", &config.cert_file)?, read("key file", &config.key_file)?) {
         (None, None) => None,
         (Some(client_cert), Some(client_key)) => Some(ClientTlsConfig { client_cert, client_key }),
         _ => return Err(ConnectorError::HalfCertificate),
     };
+    if let Some(client) = &client_tls {
+        let (certificate, key) = (Some(&client.client_cert), Some(&client.client_key));
+        check_pem("certificate file", &config.cert_file, certificate, "the client certificate", certificates_in)?;
+        check_pem("key file", &config.key_file, key, "the key of the client certificate", key_in)?;
+    }
     let any = root_cert.is_some() || client_tls.is_some();
     Ok(any.then_some(TlsCertificates { client_tls, root_cert }))
+}
+
+/// An error unless the file, if there is one, holds what it must.
+fn check_pem(
+    what: &'static str,
+    path: &Option<std::path::PathBuf>,
+    pem: Option<&Vec<u8>>,
+    wanted: &'static str,
+    check: impl Fn(&[u8]) -> Result<(), String>,
+) -> Result<(), ConnectorError> {
+    let (Some(path), Some(pem)) = (path, pem) else { return Ok(()) };
+    check(pem).map_err(|problem| ConnectorError::Pem { what, path: path.display().to_string(), problem, wanted })
+}
+
+fn certificates_in(pem: &[u8]) -> Result<(), String> {
+    let found = CertificateDer::pem_slice_iter(pem).collect::<Result<Vec<_>, _>>();
+    match found.map_err(|error| format!("is not valid PEM ({error})"))?.as_slice() {
+        [] => Err("has no certificate in it".to_owned()),
+        _ => Ok(()),
+    }
+}
+
+fn key_in(pem: &[u8]) -> Result<(), String> {
+    PrivateKeyDer::from_pem_slice(pem).map(drop).map_err(|error| format!("has no private key in it ({error})"))
 }

@@ -39,6 +39,16 @@ pub enum CheckError {
         /// What it says it is.
         version: String,
     },
+    /// One of many servers, each with a part of the keys.
+    #[error(
+        "Redis at {0} is a node of a Redis Cluster, which host cannot use yet; name a server that runs without cluster-enabled"
+    )]
+    ClusterNode(String),
+    /// A server that knows of others and keeps nothing.
+    #[error(
+        "Redis at {0} is a Sentinel, which host cannot use yet; ask it for the primary with `redis-cli … SENTINEL masters`, and name that server"
+    )]
+    Sentinel(String),
     /// Rights are missing.
     #[error("the Redis user has no right to {}; the README has the least rule that works (ACL SETUSER …)", .0.join(", "))]
     MissingRights(Vec<String>),
@@ -113,6 +123,12 @@ async fn version(connection: &mut LibraryConnection, address: &str) -> Result<St
         }
         info => info.map_err(|error| classify(address, error))?,
     };
+    // Valkey has another name for it, unless it is told to be as compatible as possible.
+    match info_text(&info, "redis_mode").or_else(|| info_text(&info, "server_mode")) {
+        Some("cluster") => return Err(CheckError::ClusterNode(address.into())),
+        Some("sentinel") => return Err(CheckError::Sentinel(address.into())),
+        _ => {}
+    }
     // Valkey says which Redis it is compatible with, and its own version beside it.
     let version = info_text(&info, "redis_version").unwrap_or("0");
     let mut parts = version.split('.').map(|part| part.parse::<u32>().unwrap_or(0));
