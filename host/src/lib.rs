@@ -18,6 +18,7 @@ pub mod cli;
 pub mod config;
 pub mod consumer;
 pub mod dead_letter;
+pub mod dead_letters;
 pub mod host;
 pub mod intake;
 pub mod message;
