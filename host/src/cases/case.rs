@@ -69,7 +69,8 @@ pub(crate) fn read(text: &[u8], shown: &str, blessing: bool) -> Result<Vec<Case>
 fn read_case(line: usize, text: &str, blessing: bool) -> Result<Case, String> {
     let parts = properties(text).map_err(|error| match error.classify() {
         _ if text.starts_with(BYTE_ORDER_MARK) => {
-            "the line begins with a byte order mark (U+FEFF), which is allowed only at the start of a file; delete it".to_owned()
+            "the line begins with a byte order mark (U+FEFF), which is allowed only at the start of a file; delete it"
+                .to_owned()
         }
         serde_json::error::Category::Data => "a case is a JSON object".to_owned(),
         _ => format!("not JSON, which a case is, on one line: {error}"),

@@ -9,8 +9,8 @@ use redis::RedisError;
 
 pub use self::filter::Filter;
 use crate::redis::connection::Connection;
-pub use crate::redis::dead::{Letter, Replayed};
 use crate::redis::dead::{self, Order, Reader};
+pub use crate::redis::dead::{Letter, Replayed};
 use crate::redis::keys::Keys;
 
 /// The dead letters of one output stream.

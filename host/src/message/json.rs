@@ -63,7 +63,8 @@ pub(crate) struct Parts<'a> {
 impl Parts<'_> {
     /// Steps over `\u` and four digits, if they are next and their unit is wanted.
     fn unit(&mut self, wanted: impl Fn(u16) -> bool) -> Option<u16> {
-        let unit = u16::from_str_radix(self.rest.strip_prefix("\\u")?.get(..4)?, 16).ok().filter(|unit| wanted(*unit))?;
+        let unit =
+            u16::from_str_radix(self.rest.strip_prefix("\\u")?.get(..4)?, 16).ok().filter(|unit| wanted(*unit))?;
         self.rest = &self.rest[6..];
         Some(unit)
     }

@@ -124,7 +124,13 @@ mod tests {
         let letter = letter(&[("message_id", b"a\nb\x1b[2J"), ("reason", b"bad-id"), ("error", long.as_bytes())]);
         let text = table(&[Row::of(&letter), Row::of(&letter)]);
         assert_eq!(text.lines().count(), 3, "{text}");
-        assert!(text.contains("a\\nb\\u{1b}[2J") && text.contains("x…x") && text.contains("xx: the last words") && !text.contains(&long), "{text}");
+        assert!(
+            text.contains("a\\nb\\u{1b}[2J")
+                && text.contains("x…x")
+                && text.contains("xx: the last words")
+                && !text.contains(&long),
+            "{text}"
+        );
         assert_eq!(table(&[]), "");
     }
 
