@@ -147,8 +147,15 @@ fn a_reader_that_has_left_ends_a_command_quietly_and_a_full_disk_with_a_sentence
         (&["purge", "--id", "later", "--yes"], Some(1)),
     ] {
         let run = |stdout: Stdio, stderr: Stdio| {
-            let arguments = [&["dead"], words, &["--redis", &redis.url()]].concat();
-            Command::new(env!("CARGO_BIN_EXE_host")).args(arguments).stdout(stdout).stderr(stderr).output().unwrap()
+            let mut command = Command::new(env!("CARGO_BIN_EXE_host"));
+            command
+                .arg("dead")
+                .args(words)
+                .args(["--redis", &redis.url()])
+                .stdout(stdout)
+                .stderr(stderr)
+                .output()
+                .unwrap()
         };
         let (reader, writer) = std::io::pipe().unwrap();
         drop(reader);
