@@ -209,6 +209,27 @@ fn everything_that_may_become_of_a_message_can_be_expected() {
 }
 
 #[test]
+fn what_a_running_host_writes_is_what_is_compared() {
+    let (_folder, path) = cases(
+        r#"{"name": "text", "message": {"message_id": "1", "do": "raw", "result": "{\"a\":\"\\ud800\"}"}, "emit": {"a": "\ufffd"}}
+{"name": "same", "message": {"message_id": "2", "do": "raw", "result": "{\"a\":\"\\ud800\"}"}, "emit": {"a": "\ud800"}}
+{"name": "name", "message": {"message_id": "3", "do": "raw", "result": "{\"\\ud800\":1}"}, "emit": {"\ufffd": 1}}
+{"name": "value", "message": {"message_id": "4", "do": "raw", "result": "{\"a\":[\"\\ud800\"]}"}, "emit": {"a": ["\uD800"]}}
+{"name": "twice", "message": {"message_id": "5", "do": "raw", "result": "{\"a\":1,\"a\":2}"}, "emit": {"a": 2}}
+{"name": "id", "message": {"message_id": "\ud800"}, "no-message": "bad-id"}
+{"name": "mark", "raw": "\ufeff{}", "no-message": "byte order mark"}
+"#,
+    );
+    let text = format!("\u{feff}{}", fs::read_to_string(&path).unwrap());
+    fs::write(&path, text).unwrap();
+    expect(&test_puppet(&path, &[]), 0, &["7 passed\n"], &[]);
+    let (_folder, path) = cases(
+        r#"{"message": {"message_id": "4", "do": "raw", "result": "{\"a\":[\"\\ud800\"]}"}, "emit": {"a": ["\ud801"]}}"#,
+    );
+    expect(&test_puppet(&path, &[]), 1, &[r#"expected "\ud801""#, r#"got      "\ud800""#], &[]);
+}
+
+#[test]
 fn limits_come_from_file_and_environment_as_for_a_host() {
     let (folder, path) = cases(r#"{"message": {"message_id": "1", "do": "sleep"}, "timeout": "50ms"}"#);
     let file = folder.path().join("host.toml");

@@ -4,8 +4,9 @@ use std::iter;
 
 use serde_json::json;
 
+use crate::support::host::Launch;
 use crate::support::records::{DEAD, OUTPUT};
-use crate::support::{BOUND, Entry, Host, Publisher, Redis, message, wait_for, wait_until};
+use crate::support::{BOUND, Entry, Host, Publisher, Redis, enrich, message, wait_for, wait_until};
 
 /// A bad payload, the reason that it must get, and the id that the dead letter must know.
 struct Bad {
@@ -89,6 +90,9 @@ fn what_is_no_json_object_becomes_a_dead_letter() {
             bad("not-an-object", "true"),
             bad("not-an-object", "12"),
             bad("not-an-object", r#""text""#),
+            bad("not-an-object", r#""\ud800""#),
+            bad("not-an-object", "1e400"),
+            bad("not-json", "[1,"),
         ],
     );
 }
@@ -111,12 +115,48 @@ fn a_message_without_a_usable_id_becomes_a_dead_letter() {
             bad("bad-id", r#"{"message_id":false}"#),
             bad("bad-id", r#"{"message_id":{}}"#),
             bad("bad-id", r#"{"message_id":["x"]}"#),
+            bad("bad-id", r#"{"message_id":"cut \ud83d"}"#),
+            bad("bad-id", r#"{"message_id":"a","message_id":"b"}"#),
             bad("id-too-long", of_bytes(513)),
             // 171 characters of three bytes.
             bad("id-too-long", format!(r#"{{"message_id":"{}"}}"#, "€".repeat(171))),
             bad("id-too-long", format!(r#"{{"message_id":1{}}}"#, "0".repeat(512))),
         ],
     );
+}
+
+#[test]
+fn half_of_a_surrogate_pair_outside_the_id_is_no_reason_to_give_a_message_up() {
+    let redis = Redis::start();
+    let _host = Host::on(&redis).arg("--plugin", enrich()).ready(&redis, 1);
+    let mut publisher = Publisher::new(&redis);
+    publisher.publish(r#"{"message_id":"value","text":"cut \ud83d","list":["\udc00",{"\ud800":1}]}"#);
+    publisher.publish(r#"{"text":"cut \ud83d","message_id":"before"}"#);
+    let entry = redis.result_of("value");
+    assert_eq!(entry.text("text"), "cut \u{fffd}");
+    assert_eq!(entry.text("list"), r#"["\udc00",{"\ud800":1}]"#, "byte for byte");
+    assert_eq!(redis.result_of("before").text("text"), "cut \u{fffd}");
+    // The plugin gives this one up, and not the host: the message comes to it whole.
+    publisher.publish(r#"{"message_id":"name","\ud800":1}"#);
+    assert_eq!(redis.dead_letter_of("name").text("reason"), "plugin-failed");
+}
+
+#[test]
+fn a_byte_order_mark_is_named() {
+    let redis = Redis::start();
+    let _host = Host::ready(&redis, 1);
+    Publisher::new(&redis).publish("\u{feff}{\"message_id\":\"bom\"}");
+    wait_until("a dead letter", || redis.length(DEAD) == 1);
+    let letter = redis.dead_letters().remove(0);
+    assert_eq!(letter.text("reason"), "not-json");
+    assert!(letter.text("error").contains("begins with a byte order mark (U+FEFF)"), "{}", letter.text("error"));
+    // At the start of a file it is no part of the first message.
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(&file, "\u{feff}{\"message_id\":\"of a file\"}\n").unwrap();
+    let published = Launch::subcommand("publish").arg("--file", file.path()).arg("--redis", redis.url()).run();
+    assert_eq!(published.code, Some(0), "{}", published.stderr);
+    redis.result_of("of a file");
+    assert_eq!(redis.length(DEAD), 1);
 }
 
 #[test]

@@ -110,6 +110,67 @@ fn dead_letters_are_chosen_by_id_by_reason_and_by_time() {
 }
 
 #[test]
+fn an_unknown_reason_is_answered_with_those_that_exist() {
+    let redis = Redis::start();
+    for command in ["list", "replay", "purge"] {
+        let ended = dead(&redis, &[command, "--reason", "nope"]);
+        assert_eq!(ended.code, Some(2), "{}", ended.stderr);
+        for reason in ["nope", "too-big", "plugin-failed", "host-killer"] {
+            assert!(ended.stderr.contains(reason), "{reason} in {}", ended.stderr);
+        }
+    }
+}
+
+#[test]
+fn the_list_keeps_the_last_words_of_a_long_error() {
+    let redis = Redis::start();
+    let _host = one_attempt(&redis).ready(&redis, 1);
+    let reason = format!("the first words {} the last words", "x".repeat(400));
+    Publisher::new(&redis).publish(message("m", json!({"do": "reject", "reason": reason})));
+    redis.dead_letter_of("m");
+    let table = done(&redis, &["list"]);
+    for part in ["the first words xx", "x…x", "xx the last words\n"] {
+        assert!(table.contains(part), "{part} in {table}");
+    }
+    assert!(!table.contains(&reason));
+}
+
+#[test]
+fn a_reader_that_has_left_ends_a_command_quietly_and_a_full_disk_with_a_sentence() {
+    let redis = with_dead_letters();
+    for (words, code_when_full) in [
+        (["list"].as_slice(), Some(1)),
+        (&["list", "--json"], Some(1)),
+        (&["show", "failed"], Some(1)),
+        (&["replay", "--id", "failed"], Some(1)),
+        (&["replay", "--id", "rejected"], Some(1)),
+        (&["purge", "--id", "later", "--yes"], Some(1)),
+    ] {
+        let run = |stdout: Stdio, stderr: Stdio| {
+            let mut command = Command::new(env!("CARGO_BIN_EXE_host"));
+            command
+                .arg("dead")
+                .args(words)
+                .args(["--redis", &redis.url()])
+                .stdout(stdout)
+                .stderr(stderr)
+                .output()
+                .unwrap()
+        };
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let left = run(writer.into(), Stdio::piped());
+        assert_eq!(left.status.code(), Some(0), "{words:?}: {}", String::from_utf8_lossy(&left.stderr));
+        let full = || Stdio::from(std::fs::File::options().write(true).open("/dev/full").unwrap());
+        let ended = run(full(), Stdio::piped());
+        let stderr = String::from_utf8_lossy(&ended.stderr);
+        assert_eq!(ended.status.code(), code_when_full, "{words:?}: {stderr}");
+        assert!(stderr.starts_with("error: ") && !stderr.contains("panicked"), "{words:?}: {stderr}");
+        assert_eq!(run(full(), full()).status.code(), code_when_full, "{words:?}");
+    }
+}
+
+#[test]
 fn a_dead_letter_is_shown_whole_by_its_message_or_its_entry() {
     let redis = with_dead_letters();
     let payload = message("failed", json!({"do": "fail", "reason": "no such\ncustomer"}));

@@ -49,6 +49,47 @@ fn every_property_is_a_field_of_its_own_unchanged_to_the_last_digit() {
 }
 
 #[test]
+fn half_of_a_surrogate_pair_is_replaced_in_texts_and_names_and_kept_in_values() {
+    let redis = Redis::start();
+    let _host = Host::ready(&redis, 1);
+    publish_raw(&redis, "r", r#"{"text":"cut \ud83d","\udc00":"\ud83d\ude00","list":["\ud800"],"message_id\ud800":1}"#);
+    let entry = redis.result_of("r");
+    let names = ["message_id", "consumer_id", "text", "\u{fffd}", "list", "message_id\u{fffd}"];
+    assert_eq!(entry.names(), names);
+    assert_eq!((entry.text("text"), entry.text("\u{fffd}")), ("cut \u{fffd}", "😀"));
+    assert_eq!(entry.text("list"), r#"["\ud800"]"#);
+    assert!(redis.dead_letters().is_empty());
+}
+
+#[test]
+fn of_a_property_that_comes_twice_the_last_value_is_written() {
+    let redis = Redis::start();
+    let _host = Host::ready(&redis, 1);
+    publish_raw(&redis, "r", r#"{"a":1,"b":2,"\u0061":3}"#);
+    let entry = redis.result_of("r");
+    assert_eq!(entry.names(), ["message_id", "consumer_id", "b", "a"]);
+    assert_eq!(entry.text("a"), "3");
+}
+
+#[test]
+fn a_result_with_more_properties_than_an_entry_holds_says_what_to_do() {
+    let redis = Redis::start();
+    let _host = Host::ready(&redis, 1);
+    let of = |count: usize| {
+        let properties: Vec<String> = (0..count).map(|n| format!("\"p{n}\":{n}")).collect();
+        format!("{{{}}}", properties.join(","))
+    };
+    publish_raw(&redis, "most", &of(3_500));
+    publish_raw(&redis, "more", &of(3_501));
+    assert_eq!(redis.result_of("most").names().len(), 3_502);
+    let letter = redis.dead_letter_of("more");
+    assert_eq!(letter.text("reason"), "bad-result");
+    for part in ["3501 properties", "3500", "--output-format json"] {
+        assert!(letter.text("error").contains(part), "{part} in {}", letter.text("error"));
+    }
+}
+
+#[test]
 fn a_plugin_cannot_forge_the_ids() {
     let redis = Redis::start();
     let _host = Host::ready(&redis, 1);

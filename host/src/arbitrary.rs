@@ -17,14 +17,30 @@ pub(crate) struct Node<'a> {
     pub(crate) kind: Kind<'a>,
 }
 
-/// The kinds of JSON values. A string is `None` when half of a surrogate pair makes it no text.
+/// What a JSON string stands for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Text {
+    /// With U+FFFD in the place of each half of a surrogate pair.
+    pub(crate) lossy: String,
+    /// Whether there is no such half.
+    pub(crate) is_exact: bool,
+}
+
+impl Text {
+    /// Whether it is this.
+    pub(crate) fn is(&self, text: &str) -> bool {
+        self.is_exact && self.lossy == text
+    }
+}
+
+/// The kinds of JSON values.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Kind<'a> {
     Word,
     Number,
-    Text(Option<String>),
+    Text(Text),
     Array(Vec<Node<'a>>),
-    Object(Vec<(Option<String>, Node<'a>)>),
+    Object(Vec<(Text, Node<'a>)>),
 }
 
 impl Node<'_> {
@@ -99,15 +115,18 @@ impl<'a> Reader<'a> {
         (whole && fraction && exponent).then_some(Kind::Number)
     }
 
-    /// A string's text, if it is one: the UTF-16 units that its escapes stand for may not be.
-    fn string(&mut self) -> Option<Option<String>> {
+    /// A string's text, from the UTF-16 units that its escapes stand for.
+    fn string(&mut self) -> Option<Text> {
         self.at += 1;
         let mut units = Vec::new();
         loop {
             let c = self.rest().chars().next()?;
             self.at += c.len_utf8();
             match c {
-                '"' => return Some(String::from_utf16(&units).ok()),
+                '"' => {
+                    let is_exact = String::from_utf16(&units).is_ok();
+                    return Some(Text { lossy: String::from_utf16_lossy(&units), is_exact });
+                }
                 '\\' => {
                     let escape = self.rest().chars().next()?;
                     self.at += escape.len_utf8();
@@ -185,11 +204,25 @@ fn blank() -> impl Strategy<Value = &'static str> {
     prop_oneof![4 => Just(""), 1 => select(vec![" ", "\n\t", "\r  "])]
 }
 
+/// Strings of JSON, with halves of surrogate pairs, in any order, between everything else.
+pub(crate) fn json_text() -> impl Strategy<Value = String> {
+    let part = prop_oneof![
+        3 => select(vec!["\\ud800", "\\uDBFF", "\\udc00", "\\uDfFf", "\\ud83d\\ude00", "\\u0041", "\\n", "\\\\", "\\\"", "ud800"])
+            .prop_map(str::to_owned),
+        1 => any::<String>().prop_map(|text| {
+            let json = json_string(&text, false);
+            json[1..json.len() - 1].to_owned()
+        }),
+    ];
+    vec(part, 0..6).prop_map(|parts| format!("\"{}\"", parts.concat()))
+}
+
 /// Names that matter to the host come often, and often twice.
 fn name() -> impl Strategy<Value = String> {
     let known = vec!["message_id", "consumer_id", "message_ic", "a", "b", "", "json"];
     let text = prop_oneof![3 => select(known).prop_map(str::to_owned), 1 => any::<String>()];
-    (text, prop::bool::weighted(0.1)).prop_map(|(text, escaped)| json_string(&text, escaped))
+    let text = (text, prop::bool::weighted(0.1)).prop_map(|(text, escaped)| json_string(&text, escaped));
+    prop_oneof![9 => text, 1 => json_text()]
 }
 
 fn scalar() -> impl Strategy<Value = String> {
@@ -198,6 +231,7 @@ fn scalar() -> impl Strategy<Value = String> {
             .prop_map(str::to_owned),
         "-?(0|[1-9][0-9]{0,25})(\\.[0-9]{1,20})?([eE][+-]?[0-9]{1,3})?",
         (any::<String>(), any::<bool>()).prop_map(|(text, escaped)| json_string(&text, escaped)),
+        json_text(),
         "[a-z{}\\[\\]:,]{1,12}".prop_map(|text| json_string(&text, false)),
     ]
 }
@@ -258,7 +292,7 @@ mod tests {
             if let Ok(value) = serde_json::from_str::<serde_json::Value>(&text) {
                 let node = node.expect("a valid text");
                 prop_assert_eq!(value.is_object(), matches!(node.kind, Kind::Object(_)));
-                prop_assert_eq!(value.as_str(), if let Kind::Text(text) = &node.kind { text.as_deref() } else { None });
+                prop_assert_eq!(value.as_str(), if let Kind::Text(text) = &node.kind { Some(text.lossy.as_str()) } else { None });
             } else if let Some(node) = node {
                 prop_assert!(node.raw.contains('e') || node.raw.contains('E') || node.raw.contains("\\u") || node.raw.len() > 300);
             }

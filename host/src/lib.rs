@@ -19,6 +19,7 @@ pub mod config;
 pub mod consumer;
 pub mod counters;
 pub mod dead_letter;
+pub mod dead_letters;
 pub mod group;
 pub mod host;
 pub mod identity;

@@ -1,6 +1,8 @@
 //! What was published: whether it is a message, and its id.
 //! It knows JSON and nothing of where the bytes came from or go to.
 
+pub(crate) mod json;
+
 use std::borrow::Cow;
 use std::fmt;
 
@@ -50,6 +52,32 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// All of them.
+    pub const ALL: [Reason; 16] = [
+        Reason::TooBig,
+        Reason::NotUtf8,
+        Reason::NotJson,
+        Reason::NotAnObject,
+        Reason::TooDeep,
+        Reason::NoId,
+        Reason::BadId,
+        Reason::IdTooLong,
+        Reason::PluginFailed,
+        Reason::PluginTrapped,
+        Reason::PluginTimedOut,
+        Reason::PluginMemory,
+        Reason::PluginRejected,
+        Reason::PluginRetried,
+        Reason::BadResult,
+        Reason::HostKiller,
+    ];
+
+    /// The reason of this name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Reason> {
+        Reason::ALL.into_iter().find(|reason| reason.as_str() == name)
+    }
+
     /// The name that stands in a dead letter.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -111,12 +139,7 @@ pub fn read_id<'a>(payload: &'a [u8], limits: &MessageLimits) -> Result<Cow<'a, 
         let sentence = format!("the message has more than {} objects and arrays inside each other", limits.depth_max);
         return Err(refuse(Reason::TooDeep, sentence));
     }
-    let Envelope { id, ids } = serde_json::from_str(text).map_err(|error| match error.classify() {
-        serde_json::error::Category::Data => {
-            refuse(Reason::NotAnObject, "the message is JSON but not an object; publish {\"message_id\": …, …}")
-        }
-        _ => refuse(Reason::NotJson, format!("the message is not JSON: {error}")),
-    })?;
+    let Envelope { id, ids } = serde_json::from_str(text).map_err(|_| not_an_object(text))?;
     let Some(id) = id else {
         return Err(refuse(Reason::NoId, "the message has no property message_id"));
     };
@@ -126,19 +149,27 @@ pub fn read_id<'a>(payload: &'a [u8], limits: &MessageLimits) -> Result<Cow<'a, 
     id_text(id.get())
 }
 
+/// Why a text is not the JSON of an object. The parser itself stumbles over what it cannot hold before it says that
+/// a string or a number is no object, and says so of an array before it has read it.
+fn not_an_object(text: &str) -> Refusal {
+    if text.starts_with(json::BYTE_ORDER_MARK) {
+        let sentence = "the message begins with a byte order mark (U+FEFF); publish the JSON without it";
+        return refuse(Reason::NotJson, sentence);
+    }
+    match serde_json::from_str::<IgnoredAny>(text) {
+        Ok(_) => refuse(Reason::NotAnObject, "the message is JSON but not an object; publish {\"message_id\": …, …}"),
+        Err(error) => refuse(Reason::NotJson, format!("the message is not JSON: {error}")),
+    }
+}
+
 /// The text of an id from its JSON: a string's characters, or a number as it was written.
 fn id_text(json: &str) -> Result<Cow<'_, str>, Refusal> {
     let id = match json.as_bytes().first() {
-        Some(b'"') => {
-            let inner = &json[1..json.len() - 1];
-            if inner.contains('\\') {
-                let text: String = serde_json::from_str(json)
-                    .map_err(|error| refuse(Reason::BadId, format!("message_id is not a valid string: {error}")))?;
-                Cow::Owned(text)
-            } else {
-                Cow::Borrowed(inner)
-            }
-        }
+        Some(b'"') => json::decode(json).map_err(|_| {
+            let sentence = "message_id has half of a surrogate pair, such as \\ud800, without the other half: \
+                            it was cut within a character";
+            refuse(Reason::BadId, sentence)
+        })?,
         Some(b'-' | b'0'..=b'9') => Cow::Borrowed(json),
         _ => {
             return Err(refuse(Reason::BadId, "message_id must be a string or a number"));
@@ -199,8 +230,8 @@ impl<'de: 'a, 'a> Deserialize<'de> for Envelope<'a> {
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
                 let mut envelope = Envelope { id: None, ids: 0 };
-                while let Some(IsId(is_id)) = map.next_key()? {
-                    if is_id {
+                while let Some(name) = map.next_key::<&RawValue>()? {
+                    if is_id(name.get()) {
                         envelope.id = Some(map.next_value()?);
                         envelope.ids += 1;
                     } else {
@@ -215,27 +246,9 @@ impl<'de: 'a, 'a> Deserialize<'de> for Envelope<'a> {
     }
 }
 
-/// A property's name, reduced to the only thing that matters about it.
-struct IsId(bool);
-
-impl<'de> Deserialize<'de> for IsId {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Name;
-
-        impl Visitor<'_> for Name {
-            type Value = IsId;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a property name")
-            }
-
-            fn visit_str<E: serde::de::Error>(self, name: &str) -> Result<IsId, E> {
-                Ok(IsId(name == "message_id"))
-            }
-        }
-
-        deserializer.deserialize_str(Name)
-    }
+/// Whether this is the name of the id. The name is raw, because the parser refuses half of a surrogate pair in a text.
+fn is_id(name: &str) -> bool {
+    name == "\"message_id\"" || (name.contains('\\') && json::decode(name).as_deref() == Ok("message_id"))
 }
 
 #[cfg(test)]
@@ -267,7 +280,10 @@ mod tests {
         assert_eq!(id("{"), Err(Reason::NotJson));
         assert_eq!(id(r#"{"message_id":"1"} x"#), Err(Reason::NotJson));
         assert_eq!(id(r#"{"message_id":"1","x":01}"#), Err(Reason::NotJson));
-        for json in ["[]", "1", "null", "\"message_id\"", "true"] {
+        for json in ["", " [", "[1,", "[nonsense]", "\"", "truth", "1e"] {
+            assert_eq!(id(json), Err(Reason::NotJson), "{json}");
+        }
+        for json in ["[]", "1", "null", "\"message_id\"", "true", r#""\ud800""#, "1e400", r#"["\ud800", 1e400]"#] {
             assert_eq!(id(json), Err(Reason::NotAnObject), "{json}");
         }
         assert_eq!(id("{}"), Err(Reason::NoId));
@@ -278,6 +294,33 @@ mod tests {
         assert_eq!(id(&format!(r#"{{"message_id":"{}"}}"#, "x".repeat(513))), Err(Reason::IdTooLong));
         assert_eq!(id(&format!(r#"{{"message_id":"{}"}}"#, "x".repeat(5000))), Err(Reason::TooBig));
         assert_eq!(read_id(b"{\"message_id\":\"\xff\"}", &LIMITS).unwrap_err().reason, Reason::NotUtf8);
+    }
+
+    #[test]
+    fn half_of_a_surrogate_pair_matters_in_the_id_only() {
+        for json in [r#""x":"\ud800""#, r#""x":["\udc00", {"\ud800":1}]"#, r#""\ud800":1"#, r#""message_id\ud800":1"#] {
+            assert_eq!(id(&format!(r#"{{{json},"message_id":"1"}}"#)), Ok("1".into()), "{json}");
+            assert_eq!(id(&format!(r#"{{"message_id":"1",{json}}}"#)), Ok("1".into()), "{json}");
+        }
+        let refusal = read_id(br#"{"message_id":"1\ud83d"}"#, &LIMITS).unwrap_err();
+        assert_eq!(refusal.reason, Reason::BadId);
+        assert!(refusal.sentence.contains("half of a surrogate pair"), "{refusal}");
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_named() {
+        let refusal = read_id("\u{feff}{\"message_id\":\"1\"}".as_bytes(), &LIMITS).unwrap_err();
+        assert_eq!(refusal.reason, Reason::NotJson);
+        assert!(refusal.sentence.contains("byte order mark (U+FEFF)"), "{refusal}");
+    }
+
+    #[test]
+    fn the_list_of_reasons_has_each_once() {
+        for (place, reason) in Reason::ALL.into_iter().enumerate() {
+            assert_eq!(reason as usize, place);
+            assert_eq!(Reason::named(reason.as_str()), Some(reason));
+        }
+        assert_eq!(Reason::named("nope"), None);
     }
 
     #[test]

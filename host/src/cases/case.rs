@@ -1,16 +1,21 @@
 //! A file of cases: read, checked as a whole, and written again when it is blessed.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use serde_json::value::RawValue;
 
 use super::json::{Json, Object, properties, quoted};
 use super::outcome::{Came, End, Expected};
+use crate::message::json::{BYTE_ORDER_MARK, decode, decode_lossy};
 
 /// Properties of a case that are not an expectation.
 const PARTS: [&str; 4] = ["name", "message", "raw", "attempt"];
 /// Expectations about something else than an [`End`].
 const DECISIONS: [&str; 4] = ["emit", "emit-subset", "drop", "retry"];
+
+/// A byte order mark, which some editors write at the start of a file. There it is no part of the first line.
+const MARK: &[u8] = "\u{feff}".as_bytes();
 
 /// One line of a file of cases.
 #[derive(Debug)]
@@ -41,6 +46,7 @@ impl fmt::Display for Case {
 pub(crate) fn read(text: &[u8], shown: &str, blessing: bool) -> Result<Vec<Case>, Vec<String>> {
     let mut cases = Vec::new();
     let mut problems = Vec::new();
+    let text = text.strip_prefix(MARK).unwrap_or(text);
     for (index, line) in text.split(|byte| *byte == b'\n').enumerate() {
         let read = match std::str::from_utf8(line).map(str::trim) {
             Ok("") => continue,
@@ -62,6 +68,10 @@ pub(crate) fn read(text: &[u8], shown: &str, blessing: bool) -> Result<Vec<Case>
 
 fn read_case(line: usize, text: &str, blessing: bool) -> Result<Case, String> {
     let parts = properties(text).map_err(|error| match error.classify() {
+        _ if text.starts_with(BYTE_ORDER_MARK) => {
+            "the line begins with a byte order mark (U+FEFF), which is allowed only at the start of a file; delete it"
+                .to_owned()
+        }
         serde_json::error::Category::Data => "a case is a JSON object".to_owned(),
         _ => format!("not JSON, which a case is, on one line: {error}"),
     })?;
@@ -73,9 +83,9 @@ fn read_case(line: usize, text: &str, blessing: bool) -> Result<Case, String> {
         }
         seen.push(word);
         match word.as_str() {
-            "name" => case.name = Some(string(word, value)?),
+            "name" => case.name = Some(decode_lossy(string(word, value)?).into_owned()),
             "message" => case.payload = value.get().to_owned(),
-            "raw" => case.payload = string(word, value)?,
+            "raw" => case.payload = payload(string(word, value)?)?,
             "attempt" => case.attempt = attempt(value)?,
             _ if case.expected.is_some() => {
                 let words = seen.iter().filter(|word| !PARTS.contains(word));
@@ -100,8 +110,17 @@ fn words() -> Vec<&'static str> {
     DECISIONS.into_iter().chain(End::ALL.map(End::word)).collect()
 }
 
-fn string(word: &str, value: &RawValue) -> Result<String, String> {
-    serde_json::from_str(value.get()).map_err(|_| format!("{word:?} is {value}; it must be a string"))
+/// A string's JSON.
+fn string<'a>(word: &str, value: &'a RawValue) -> Result<&'a str, String> {
+    let json = value.get();
+    if json.starts_with('"') { Ok(json) } else { Err(format!("{word:?} is {value}; it must be a string")) }
+}
+
+/// What a string stands for, as a payload.
+fn payload(json: &str) -> Result<String, String> {
+    decode(json).map(Cow::into_owned).map_err(|_| {
+        format!("\"raw\" is {json}, and no payload has half of a surrogate pair; \\\\ud800 publishes the escape itself")
+    })
 }
 
 fn attempt(value: &RawValue) -> Result<u32, String> {
@@ -124,10 +143,10 @@ fn expectation(word: &str, value: &RawValue) -> Result<Expected, String> {
         },
         _ => match End::ALL.into_iter().find(|end| end.word() == word) {
             Some(end) if is_true => Ok(Expected::End(end, None)),
-            Some(end) => match serde_json::from_str(value.get()) {
-                Ok(text) => Ok(Expected::End(end, Some(text))),
-                Err(_) => wanted("true or a part of the reason"),
-            },
+            Some(end) if value.get().starts_with('"') => {
+                Ok(Expected::End(end, Some(decode_lossy(value.get()).into_owned())))
+            }
+            Some(_) => wanted("true or a part of the reason"),
             None => Err(unknown(word)),
         },
     }
@@ -161,6 +180,13 @@ fn unknown(word: &str) -> String {
 pub(crate) fn bless(text: &str, blessed: &[(&Case, &Came)]) -> String {
     let mut blessed = blessed.iter().peekable();
     let mut written = String::with_capacity(text.len());
+    let text = match text.strip_prefix(BYTE_ORDER_MARK) {
+        Some(rest) => {
+            written.push(BYTE_ORDER_MARK);
+            rest
+        }
+        None => text,
+    };
     for (index, line) in text.split_inclusive('\n').enumerate() {
         match blessed.next_if(|(case, _)| case.line == index + 1) {
             Some((case, came)) => {
@@ -251,6 +277,8 @@ mod tests {
             (r#"{"message": {}, "emit": [1]}"#, "array of results"),
             (r#"{"message": {}, "attempt": 0, "drop": true}"#, "from 1"),
             (r#"{"message": {}, "name": 7, "drop": true}"#, "string"),
+            (r#"{"raw": "\ud800", "no-message": true}"#, "half of a surrogate pair"),
+            ("\u{feff}{\"message\": {}, \"drop\": true}", "byte order mark"),
         ] {
             assert!(problem(line).contains(words), "{line}: {}", problem(line));
         }
@@ -263,6 +291,13 @@ mod tests {
         assert_eq!(problems.len(), 2);
         assert!(problems[0].starts_with("cases:2: ") && problems[1].starts_with("cases:5: "), "{problems:?}");
         assert!(read(b"\n \n", "cases", false).unwrap_err()[0].contains("no cases"));
+    }
+
+    #[test]
+    fn a_byte_order_mark_at_the_start_is_no_part_of_the_first_line() {
+        let text = "\u{feff}{\"message\": {}, \"drop\": true}\n";
+        let cases = read(text.as_bytes(), "cases", false).unwrap();
+        assert_eq!(bless(text, &[(&cases[0], &Came::Retry(None))]), "\u{feff}{\"message\": {}, \"retry\": true}\n");
     }
 
     #[test]

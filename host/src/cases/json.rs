@@ -7,13 +7,16 @@ use std::fmt::{self, Write as _};
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
+use crate::message::json::{Part, decode, decode_lossy, parts};
+
 /// Deeper values are compared as text: a plugin's result may have as many levels as bytes.
 const DEPTH_MAX: usize = 128;
 
 /// A JSON value.
 #[derive(Clone, Debug)]
 pub(crate) enum Json {
-    /// `null`, `true`, `false` or a number, as it was written; and whatever lies deeper than [`DEPTH_MAX`].
+    /// `null`, `true`, `false` or a number, as it was written; whatever lies deeper than [`DEPTH_MAX`]; and a string
+    /// with half of a surrogate pair below the top level, whose JSON the host writes and which no text stands for.
     Plain(String),
     Text(String),
     List(Vec<Json>),
@@ -40,7 +43,12 @@ impl Json {
     fn read(raw: &RawValue, depth: usize) -> serde_json::Result<Json> {
         let text = raw.get();
         Ok(match text.as_bytes().first() {
-            Some(b'"') => Json::Text(serde_json::from_str(text)?),
+            Some(b'"') => match decode(text) {
+                Ok(exact) => Json::Text(exact.into_owned()),
+                // The host writes a property of a result so.
+                Err(lossy) if depth <= 1 => Json::Text(lossy),
+                Err(_) => Json::Plain(requoted(text)),
+            },
             Some(b'[') if depth < DEPTH_MAX => {
                 let items: Vec<&RawValue> = serde_json::from_str(text)?;
                 Json::List(items.into_iter().map(|item| Json::read(item, depth + 1)).collect::<Result<_, _>>()?)
@@ -128,6 +136,12 @@ impl fmt::Display for Object {
 pub(crate) fn quoted(text: &str) -> String {
     let mut quoted = String::with_capacity(text.len() + 2);
     quoted.push('"');
+    quote(text, &mut quoted);
+    quoted.push('"');
+    quoted
+}
+
+fn quote(text: &str, quoted: &mut String) {
     for char in text.chars() {
         match char {
             '"' => quoted.push_str("\\\""),
@@ -140,8 +154,19 @@ pub(crate) fn quoted(text: &str) -> String {
             char => quoted.push(char),
         }
     }
-    quoted.push('"');
-    quoted
+}
+
+/// The same string with its halves of surrogate pairs as escapes, which are written in one way.
+fn requoted(json: &str) -> String {
+    let mut inner = String::with_capacity(json.len());
+    for part in parts(json) {
+        match part {
+            Part::Plain(plain) => quote(plain, &mut inner),
+            Part::Character(character) => quote(character.encode_utf8(&mut [0; 4]), &mut inner),
+            Part::Half(unit) => inner.push_str(&format!("\\u{unit:04x}")),
+        }
+    }
+    format!("\"{inner}\"")
 }
 
 struct Properties<'a>(Vec<(String, &'a RawValue)>);
@@ -159,8 +184,9 @@ impl<'de: 'a, 'a> Deserialize<'de> for Properties<'a> {
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
                 let mut properties = Vec::new();
-                while let Some(property) = map.next_entry()? {
-                    properties.push(property);
+                // Names as the host writes them.
+                while let Some(name) = map.next_key::<&RawValue>()? {
+                    properties.push((decode_lossy(name.get()).into_owned(), map.next_value()?));
                 }
                 Ok(Properties(properties))
             }
@@ -172,13 +198,37 @@ impl<'de: 'a, 'a> Deserialize<'de> for Properties<'a> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+    use crate::arbitrary::{almost_json, cases, read};
 
     #[test]
     fn what_is_written_is_what_was_read() {
         let text = r#"{"a": 1.0, "b": [1E400, -0, {"c": null}], "": "q\"\\\n\u001bé", "e": {}}"#;
         assert_eq!(Json::parse(text).unwrap().to_string(), text);
         assert_eq!(Json::parse(r#"{"a":1,"b":2,"\u0061":3}"#).unwrap().to_string(), r#"{"a": 3, "b": 2}"#);
+    }
+
+    #[test]
+    fn half_of_a_surrogate_pair_is_what_the_host_writes() {
+        let shown = |text: &str| Json::parse(text).unwrap().to_string();
+        assert_eq!(shown(r#"{"a":"\ud800","\udc00":1}"#), "{\"a\": \"\u{fffd}\", \"\u{fffd}\": 1}");
+        assert_eq!(shown(r#"{"a":["x\"\uD800\n","\ud83d\ude00"]}"#), r#"{"a": ["x\"\ud800\n", "😀"]}"#);
+    }
+
+    proptest! {
+        #![proptest_config(cases(1_000))]
+
+        #[test]
+        fn what_is_shown_is_read_the_same(text in almost_json()) {
+            let json = Json::parse(&text);
+            prop_assert_eq!(json.is_ok(), read(&text).is_some());
+            if let Ok(json) = json {
+                let shown = json.to_string();
+                prop_assert_eq!(Json::parse(&shown).unwrap().to_string(), shown);
+            }
+        }
     }
 
     #[test]
@@ -199,7 +249,7 @@ mod tests {
 
     #[test]
     fn what_is_no_json_is_refused() {
-        for text in ["", "{", "{} x", r#"["\ud800"]"#, r#"{"a":01}"#] {
+        for text in ["", "{", "{} x", r#"["\ud8"]"#, r#"{"a":01}"#] {
             assert!(Json::parse(text).is_err(), "{text}");
         }
     }

@@ -1,5 +1,5 @@
 //! `host dead`: looks at dead letters, puts them back into the inbox, deletes them.
-//! It knows what a person wants to see; how dead letters lie in Redis is the business of `redis::store::dead`.
+//! It knows what a person wants to see; what can be done with dead letters is the business of `dead_letters`.
 
 mod filter;
 mod table;
@@ -11,13 +11,12 @@ use anyhow::anyhow;
 use clap::{Args, Subcommand};
 use indicatif::{HumanCount, ProgressBar, ProgressStyle};
 
-use self::filter::{Filter, FilterArgs};
-use super::{Exit, Failure, Flags, load, print};
+use self::filter::FilterArgs;
+use super::{Exit, Failure, Flags, load, note, print};
+use crate::dead_letters::{DeadLetters, Filter, Progress, Replayed};
 use crate::redis::RedisError;
-use crate::redis::client::connector::{Connector, LibraryConnection};
+use crate::redis::client::connector::Connector;
 use crate::redis::embedded::Embedded;
-use crate::redis::store::dead::{self, Letter, Order, Reader, Replayed};
-use crate::redis::store::keys::Keys;
 
 /// Arguments of `host dead`.
 #[derive(Args, Debug)]
@@ -84,10 +83,9 @@ enum Command {
     },
 }
 
-/// A connection and the names that belong to it.
+/// Dead letters and the address of their Redis, for messages.
 struct Redis {
-    connection: LibraryConnection,
-    keys: Keys,
+    letters: DeadLetters,
     address: String,
 }
 
@@ -104,7 +102,7 @@ pub(super) fn execute(before: Flags, args: DeadArgs) -> Result<(), Failure> {
     runtime.block_on(async {
         let address = connector.address().to_string();
         let connection = connector.connect().await.map_err(|error| failed(&address, &error))?;
-        let mut redis = Redis { connection, keys: Arc::new(config.keys), address };
+        let mut redis = Redis { letters: DeadLetters::new(connection, Arc::new(config.keys)), address };
         match args.command {
             Command::List { filter, limit, json } => list(&mut redis, filter, limit, json).await,
             Command::Show { id, json } => show(&mut redis, &id, json).await,
@@ -129,49 +127,38 @@ impl Redis {
         failed(&self.address, error)
     }
 
-    async fn reader(&mut self, filter: &Filter, order: Order) -> Result<Reader, Failure> {
-        let reader = Reader::new(&mut self.connection, &self.keys, filter.since(), order).await;
-        reader.map_err(|error| self.failed(&error))
-    }
-
-    async fn next(&mut self, reader: &mut Reader) -> Result<Vec<Letter>, Failure> {
-        let page = reader.next(&mut self.connection).await;
-        page.map_err(|error| self.failed(&error))
-    }
-
     async fn filter(&mut self, args: FilterArgs) -> Result<Filter, Failure> {
         // Entries are numbered by the server's clock.
-        let now = dead::server_time(&mut self.connection).await.map_err(|error| self.failed(&error))?;
+        let now = self.letters.server_time().await.map_err(|error| self.failed(&error))?;
         Ok(args.filter(now))
     }
 
-    /// A bar over all dead letters. It shows itself on a terminal only.
-    async fn bar(&mut self) -> Result<ProgressBar, Failure> {
-        let count = dead::count(&mut self.connection, &self.keys).await.map_err(|error| self.failed(&error))?;
-        let bar = ProgressBar::new(count);
+    /// A bar over all dead letters, and what moves it. It shows itself on a terminal only.
+    async fn bar(&mut self, done_word: &'static str) -> Result<(ProgressBar, impl FnMut(Progress) + use<>), Failure> {
+        let bar = ProgressBar::new(self.letters.total().await.map_err(|error| self.failed(&error))?);
         let template = "{wide_bar} {human_pos} of {human_len} dead letters, {msg}, {eta} left";
-        Ok(match ProgressStyle::with_template(template) {
+        let bar = match ProgressStyle::with_template(template) {
             Ok(style) => bar.with_style(style),
             Err(_) => bar,
-        })
+        };
+        let moved = bar.clone();
+        let progress = move |progress: Progress| {
+            moved.set_position(progress.seen);
+            moved.set_message(format!("{} {done_word}", HumanCount(progress.done)));
+        };
+        Ok((bar, progress))
     }
 }
 
 async fn list(redis: &mut Redis, filter: FilterArgs, limit: u64, json: bool) -> Result<(), Failure> {
     let filter = redis.filter(filter).await?;
-    let mut reader = redis.reader(&filter, Order::Newest).await?;
-    let (mut listed, mut more) = (Vec::new(), false);
+    let address = redis.address.clone();
+    let failed = |error| failed(&address, &error);
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-    while !more {
-        let page = redis.next(&mut reader).await?;
-        if page.is_empty() {
-            break;
-        }
-        for letter in page.into_iter().filter(|letter| filter.matches(letter)) {
-            if listed.len() == limit {
-                more = true;
-                break;
-            }
+    let mut listing = redis.letters.list(&filter, limit).await.map_err(failed)?;
+    let mut listed = Vec::new();
+    while let Some(page) = listing.next().await.map_err(failed)? {
+        for letter in page {
             if json {
                 // Payloads can be long; each goes out before the next page comes in.
                 print(table::json(&letter).as_bytes())?;
@@ -182,38 +169,29 @@ async fn list(redis: &mut Redis, filter: FilterArgs, limit: u64, json: bool) -> 
     if !json {
         print(table::table(&listed).as_bytes())?;
     }
-    if more {
-        eprintln!("these are the newest {}; --limit N shows more", HumanCount(limit as u64));
+    if listing.has_more() {
+        note(&format!("these are the newest {}; --limit N shows more", HumanCount(limit as u64)));
     } else if listed.is_empty() {
-        eprintln!("no dead letter {}", if filter.is_empty() { "is there" } else { "matches" });
+        note(&format!("no dead letter {}", if filter.is_empty() { "is there" } else { "matches" }));
     }
     Ok(())
 }
 
 async fn show(redis: &mut Redis, id: &str, json: bool) -> Result<(), Failure> {
-    let filter = Filter::of_id(id);
-    let mut reader = redis.reader(&filter, Order::Newest).await?;
-    let mut found = false;
-    loop {
-        let page = redis.next(&mut reader).await?;
-        if page.is_empty() {
-            break;
-        }
-        for letter in page.iter().filter(|letter| filter.matches(letter)) {
-            match json {
-                true => print(table::json(letter).as_bytes())?,
-                false => print(&table::whole(letter))?,
-            }
-            found = true;
+    let found = redis.letters.find(id).await.map_err(|error| redis.failed(&error))?;
+    if found.is_empty() {
+        let error = anyhow!(
+            "there is no dead letter {id:?}, neither as an entry nor as a message; `host dead list` shows what there is"
+        );
+        return Err(error.into());
+    }
+    for letter in &found {
+        match json {
+            true => print(table::json(letter).as_bytes())?,
+            false => print(&table::whole(letter))?,
         }
     }
-    if found {
-        return Ok(());
-    }
-    Err(anyhow!(
-        "there is no dead letter {id:?}, neither as an entry nor as a message; `host dead list` shows what there is"
-    )
-    .into())
+    Ok(())
 }
 
 async fn replay(redis: &mut Redis, filter: FilterArgs, all: bool) -> Result<(), Failure> {
@@ -221,19 +199,20 @@ async fn replay(redis: &mut Redis, filter: FilterArgs, all: bool) -> Result<(), 
     if filter.is_empty() && !all {
         return Err(usage("say which dead letters to replay: --id, --reason, --since, or --all"));
     }
-    let mut total = Replayed::default();
-    work_through(redis, &filter, "replayed", async |redis, ids| {
-        let done = dead::replay(&mut redis.connection, &redis.keys, ids).await;
-        let done = done.map_err(|error| redis.failed(&error))?;
-        total.replayed += done.replayed;
-        total.gone += done.gone;
-        total.unfit += done.unfit;
-        Ok(done.replayed)
-    })
-    .await?;
-    println!("replayed {} dead letters", HumanCount(total.replayed));
+    let (bar, progress) = redis.bar("replayed").await?;
+    let total = redis.letters.replay(&filter, progress).await.map_err(|error| redis.failed(&error))?;
+    bar.finish_and_clear();
+    print(format!("replayed {} dead letters\n", HumanCount(total.replayed)).as_bytes())?;
     if total.gone > 0 {
-        eprintln!("{} were gone before they could be replayed: somebody else was quicker", HumanCount(total.gone));
+        let count = HumanCount(total.gone);
+        note(&format!("{count} were gone before they could be replayed: somebody else was quicker"));
+    }
+    if total.newer > 0 {
+        let count = HumanCount(total.newer);
+        return Err(anyhow!(
+            "{count} cannot be replayed: a newer version of host has written them; replay them with that one"
+        )
+        .into());
     }
     if total.unfit > 0 {
         let count = HumanCount(total.unfit);
@@ -243,7 +222,7 @@ async fn replay(redis: &mut Redis, filter: FilterArgs, all: bool) -> Result<(), 
         .into());
     }
     if total == Replayed::default() && !all {
-        return Err(anyhow!("no dead letter matches; `host dead list` shows what there is").into());
+        return Err(nothing_matches());
     }
     Ok(())
 }
@@ -254,64 +233,31 @@ async fn purge(redis: &mut Redis, filter: FilterArgs, all: bool, yes: bool) -> R
         return Err(usage("say which dead letters to purge: --id, --reason, --since, or --all"));
     }
     if !yes && !confirmed(redis, &filter).await? {
-        println!("nothing was purged");
-        return Ok(());
+        return print(b"nothing was purged\n");
     }
-    let purged = work_through(redis, &filter, "purged", async |redis, ids| {
-        dead::purge(&mut redis.connection, &redis.keys, ids).await.map_err(|error| redis.failed(&error))
-    })
-    .await?;
-    println!("purged {} dead letters", HumanCount(purged));
+    let (bar, progress) = redis.bar("purged").await?;
+    let purged = redis.letters.purge(&filter, progress).await.map_err(|error| redis.failed(&error))?;
+    bar.finish_and_clear();
+    print(format!("purged {} dead letters\n", HumanCount(purged)).as_bytes())?;
     if purged == 0 && !all {
-        return Err(anyhow!("no dead letter matches; `host dead list` shows what there is").into());
+        return Err(nothing_matches());
     }
     Ok(())
 }
 
-/// Does something with all dead letters that the filter matches, a page at a time, and shows how far it is. `act` returns
-/// with how many it was done; so does this.
-async fn work_through(
-    redis: &mut Redis,
-    filter: &Filter,
-    done_word: &str,
-    mut act: impl AsyncFnMut(&mut Redis, &[&str]) -> Result<u64, Failure>,
-) -> Result<u64, Failure> {
-    let bar = redis.bar().await?;
-    let mut reader = redis.reader(filter, Order::Oldest).await?;
-    let mut done = 0;
-    loop {
-        let page = redis.next(&mut reader).await?;
-        if page.is_empty() {
-            break;
-        }
-        let ids: Vec<&str> =
-            page.iter().filter(|letter| filter.matches(letter)).map(|letter| &*letter.entry_id).collect();
-        if !ids.is_empty() {
-            done += act(redis, &ids).await?;
-        }
-        bar.inc(page.len() as u64);
-        bar.set_message(format!("{} {done_word}", HumanCount(done)));
-    }
-    bar.finish_and_clear();
-    Ok(done)
+fn nothing_matches() -> Failure {
+    anyhow!("no dead letter matches; `host dead list` shows what there is").into()
 }
 
-/// Asks whoever sits at the terminal.
+/// Asks the user at the terminal.
 async fn confirmed(redis: &mut Redis, filter: &Filter) -> Result<bool, Failure> {
     if !io::stdin().is_terminal() {
         return Err(usage("there is nobody to ask; --yes purges without a question"));
     }
-    let mut reader = redis.reader(filter, Order::Oldest).await?;
-    let mut count = 0_usize;
-    loop {
-        let page = redis.next(&mut reader).await?;
-        if page.is_empty() {
-            break;
-        }
-        count += page.iter().filter(|letter| filter.matches(letter)).count();
-    }
-    eprint!("delete {} dead letters for good? [y/N] ", HumanCount(count as u64));
-    io::stderr().flush()?;
+    let count = redis.letters.count(filter).await.map_err(|error| redis.failed(&error))?;
+    let mut stderr = io::stderr().lock();
+    write!(stderr, "delete {} dead letters for good? [y/N] ", HumanCount(count))?;
+    stderr.flush()?;
     let mut answer = String::new();
     io::stdin().lock().read_line(&mut answer)?;
     Ok(matches!(answer.trim(), "y" | "Y" | "yes"))

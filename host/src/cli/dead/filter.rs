@@ -1,10 +1,12 @@
-//! Which dead letters are meant. It knows fields and times and asks nobody.
+//! The flags that choose dead letters. It knows times and asks nobody.
 
 use std::time::{Duration, SystemTime};
 
 use clap::Args;
+use clap::builder::{PossibleValuesParser, TypedValueParser as _};
 
-use crate::redis::store::dead::Letter;
+use crate::dead_letters::Filter;
+use crate::message::Reason;
 
 /// Flags that choose dead letters; all that are given must hold.
 #[derive(Args, Debug)]
@@ -14,8 +16,8 @@ pub(super) struct FilterArgs {
     ids: Vec<String>,
 
     /// Only with this reason, such as plugin-failed; may be given several times
-    #[arg(long = "reason", value_name = "REASON")]
-    reasons: Vec<String>,
+    #[arg(long = "reason", value_name = "REASON", value_parser = reasons(), hide_possible_values = true)]
+    reasons: Vec<Reason>,
 
     /// Only written since then: a time such as 2026-01-31T12:00:00Z, or so long ago, such as 30m
     #[arg(long, value_name = "TIME", value_parser = since)]
@@ -27,6 +29,12 @@ pub(super) struct FilterArgs {
 enum Since {
     At(SystemTime),
     Ago(Duration),
+}
+
+/// Takes the names of reasons, and tells them to whoever gives another.
+fn reasons() -> impl clap::builder::TypedValueParser<Value = Reason> {
+    PossibleValuesParser::new(Reason::ALL.map(Reason::as_str))
+        .try_map(|name| Reason::named(&name).ok_or("there is no such reason"))
 }
 
 fn since(text: &str) -> Result<Since, String> {
@@ -52,65 +60,16 @@ impl FilterArgs {
     }
 }
 
-/// Which dead letters are meant.
-#[derive(Debug)]
-pub(super) struct Filter {
-    ids: Vec<String>,
-    reasons: Vec<String>,
-    since: Option<SystemTime>,
-}
-
-impl Filter {
-    /// Dead letters of this message, or this entry.
-    pub(super) fn of_id(id: &str) -> Filter {
-        Filter { ids: vec![id.to_owned()], reasons: Vec::new(), since: None }
-    }
-
-    /// Whether it lets everything through.
-    pub(super) fn is_empty(&self) -> bool {
-        self.ids.is_empty() && self.reasons.is_empty() && self.since.is_none()
-    }
-
-    /// The earliest time; whoever reads begins there.
-    pub(super) fn since(&self) -> Option<SystemTime> {
-        self.since
-    }
-
-    /// Whether this one is meant, apart from its time.
-    pub(super) fn matches(&self, letter: &Letter) -> bool {
-        let has = |name: &str, value: &String| letter.get(name) == Some(value.as_bytes());
-        let id = |id: &String| *id == letter.entry_id || has("message_id", id);
-        (self.ids.is_empty() || self.ids.iter().any(id))
-            && (self.reasons.is_empty() || self.reasons.iter().any(|reason| has("reason", reason)))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn letter(entry_id: &str, message_id: &str, reason: &str) -> Letter {
-        let fields = [("message_id", message_id), ("reason", reason)];
-        let fields = fields.map(|(name, value)| (name.to_owned(), value.as_bytes().to_vec())).to_vec();
-        Letter { entry_id: entry_id.into(), fields }
-    }
-
-    #[test]
-    fn ids_are_alternatives_and_reasons_are_and_both_must_hold() {
-        let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
-        let filter = Filter { ids: words(&["a", "5-0"]), reasons: words(&["x", "y"]), since: None };
-        assert!(filter.matches(&letter("1-0", "a", "x")));
-        assert!(filter.matches(&letter("5-0", "b", "y")));
-        assert!(!filter.matches(&letter("1-0", "a", "z")));
-        assert!(!filter.matches(&letter("1-0", "b", "x")));
-    }
 
     #[test]
     fn since_is_a_time_or_a_distance() {
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000);
         let at = |text: &str| {
             let args = FilterArgs { ids: Vec::new(), reasons: Vec::new(), since: since(text).ok() };
-            args.filter(now).since()
+            args.filter(now).since
         };
         assert_eq!(at("10m"), Some(SystemTime::UNIX_EPOCH + Duration::from_secs(400)));
         assert_eq!(at("1970-01-01T00:00:07Z"), Some(SystemTime::UNIX_EPOCH + Duration::from_secs(7)));

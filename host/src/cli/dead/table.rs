@@ -2,11 +2,15 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::redis::store::dead::Letter;
+use crate::dead_letters::Letter;
 
 /// Characters of a message id, and of an error, in the table.
 const ID_CHARS_MAX: usize = 40;
-const ERROR_CHARS_MAX: usize = 80;
+const ERROR_CHARS_MAX: usize = 120;
+
+/// Of a text that is too long so much of the beginning is kept; the rest is of the end: the last words of an error say
+/// what went wrong, the first ones where.
+const HEAD_PART: f64 = 0.3;
 
 /// Fields that are numbers.
 const NUMBERS: [&str; 3] = ["attempts", "payload_bytes", "plugin_generation"];
@@ -94,11 +98,15 @@ fn line(value: &[u8]) -> String {
     text.chars().map(escaped).collect()
 }
 
+/// The beginning and the end of a text that is too long.
 fn cut(text: String, chars_max: usize) -> String {
-    if text.chars().count() <= chars_max {
+    let count = text.chars().count();
+    if count <= chars_max {
         return text;
     }
-    text.chars().take(chars_max - 1).chain(['…']).collect()
+    let head = (chars_max as f64 * HEAD_PART) as usize;
+    let tail = chars_max - head - 1;
+    text.chars().take(head).chain(['…']).chain(text.chars().skip(count - tail)).collect()
 }
 
 #[cfg(test)]
@@ -112,12 +120,24 @@ mod tests {
 
     #[test]
     fn a_table_has_a_line_for_each_whatever_is_in_it() {
-        let long = "x".repeat(100);
+        let long = format!("{}: the last words", "x".repeat(200));
         let letter = letter(&[("message_id", b"a\nb\x1b[2J"), ("reason", b"bad-id"), ("error", long.as_bytes())]);
         let text = table(&[Row::of(&letter), Row::of(&letter)]);
         assert_eq!(text.lines().count(), 3, "{text}");
-        assert!(text.contains("a\\nb\\u{1b}[2J") && text.contains("x…") && !text.contains(&long), "{text}");
+        assert!(
+            text.contains("a\\nb\\u{1b}[2J")
+                && text.contains("x…x")
+                && text.contains("xx: the last words")
+                && !text.contains(&long),
+            "{text}"
+        );
         assert_eq!(table(&[]), "");
+    }
+
+    #[test]
+    fn what_is_cut_has_its_beginning_and_its_end() {
+        assert_eq!(cut("é".repeat(10), 10), "é".repeat(10));
+        assert_eq!(cut("0123456789x".into(), 10), "012…56789x");
     }
 
     #[test]

@@ -17,6 +17,9 @@ const BATCH_BYTES_MAX: usize = 4 << 20;
 /// Longest line of a file; far beyond what a host takes.
 const LINE_BYTES_MAX: usize = 64 << 20;
 
+/// A byte order mark.
+const MARK: &[u8] = "\u{feff}".as_bytes();
+
 /// Lines that the reader hands on together.
 const GROUP_LINES_MAX: usize = 1_000;
 
@@ -120,6 +123,10 @@ fn read_group(reader: &mut BufReader<impl Read>, number: &mut u64) -> Result<Vec
         }
         if line.len() > LINE_BYTES_MAX {
             bail!(io::Error::other(format!("it is longer than {} MiB", LINE_BYTES_MAX >> 20)));
+        }
+        // Some editors write a byte order mark at the start of a file. It is no part of the first line.
+        if *number == 1 && line.starts_with(MARK) {
+            line.drain(..MARK.len());
         }
         while matches!(line.last(), Some(b'\n' | b'\r')) {
             line.pop();
@@ -266,6 +273,13 @@ mod tests {
         let group = read_group(&mut reader, &mut 0).unwrap();
         assert_eq!(group, [b"{\"a\":1}".to_vec(), b"{\"b\":2}".to_vec(), b"not json".to_vec()]);
         assert!(read_group(&mut reader, &mut 0).unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_taken_from_the_start_of_the_file_only() {
+        let mut reader = BufReader::new(Cursor::new("\u{feff}{}\n\u{feff}{}"));
+        let group = read_group(&mut reader, &mut 0).unwrap();
+        assert_eq!(group, [b"{}".to_vec(), "\u{feff}{}".as_bytes().to_vec()]);
     }
 
     #[test]

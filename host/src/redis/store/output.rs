@@ -8,9 +8,12 @@ use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use crate::config::OutputFormat;
+use crate::message::json::{BYTE_ORDER_MARK, decode_lossy};
 use crate::redis::store::entries::Entries;
 
-/// Redis's Lua takes about 8,000 values for one command; a field is two.
+/// Most properties of a result that is written as fields. Dead letters and results are written by a script, and Redis's
+/// Lua hands at most about 8,000 values to one command (LUAI_MAXCSTACK): two for each field, and some for the rest.
+/// A larger result fits with `--output-format json`, which makes it one field.
 pub const PROPERTIES_MAX: usize = 3_500;
 
 /// The fields of an output entry that are the host's own.
@@ -33,12 +36,16 @@ impl Own<'_> {
 
 /// Adds one result as an output entry: the host's own fields, which a plugin cannot forge, then one field for
 /// each top-level property. Strings are written as they are, everything else as its JSON text, unchanged to the last digit.
-/// Of a property that occurs twice the last value counts, as in JavaScript.
+/// Half of a surrogate pair, which no text has, is written as U+FFFD in a name and in a string at the top level.
+/// Of a property that occurs twice the last value counts, as in JavaScript; names are compared as they are written.
 ///
 /// # Errors
 /// A sentence about what is wrong with the result; then an unfinished entry may be left for the caller to truncate.
 pub fn write_result(entries: &mut Entries, own: Own<'_>, result: &str, format: OutputFormat) -> Result<(), String> {
     let properties: Properties = serde_json::from_str(result).map_err(|error| match error.classify() {
+        _ if result.starts_with(BYTE_ORDER_MARK) => {
+            "the plugin's result begins with a byte order mark (U+FEFF); return the JSON without it".to_string()
+        }
         serde_json::error::Category::Data => "the plugin's result is JSON but not an object".to_string(),
         _ => format!("the plugin's result is not JSON: {error}"),
     })?;
@@ -58,7 +65,10 @@ pub fn write_result(entries: &mut Entries, own: Own<'_>, result: &str, format: O
 fn write_fields(entries: &mut Entries, own: Own<'_>, properties: &[(Cow<'_, str>, &RawValue)]) -> Result<(), String> {
     if properties.len() > PROPERTIES_MAX {
         let count = properties.len();
-        return Err(format!("the plugin's result has {count} properties; an output entry holds {PROPERTIES_MAX}"));
+        return Err(format!(
+            "the plugin's result has {count} properties, and an output entry holds {PROPERTIES_MAX} at most; \
+             --output-format json writes a result of any size as one field"
+        ));
     }
     // Comparing each with each is quicker for the few properties of most results, and ruinous for thousands.
     let last: Option<HashMap<&Cow<'_, str>, usize>> = (properties.len() > 32)
@@ -74,11 +84,7 @@ fn write_fields(entries: &mut Entries, own: Own<'_>, properties: &[(Cow<'_, str>
         let json = value.get();
         match json.as_bytes() {
             [b'"', inner @ .., b'"'] if !inner.contains(&b'\\') => entries.field(name, inner),
-            [b'"', ..] => {
-                let text: String = serde_json::from_str(json)
-                    .map_err(|error| format!("the plugin's result has an invalid string in {name:?}: {error}"))?;
-                entries.field(name, text);
-            }
+            [b'"', ..] => entries.field(name, decode_lossy(json).as_bytes()),
             _ => entries.field(name, json),
         }
     }
@@ -101,41 +107,15 @@ impl<'de: 'a, 'a> Deserialize<'de> for Properties<'a> {
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
                 let mut properties = Vec::with_capacity(8);
-                while let Some(Name(name)) = map.next_key()? {
-                    properties.push((name, map.next_value()?));
+                // Raw, because the parser refuses half of a surrogate pair in a text.
+                while let Some(name) = map.next_key::<&RawValue>()? {
+                    properties.push((decode_lossy(name.get()), map.next_value()?));
                 }
                 Ok(Properties(properties))
             }
         }
 
         deserializer.deserialize_map(Object)
-    }
-}
-
-/// A property's name, borrowed unless it has escapes.
-struct Name<'a>(Cow<'a, str>);
-
-impl<'de: 'a, 'a> Deserialize<'de> for Name<'a> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Text;
-
-        impl<'de> Visitor<'de> for Text {
-            type Value = Name<'de>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a property name")
-            }
-
-            fn visit_borrowed_str<E>(self, name: &'de str) -> Result<Self::Value, E> {
-                Ok(Name(Cow::Borrowed(name)))
-            }
-
-            fn visit_str<E>(self, name: &str) -> Result<Self::Value, E> {
-                Ok(Name(Cow::Owned(name.to_string())))
-            }
-        }
-
-        deserializer.deserialize_str(Text)
     }
 }
 
@@ -213,15 +193,25 @@ mod tests {
     }
 
     #[test]
+    fn half_of_a_surrogate_pair_is_replaced_in_names_and_texts_and_kept_in_values() {
+        let result = r#"{"a":"x\ud800","\udc00":"\ud83d\ude00","v":["\ud800"],"message_id\ud800":1}"#;
+        let expected = ["a", "x\u{fffd}", "\u{fffd}", "😀", "v", r#"["\ud800"]"#, "message_id\u{fffd}", "1"];
+        assert_eq!(fields(result).unwrap()[4..], expected);
+        // As they are written these names are one, and an entry has each once.
+        assert_eq!(fields(r#"{"\ud800":1,"\ud801":2,"\ufffd":3}"#).unwrap()[4..], ["\u{fffd}", "3"]);
+    }
+
+    #[test]
     fn what_is_no_object_is_refused() {
         let mut entries = Entries::default();
-        for result in ["", "nonsense", "[]", "1", "null", r#"{"a":1"#, r#"{"a":"\ud800"}"#] {
+        for result in ["", "nonsense", "[]", "1", "null", r#"{"a":1"#, "\u{feff}{}"] {
             assert!(write_result(&mut entries, OWN, result, OutputFormat::Fields).is_err(), "{result}");
             entries.truncate(0);
         }
         let many: Vec<String> = (0..=PROPERTIES_MAX).map(|n| format!("\"p{n}\":1")).collect();
         let error = write_result(&mut entries, OWN, &format!("{{{}}}", many.join(",")), OutputFormat::Fields);
-        assert!(error.unwrap_err().contains("3501 properties"));
+        let error = error.unwrap_err();
+        assert!(["3501 properties", "3500 at most", "--output-format json"].iter().all(|part| error.contains(part)));
         assert!(entries.is_empty());
     }
 

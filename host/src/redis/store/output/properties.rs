@@ -12,12 +12,12 @@ fn expected(result: &str) -> Option<Vec<String>> {
     let Kind::Object(members) = read(result)?.kind else {
         return None;
     };
-    let mut fields: Vec<(String, Option<String>)> = Vec::new();
+    let mut fields: Vec<(String, String)> = Vec::new();
     for (name, value) in members {
-        let name = name?;
+        let name = name.lossy;
         let text = match value.kind {
-            Kind::Text(text) => text,
-            _ => Some(value.raw.to_owned()),
+            Kind::Text(text) => text.lossy,
+            _ => value.raw.to_owned(),
         };
         fields.retain(|(earlier, _)| *earlier != name);
         fields.push((name, text));
@@ -25,8 +25,7 @@ fn expected(result: &str) -> Option<Vec<String>> {
     fields.retain(|(name, _)| name != "message_id" && name != "consumer_id");
     let mut all = ["message_id", "id", "consumer_id", "me/1"].map(str::to_owned).to_vec();
     for (name, text) in fields {
-        // Half of a surrogate pair is refused only where it would be written.
-        all.extend([name, text?]);
+        all.extend([name, text]);
     }
     Some(all)
 }
@@ -66,8 +65,9 @@ proptest! {
     #[test]
     fn a_whole_result_is_kept_to_the_letter(result in almost_json()) {
         let mut entries = Entries::default();
-        if write_result(&mut entries, OWN, &result, OutputFormat::Json).is_ok() {
-            prop_assert!(matches!(read(&result).map(|node| node.kind), Some(Kind::Object(_))));
+        let written = write_result(&mut entries, OWN, &result, OutputFormat::Json).is_ok();
+        prop_assert_eq!(written, matches!(read(&result).map(|node| node.kind), Some(Kind::Object(_))));
+        if written {
             prop_assert_eq!(&entries.texts()[0][4..], ["json", result.as_str()]);
         }
     }
