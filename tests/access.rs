@@ -41,12 +41,12 @@ fn a_password_with_reserved_characters_works_percent_encoded() {
     expect_work(&redis, Host::on(&redis).arg("--redis", url));
 }
 
-/// What `ACL SETUSER` needs for a host, as the README documents it: everything after the user's name but the
+/// What `ACL SETUSER` needs for a host, as the handbook documents it: everything after the user's name but the
 /// password.
 fn documented_rule() -> Vec<String> {
-    let readme = fs::read_to_string(repository().join("README.md")).expect("read README.md");
-    let joined = readme.replace("\\\n", " ");
-    let line = joined.lines().find(|line| line.contains("ACL SETUSER")).expect("the README documents the ACL rule");
+    let chapter = fs::read_to_string(repository().join("host/docs/operating.md")).expect("read the chapter");
+    let joined = chapter.replace("\\\n", " ");
+    let line = joined.lines().find(|line| line.contains("ACL SETUSER")).expect("the chapter documents the ACL rule");
     let words = line.split_whitespace().map(|word| word.trim_matches(['\'', '"']));
     let rule = words.skip_while(|word| *word != "SETUSER").skip(2);
     rule.filter(|word| !word.starts_with('>')).map(str::to_owned).collect()

@@ -12,6 +12,7 @@ mod print;
 #[cfg(test)]
 mod properties;
 mod redis_url;
+mod reference;
 mod reread;
 mod rules;
 mod setting;
@@ -24,6 +25,7 @@ use std::time::Duration;
 pub use layers::{ConfigError, Given, Loaded, Source, load};
 pub use plugin_config::PluginConfig;
 pub use redis_url::masked;
+pub use reference::reference;
 pub use reread::needing_a_start;
 pub use setting::Setting;
 pub use value::Kind;

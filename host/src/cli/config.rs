@@ -1,6 +1,7 @@
 //! `host config`: prints the configuration in effect.
 
-use super::{Failure, Flags, load, print};
+use super::{Failure, Flags, load, print, refuse};
+use crate::config::reference;
 
 /// Arguments of `host config`.
 #[derive(Debug, clap::Args)]
@@ -14,11 +15,19 @@ pub(super) struct ConfigArgs {
     /// Say beside each value where it came from: default, file with line, environment variable or flag
     #[arg(long)]
     sources: bool,
+    /// Print the handbook's chapter on configuration, with every setting, in place of the configuration
+    #[arg(long, conflicts_with = "sources")]
+    reference: bool,
     #[command(flatten)]
     flags: Flags,
 }
 
 pub(super) fn execute(before: Flags, args: ConfigArgs) -> Result<(), Failure> {
+    if args.reference {
+        refuse(&before, "config --reference")?;
+        refuse(&args.flags, "config --reference")?;
+        return print(reference().as_bytes());
+    }
     let loaded = load(&before.overlaid_with(args.flags))?;
     print(loaded.to_toml(args.sources).as_bytes())
 }

@@ -50,7 +50,7 @@ pub enum CheckError {
     )]
     Sentinel(String),
     /// Rights are missing.
-    #[error("the Redis user has no right to {}; the README has the least rule that works (ACL SETUSER …)", .0.join(", "))]
+    #[error("the Redis user has no right to {}; host/docs/operating.md has the least rule that works (ACL SETUSER …)", .0.join(", "))]
     MissingRights(Vec<String>),
     /// Something else lies under one of our names.
     #[error(

@@ -1,0 +1,152 @@
+//! The chapter of the handbook on configuration, made from the table of settings, so that the two cannot disagree.
+//! It reads no file and no environment.
+
+use super::value::Kind;
+use super::{PluginConfig, SETTINGS, Setting};
+
+/// Everything in front of the settings.
+const INTRODUCTION: &str = r#"# Configuration
+
+<!-- Made by `host config --reference`. Change host/src/config.rs or host/src/config/reference.rs, then run `just docs`. -->
+
+Every setting of `host` is a flag, an environment variable and a key in a configuration file. This chapter describes all
+of them. `host --help` has the same texts, `host -h` a short list.
+
+## Where a value comes from
+
+A flag beats an environment variable, which beats the configuration file, which beats the default.
+
+```sh
+host config --consumers 50 --dedup-window 1h > host.toml
+host --config host.toml --plugin plugins/dist/enrich.wasm --log-format json
+```
+
+`host config` prints the configuration in effect as a commented file, which `--config` reads again. With `--sources` it
+also says where each value came from:
+
+```sh
+host config --sources --consumers 50
+```
+
+- The **file** is TOML. `--config FILE` or `HOST_CONFIG` names it; without either there is none. A relative path inside the
+  file starts at the folder of the file. A relative path in a flag or a variable starts at the working directory.
+- The **environment variable** of a setting is `HOST_` and its flag in capitals: `--dedup-window` is `HOST_DEDUP_WINDOW`.
+  An empty variable counts as none. `host` names variables that begin with `HOST_` and belong to no setting.
+- A **wrong value or an unknown key** is refused, with its place and what is valid. `host` reports all problems at once, also
+  those in values that a stronger source replaces. The exit code is 2.
+- **Passwords** in `redis.url` and the values of the plugin's own configuration appear as `***` in everything that `host`
+  prints. A host refuses to run with `***` in their place.
+
+While a host runs it reads the configuration again when the file changes or SIGHUP arrives: see [reload](reload.md#changing-the-configuration).
+
+## How values are written
+
+| word in `--help` | what it is |
+| --- | --- |
+| `N` | a whole number |
+| `DURATION` | a number with a unit of time: `250ms`, `3s`, `5m`, `1h`, `7d` |
+| `SIZE` | a number of bytes, with or without a unit: `1048576`, `64KiB`, `1MiB`, `2GiB` |
+| `FILE` | a path |
+| `TEXT`, `URL` | any text |
+| `WORD` | one of a few words |
+| `true\|false` | a switch; the flag alone says `true`, otherwise it is `--flag=false` |
+
+In the file numbers and switches stand without quotes, everything else in quotes. A `SIZE` may be a plain number.
+"#;
+
+/// One sentence over each section.
+const SECTIONS: [(&str, &str); 12] = [
+    ("", "These stand at the top of the file, before the first section."),
+    ("redis", "See [Redis](operating.md#redis)."),
+    (
+        "keys",
+        "A group of hosts is known by the name of its output stream. All other keys follow that name; nothing but \
+         `keys.output` has to be set to separate two groups: see [groups and names](operating.md#groups-and-names).",
+    ),
+    ("reload", "See [reload](reload.md)."),
+    ("output", "See [what is written](writing-plugins.md#what-is-written)."),
+    ("intake", "The intake is the part of a host that receives from the channel and appends to the inbox."),
+    ("delivery", "A delivery is what a consumer takes from the inbox at a time."),
+    ("retry", "See [retries](operating.md#retries)."),
+    ("limits", "See [limits](writing-plugins.md#limits)."),
+    ("message", "See [messages](writing-plugins.md#messages)."),
+    ("registry", "How hosts know of each other."),
+    (
+        PluginConfig::SECTION,
+        "The keys of the plugin itself: see [configuration of a plugin](writing-plugins.md#configuration-of-a-plugin).",
+    ),
+];
+
+/// The chapter as Markdown.
+#[must_use]
+pub fn reference() -> String {
+    let mut text = String::from(INTRODUCTION);
+    let mut section = None;
+    for setting in SETTINGS {
+        if section != Some(setting.section) {
+            section = Some(setting.section);
+            push_section(&mut text, setting.heading, setting.section);
+        }
+        push_setting(&mut text, setting);
+    }
+    push_section(&mut text, PluginConfig::HEADING, PluginConfig::SECTION);
+    let (flag, variable) = (PluginConfig::FLAG, PluginConfig::VARIABLE);
+    text + &format!(
+        "\n### `--{flag} KEY=VALUE`\n\nvariable `{variable}`, with a line `KEY=VALUE` for each key · any key of the \
+         section `[{}]`\n\nOne key of the plugin's own configuration. The flag may be repeated. The stronger source wins \
+         key by key.\n",
+        PluginConfig::SECTION
+    )
+}
+
+fn push_section(text: &mut String, heading: &str, section: &str) {
+    *text += &format!("\n## {heading}\n\n");
+    if !section.is_empty() {
+        *text += &format!("Section `[{section}]`. ");
+    }
+    let sentence = SECTIONS.iter().find(|(name, _)| *name == section).map_or("", |(_, sentence)| sentence);
+    *text += &format!("{sentence}\n");
+}
+
+fn push_setting(text: &mut String, setting: &Setting) {
+    *text += &format!("\n### `--{}{}`\n\n", setting.flag(), value_name(setting));
+    let variables: Vec<String> = setting.variables().iter().map(|name| format!("`{name}`")).collect();
+    let mut facts = vec![format!("key `{}`", setting.path()), format!("variable {}", variables.join(" or "))];
+    facts.push(setting.default().map_or("no default".to_owned(), |default| format!("default `{default}`")));
+    match (setting.kind, setting.bounds()) {
+        (Kind::Choice(words), _) => facts.push(format!("one of `{}`", words.join("`, `"))),
+        (_, Some((min, max))) => facts.push(format!("from `{min}` to `{max}`")),
+        _ => {}
+    }
+    *text += &format!("{}\n\n", facts.join(" · "));
+    for line in setting.doc() {
+        *text += line;
+        text.push('\n');
+    }
+}
+
+fn value_name(setting: &Setting) -> &'static str {
+    match setting.kind {
+        Kind::Text if setting.is_secret() => " URL",
+        Kind::Text => " TEXT",
+        Kind::Number => " N",
+        Kind::Duration => " DURATION",
+        Kind::Size => " SIZE",
+        Kind::File => " FILE",
+        Kind::Choice(_) => " WORD",
+        Kind::Switch => "",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_section_has_its_sentence() {
+        let mut sections: Vec<&str> = SETTINGS.iter().map(|setting| setting.section).collect();
+        sections.dedup();
+        sections.push(PluginConfig::SECTION);
+        assert_eq!(sections, SECTIONS.map(|(name, _)| name));
+    }
+}
