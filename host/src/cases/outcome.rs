@@ -114,7 +114,7 @@ fn end(failure: &Failure) -> End {
         Failure::Failed(_) => End::Fail,
         Failure::TimedOut(_) => End::Timeout,
         Failure::OutOfMemory(_) => End::Memory,
-        Failure::ResultTooLong { .. } | Failure::TooManyResults(_) => End::BadResult,
+        Failure::ResultTooLong { .. } | Failure::TooManyResults(_) | Failure::NotText => End::BadResult,
         Failure::Trapped(_) | Failure::Start(_) => End::Trap,
     }
 }

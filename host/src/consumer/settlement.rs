@@ -194,7 +194,7 @@ fn reason(failure: &Failure) -> Reason {
         Failure::Failed(_) => Reason::PluginFailed,
         Failure::TimedOut(_) => Reason::PluginTimedOut,
         Failure::OutOfMemory(_) => Reason::PluginMemory,
-        Failure::ResultTooLong { .. } | Failure::TooManyResults(_) => Reason::BadResult,
+        Failure::ResultTooLong { .. } | Failure::TooManyResults(_) | Failure::NotText => Reason::BadResult,
         Failure::Trapped(_) | Failure::Start(_) => Reason::PluginTrapped,
     }
 }

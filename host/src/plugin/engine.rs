@@ -9,7 +9,8 @@ use std::time::Duration;
 use wasmtime::component::Component;
 use wasmtime::{Cache, Config, InstanceAllocationStrategy, OptLevel, PoolingAllocationConfig};
 
-use super::{LoadError, cache, limits};
+use super::error::LoadError;
+use super::{cache, limits};
 use crate::config::{Config as Settings, PluginLimits};
 
 /// Time between two ticks of the epoch. A busy guest holds a worker thread for at most two of them.
