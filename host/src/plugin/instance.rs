@@ -244,9 +244,10 @@ fn why(error: &wasmtime::Error, store: &Store<imports::Store>, memory_bytes_max:
     if error.is::<std::str::Utf8Error>() && error.downcast_ref::<WasmBacktrace>().is_none() {
         return Failure::NotText;
     }
+    // The guest's own words first: they say more than the kind of the trap, and long texts are cut at their end.
     let last_words = state.journal.last_words();
-    let separator = if last_words.is_empty() { "" } else { "; its last words: " };
-    Failure::Trapped(printable(&format!("{reason}{separator}{last_words}"), REASON_BYTES_MAX).into_owned())
+    let text = if last_words.is_empty() { reason } else { format!("{last_words} ({reason})") };
+    Failure::Trapped(printable(&text, REASON_BYTES_MAX).into_owned())
 }
 
 /// The guest's outcome as the host's, unless a result is too long or there are too many.

@@ -5,6 +5,8 @@ use wasmtime::ResourceLimiter;
 
 use crate::config::PluginLimits;
 
+/// Memories of a component that gets its instances from the pool.
+pub(super) const POOLED_MEMORIES_MAX: u32 = 2;
 /// Tables of a component that gets its instances from the pool.
 pub(super) const POOLED_TABLES_MAX: u32 = 4;
 /// Elements of a table in the pool, 8 bytes each; large interpreters have 10,000 to 15,000.
