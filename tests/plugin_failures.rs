@@ -9,6 +9,7 @@ use crate::support::{BOUND, Host, Publisher, Redis, message, wait_for};
 /// this reason and a result for each of the others.
 fn expect_failure(options: &[(&str, &str)], order: Value, reason: &str) {
     let redis = Redis::start();
+    // The last value counts.
     let options = [&[("--max-attempts", "1")], options].concat();
     let launch = options.iter().fold(Host::on(&redis), |launch, (name, value)| launch.arg(name, value));
     let _host = launch.ready(&redis, 2);
@@ -115,6 +116,15 @@ fn a_result_that_is_too_long_is_a_dead_letter() {
 #[test]
 fn one_wrong_result_among_several_is_a_dead_letter_and_none_is_written() {
     expect_failure(&[], json!({"do": "emit-all", "results": ["{\"n\":1}", "wrong"]}), "bad-result");
+}
+
+#[test]
+fn text_that_is_not_utf_8_is_a_dead_letter_at_once() {
+    // With attempts left: another one would give the same bytes.
+    for place in ["emit", "emit-all", "reject", "fail"] {
+        let order = json!({"do": "not-utf-8", "place": place});
+        expect_failure(&[("--max-attempts", "5")], order, "bad-result");
+    }
 }
 
 #[test]

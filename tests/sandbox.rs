@@ -124,7 +124,7 @@ fn an_instance_retires_after_its_messages() {
 #[test]
 fn log_lines_carry_consumer_message_generation_and_level() {
     let redis = Redis::start();
-    let host = Host::on(&redis).arg("--log-format", "json").arg("--log-level", "debug").ready(&redis, 1);
+    let host = Host::on(&redis).arg("--log-format", "json").ready(&redis, 1);
     let mut publisher = Publisher::new(&redis);
     publisher.publish(message("logged", json!({"do": "log", "level": "warn", "text": "by wasi:logging"})));
     publisher.publish(message("printed", json!({"do": "print", "text": "by println"})));
@@ -138,8 +138,8 @@ fn log_lines_carry_consumer_message_generation_and_level() {
     };
     for (text, context, id, level) in [
         ("by wasi:logging", "puppet", "logged", "WARN"),
-        ("by println", "stdout", "printed", "DEBUG"),
-        ("by println", "stderr", "printed", "DEBUG"),
+        ("by println", "stdout", "printed", "INFO"),
+        ("by println", "stderr", "printed", "INFO"),
     ] {
         let found = lines(text, context);
         let [line] = &found[..] else { panic!("{context}: {log}") };

@@ -115,13 +115,12 @@ mod tests {
     use super::*;
     use crate::plugin::Engine;
 
-    /// What fails of these cases on the puppet, which `just test` builds.
+    /// What fails of these cases on the puppet.
     async fn failures(cases: &str) -> Vec<String> {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("cases.jsonl");
         fs::write(&file, cases).unwrap();
-        let puppet =
-            Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/plugins/target/wasm32-wasip2/release/puppet.wasm");
+        let puppet = crate::plugin::tests::guest("puppet");
         let config = Config::default();
         let plugin = Engine::new(&config.plugin_limits, 1).unwrap().load(&puppet, &config.plugin_config).await.unwrap();
         Cases::read(&file).unwrap().failures(&plugin, &config).await

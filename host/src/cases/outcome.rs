@@ -114,7 +114,9 @@ fn end(failure: &Failure) -> End {
         Failure::Failed(_) => End::Fail,
         Failure::TimedOut(_) => End::Timeout,
         Failure::OutOfMemory(_) => End::Memory,
-        Failure::ResultTooLong { .. } | Failure::TooManyResults(_) | Failure::BadResult(_) => End::BadResult,
+        Failure::ResultTooLong { .. } | Failure::TooManyResults(_) | Failure::NotText | Failure::BadResult(_) => {
+            End::BadResult
+        }
         Failure::Trapped(_) | Failure::Start(_) => End::Trap,
     }
 }

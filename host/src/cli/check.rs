@@ -112,7 +112,8 @@ impl Report<'_> {
             let grant = match grant {
                 Grant::Granted => "granted".to_owned(),
                 Grant::Empty(finds) => format!("empty: {finds}"),
-                Grant::Unknown => "MISSING".to_owned(),
+                Grant::Missing { version: None } => "MISSING".to_owned(),
+                Grant::Missing { version: Some(version) } => format!("MISSING: the host has version {version}"),
             };
             text += &format!("    {name:<width$}  {grant}\n");
         }
@@ -188,10 +189,10 @@ struct ImportFacts<'a> {
 
 impl<'a> From<&'a Import> for ImportFacts<'a> {
     fn from(import: &'a Import) -> ImportFacts<'a> {
-        let (grant, finds) = match import.grant {
+        let (grant, finds) = match &import.grant {
             Grant::Granted => ("granted", None),
-            Grant::Empty(finds) => ("empty", Some(finds)),
-            Grant::Unknown => ("missing", None),
+            Grant::Empty(finds) => ("empty", Some(*finds)),
+            Grant::Missing { .. } => ("missing", None),
         };
         ImportFacts { name: &import.name, grant, finds }
     }

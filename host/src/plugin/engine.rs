@@ -9,7 +9,8 @@ use std::time::Duration;
 use wasmtime::component::Component;
 use wasmtime::{Cache, Config, InstanceAllocationStrategy, OptLevel, PoolingAllocationConfig};
 
-use super::{LoadError, cache, limits};
+use super::error::LoadError;
+use super::{cache, limits};
 use crate::config::{Config as Settings, PluginLimits};
 
 /// Time between two ticks of the epoch. A busy guest holds a worker thread for at most two of them.
@@ -97,7 +98,7 @@ impl Engine {
         &self.inner.limits
     }
 
-    /// Compiles a component: for the pool, or, when it does not fit a slot (a second memory, say), for
+    /// Compiles a component: for the pool, or, when it does not fit a slot (a third memory, say), for
     /// instances on demand. Takes up to seconds of processor time.
     pub(super) fn compile(&self, bytes: &[u8]) -> wasmtime::Result<Component> {
         if let Some(pooled) = &self.inner.pooled {
@@ -166,11 +167,13 @@ fn pool(limits: &PluginLimits, instances: u32) -> PoolingAllocationConfig {
     pool.max_core_instances_per_component(limits.instances_max);
     pool.total_core_instances(slots.saturating_mul(limits.instances_max));
 
-    // One memory of 4 GiB of address space each, most of it never backed by anything: 10,000
-    // instances reserve 80 of the 128 TiB that x86-64 has. Components with more memories are
-    // compiled for the on-demand engine. A slot lets a memory grow to the whole limit.
-    pool.max_memories_per_component(1);
-    pool.total_memories(slots);
+    // Two memories, because every component of QuickJS has two; one with more is compiled for the on-demand engine.
+    // Each takes 4 GiB of address space, most of it never backed by anything: as many instances as there are stacks
+    // (below), with two memories each, reserve 86 of the 128 TiB that x86-64 has for 10,000 instances. A slot lets a
+    // memory grow to the whole limit.
+    let stacks = slots.min(instances.saturating_add(SPARE_STACKS_MAX));
+    pool.max_memories_per_component(limits::POOLED_MEMORIES_MAX);
+    pool.total_memories(stacks.saturating_mul(limits::POOLED_MEMORIES_MAX));
     pool.max_memory_size(limits.memory_bytes_max.min(4 << 30));
 
     // Reserves 160 KB of address space for each table. Two or three are usual.
@@ -181,7 +184,7 @@ fn pool(limits: &PluginLimits, instances: u32) -> PoolingAllocationConfig {
 
     // A store keeps its stack between calls. Every stack and its guard page are two memory mappings
     // from the start, used or not: stacks for twice 10,000 instances would not leave enough of them.
-    pool.total_stacks(slots.min(instances.saturating_add(SPARE_STACKS_MAX)));
+    pool.total_stacks(stacks);
     pool
 }
 

@@ -7,9 +7,12 @@ use std::time::{Duration, Instant};
 
 use wasmparser::{KnownCustom, Parser, Payload};
 
-use super::LoadError;
+use super::compiled::Plugin;
+use super::compiler::off_the_data_path;
 use super::engine::Engine;
-use super::loader::{self, Binary, Plugin};
+use super::error::LoadError;
+use super::imports::{self, Grant};
+use super::loader::{self, Binary};
 use crate::config::PluginConfig;
 
 /// What a component is, asks for and costs.
@@ -59,18 +62,6 @@ pub struct Import {
     pub grant: Grant,
 }
 
-/// What stands behind an import.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Grant {
-    /// It works.
-    Granted,
-    /// It is there, so that the component starts, and nothing is behind it: no files, variables or addresses. The
-    /// text says what a guest finds.
-    Empty(&'static str),
-    /// It is not there, and the component cannot be used.
-    Unknown,
-}
-
 impl Engine {
     /// Compiles the component at `path` and starts it once, under the limits and with this configuration, and tells
     /// everything about it.
@@ -82,7 +73,7 @@ impl Engine {
         let engine = self.clone();
         let owned_path = path.to_owned();
         let configuration = Arc::new(configuration.clone());
-        let inspected = loader::off_the_data_path(path, move || inspect(&engine, &owned_path, configuration)).await;
+        let inspected = off_the_data_path(path, move || inspect(&engine, &owned_path, configuration)).await;
         let mut inspection = inspected?;
         if let Some(plugin) = &inspection.plugin {
             let start = Instant::now();
@@ -109,8 +100,10 @@ fn inspect(engine: &Engine, path: &Path, configuration: Arc<PluginConfig>) -> Re
     let compile_time = start.elapsed();
 
     let exports = loader::exports(&component);
-    let imports =
-        loader::imports(&component).into_iter().map(|name| Import { grant: loader::grant(&name), name }).collect();
+    let imports = loader::import_names(&component)
+        .into_iter()
+        .map(|name| Import { grant: imports::grant(&name), name })
+        .collect();
     let problems = loader::misfits(&component, path);
     let mut inspection = Inspection {
         bytes: bytes.len(),

@@ -10,16 +10,18 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use tokio::time::{Sleep, sleep};
-use wasmtime::component::ResourceTable;
-use wasmtime::{Store, Trap, UpdateDeadline};
-use wasmtime_wasi::{I32Exit, WasiCtx, WasiCtxView, WasiView};
+use wasmtime::{Store, Trap, UpdateDeadline, WasmBacktrace};
+use wasmtime_wasi::I32Exit;
 
+use super::bindings;
 use super::bindings::exports::host::plugin::processor;
-use super::limits::{self, StoreLimits};
-use super::loader::Plugin;
-use super::logging::{Journal, printable};
-use super::{Failure, Outcome, bindings};
-use crate::config::{PluginConfig, PluginLimits};
+use super::compiled::Plugin;
+use super::imports::{self, Setup};
+use super::journal::Journal;
+use super::limits;
+use super::outcome::{Failure, Outcome};
+use super::text::printable;
+use crate::config::PluginLimits;
 
 /// Longest text of a failure that comes from a guest, in bytes.
 const REASON_BYTES_MAX: usize = 2 << 10;
@@ -37,7 +39,7 @@ pub struct Instance {
 
 /// A store with the guest in it.
 struct Live {
-    store: Store<State>,
+    store: Store<imports::Store>,
     guest: bindings::Plugin,
     /// Shared with the store's clock.
     turn: Arc<Turn>,
@@ -57,19 +59,15 @@ struct Turn {
 /// What the guest's `process` returns.
 type Answer = Result<processor::Outcome, String>;
 
-/// What belongs to a store.
-pub(super) struct State {
-    wasi: WasiCtx,
-    handles: ResourceTable,
-    limits: StoreLimits,
-    pub(super) journal: Journal,
-    /// That of the plugin, shared by all its instances.
-    pub(super) configuration: Arc<PluginConfig>,
-}
+impl Plugin {
+    /// An instance for the consumer with this id; the id is named in the plugin's log lines.
+    pub async fn instantiate(&self, consumer_id: Arc<str>) -> Result<Instance, Failure> {
+        Instance::start(self.clone(), consumer_id).await
+    }
 
-impl WasiView for State {
-    fn ctx(&mut self) -> WasiCtxView<'_> {
-        WasiCtxView { ctx: &mut self.wasi, table: &mut self.handles }
+    /// Likewise, but it comes up only with its first message, which fails if it cannot.
+    pub fn instance_to_be(&self, consumer_id: Arc<str>) -> Instance {
+        Instance::to_be(self.clone(), consumer_id)
     }
 }
 
@@ -138,7 +136,8 @@ impl Live {
         let limits = plugin.limits();
         let ready = plugin.ready();
         let journal = Journal::new(Arc::clone(plugin.log_budget()), Arc::clone(consumer_id));
-        let mut store = Store::new(ready.engine(), State::new(limits, journal, Arc::clone(plugin.configuration())));
+        let setup = Setup { journal, configuration: Arc::clone(plugin.configuration()) };
+        let mut store = Store::new(ready.engine(), imports::Store::new(limits, setup));
         store.limiter(|state| &mut state.limits);
         store.set_max_component_handles(limits.handles_max as usize);
         store.set_hostcall_fuel(limits::hand_over_bytes_max(limits.result_bytes_max));
@@ -193,22 +192,6 @@ impl Live {
     }
 }
 
-impl State {
-    fn new(limits: &PluginLimits, journal: Journal, configuration: Arc<PluginConfig>) -> State {
-        // No files, environment, arguments or addresses, and a closed stdin: a builder begins with none.
-        let wasi = WasiCtx::builder()
-            .stdout(journal.stdout())
-            .stderr(journal.stderr())
-            .allow_tcp(false)
-            .allow_udp(false)
-            .max_random_size(limits::RANDOM_BYTES_MAX)
-            .build();
-        let mut handles = ResourceTable::new();
-        handles.set_max_capacity(limits.handles_max as usize);
-        State { wasi, handles, limits: StoreLimits::new(limits), journal, configuration }
-    }
-}
-
 /// Runs `call` to its end, or gives up and returns `None` when it has taken longer than `limit`.
 ///
 /// A guest's own time is what it computes and what it waits. While it has given way to other tasks
@@ -242,7 +225,7 @@ fn within<T>(
 }
 
 /// Names the reason for which a store is lost.
-fn why(error: &wasmtime::Error, store: &Store<State>, memory_bytes_max: usize) -> Failure {
+fn why(error: &wasmtime::Error, store: &Store<imports::Store>, memory_bytes_max: usize) -> Failure {
     let state = store.data();
     if state.limits.memory_refused() {
         return Failure::OutOfMemory(memory_bytes_max);
@@ -257,9 +240,14 @@ fn why(error: &wasmtime::Error, store: &Store<State>, memory_bytes_max: usize) -
     if reason.contains("fuel allocated for hostcalls has been exhausted") {
         return Failure::ResultTooLong { bytes_max: 0 };
     }
+    // A guest that hands such text to an import is on the stack; when it returns such text it is not.
+    if error.is::<std::str::Utf8Error>() && error.downcast_ref::<WasmBacktrace>().is_none() {
+        return Failure::NotText;
+    }
+    // The guest's own words first: they say more than the kind of the trap, and long texts are cut at their end.
     let last_words = state.journal.last_words();
-    let separator = if last_words.is_empty() { "" } else { "; its last words: " };
-    Failure::Trapped(printable(&format!("{reason}{separator}{last_words}"), REASON_BYTES_MAX).into_owned())
+    let text = if last_words.is_empty() { reason } else { format!("{last_words} ({reason})") };
+    Failure::Trapped(printable(&text, REASON_BYTES_MAX).into_owned())
 }
 
 /// The guest's outcome as the host's, unless a result is too long or there are too many.

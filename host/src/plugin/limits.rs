@@ -5,12 +5,12 @@ use wasmtime::ResourceLimiter;
 
 use crate::config::PluginLimits;
 
+/// Memories of a component that gets its instances from the pool.
+pub(super) const POOLED_MEMORIES_MAX: u32 = 2;
 /// Tables of a component that gets its instances from the pool.
 pub(super) const POOLED_TABLES_MAX: u32 = 4;
 /// Elements of a table in the pool, 8 bytes each; large interpreters have 10,000 to 15,000.
 pub(super) const POOLED_TABLE_ELEMENTS_MAX: usize = 20_000;
-/// Random bytes that a guest gets in one call.
-pub(super) const RANDOM_BYTES_MAX: u64 = 1 << 20;
 /// How much longer than one result all results of a message may be together.
 const RESULTS_FACTOR: usize = 4;
 

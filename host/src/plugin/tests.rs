@@ -1,4 +1,4 @@
-//! The module with real guests. `just plugins` and `just test` build them first.
+//! The module with real guests, which the tests build from source.
 
 use std::future::poll_fn;
 use std::io::Write;
@@ -15,11 +15,20 @@ use super::limits::StoreLimits;
 use super::{Engine, Failure, Grant, Import, Instance, LoadError, Outcome, Plugin};
 use crate::config::{Config, PluginConfig, PluginLimits};
 
-fn guest(name: &str) -> PathBuf {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+#[path = "../../../tests/support/guests.rs"]
+#[expect(dead_code, reason = "shared with the black-box tests, which use all of it")]
+mod guests;
+
+/// The repository's root, for the module above.
+fn repository() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+/// The component of this name, built from source.
+pub(crate) fn guest(name: &str) -> PathBuf {
     match name {
-        "enrich" => root.join("plugins/dist/enrich.wasm"),
-        _ => root.join("tests/plugins/target/wasm32-wasip2/release").join(name).with_extension("wasm"),
+        "enrich" => guests::enrich(),
+        _ => guests::puppet().with_file_name(name).with_extension("wasm"),
     }
 }
 
@@ -93,6 +102,18 @@ async fn every_outcome_arrives() {
     assert_eq!(third, Ok(Outcome::Emit(r#"{"attempt":3}"#.into())));
     let wait = json!({"do": "wait", "ms": 5});
     assert_eq!(order(&mut puppet, wait.clone()).await, Ok(Outcome::Emit(wait.to_string())));
+}
+
+#[tokio::test]
+async fn text_that_is_not_utf_8_is_a_bad_result_and_no_trap() {
+    let mut puppet = instance("puppet", &limits()).await;
+    for place in ["emit", "emit-all", "reject", "fail"] {
+        let failure = order(&mut puppet, json!({"do": "not-utf-8", "place": place})).await.unwrap_err();
+        assert_eq!(failure, Failure::NotText, "{place}");
+    }
+    // Handed to the host in the middle of the call it is a mistake of another kind.
+    let failure = order(&mut puppet, json!({"do": "not-utf-8", "place": "log"})).await.unwrap_err();
+    assert!(matches!(failure, Failure::Trapped(_)), "{failure}");
 }
 
 #[tokio::test]
@@ -290,7 +311,7 @@ async fn a_plugin_logs_under_its_consumers_id() {
     assert!(critical.contains("ERROR") && critical.contains("xx … (10000 bytes)"), "{critical}");
     assert!(critical.len() < 9_000, "{}", critical.len());
     assert!(
-        stdout.contains("DEBUG") && stdout.contains(r#"context="stdout""#) && stdout.contains("printed"),
+        stdout.contains("INFO") && stdout.contains(r#"context="stdout""#) && stdout.contains("printed"),
         "{stdout}"
     );
     assert!(stderr.contains(r#"context="stderr""#) && stderr.contains("printed"), "{stderr}");
@@ -356,7 +377,7 @@ async fn an_inspection_tells_what_a_plugin_is() {
     let has = |role: &str, name: &str| puppet.producers.iter().any(|made| made.role == role && made.name == name);
     assert!(has("language", "Rust") && has("processed-by", "rustc"), "{:?}", puppet.producers);
     let grant = |beginning: &str| {
-        puppet.imports.iter().find(|import| import.name.starts_with(beginning)).map(|import| import.grant)
+        puppet.imports.iter().find(|import| import.name.starts_with(beginning)).map(|import| import.grant.clone())
     };
     assert_eq!(grant("wasi:logging/logging"), Some(Grant::Granted));
     assert_eq!(grant("wasi:config/store"), Some(Grant::Granted));
@@ -375,7 +396,7 @@ async fn an_inspection_tells_what_is_missing() {
 
     let unknown = engine.inspect(&guest("unknown_import"), &PluginConfig::default()).await.unwrap();
     assert!(matches!(unknown.problems[..], [LoadError::UnknownImports { .. }]), "{:?}", unknown.problems);
-    let wanted = |import: &&Import| import.grant == Grant::Unknown;
+    let wanted = |import: &&Import| matches!(import.grant, Grant::Missing { .. });
     let wanted: Vec<&Import> = unknown.imports.iter().filter(wanted).collect();
     assert!(matches!(wanted[..], [import] if import.name.starts_with("example:thing/api")), "{wanted:?}");
 }

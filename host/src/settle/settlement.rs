@@ -159,7 +159,9 @@ fn reason(failure: &Failure) -> Reason {
         Failure::Failed(_) => Reason::PluginFailed,
         Failure::TimedOut(_) => Reason::PluginTimedOut,
         Failure::OutOfMemory(_) => Reason::PluginMemory,
-        Failure::ResultTooLong { .. } | Failure::TooManyResults(_) | Failure::BadResult(_) => Reason::BadResult,
+        Failure::ResultTooLong { .. } | Failure::TooManyResults(_) | Failure::NotText | Failure::BadResult(_) => {
+            Reason::BadResult
+        }
         Failure::Trapped(_) | Failure::Start(_) => Reason::PluginTrapped,
     }
 }

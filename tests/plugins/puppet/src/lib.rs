@@ -35,6 +35,7 @@
 //! | `log-rubbish` | `bytes` | writes so many bytes that are no text to stdout and stderr, then echoes |
 //! | `try` | `what`, `target` | attempts something; the result has `granted` and what came of it in `answer` |
 //! | `exit` | `code` | ends itself as a program does |
+//! | `not-utf-8` | `place` | text that is not UTF-8 as a result, in `emit-all`, as a reason to `reject` or `fail`, or in a `log` line |
 //! | `trap` | | executes `unreachable` |
 //! | `panic` | `reason` | panics |
 
@@ -135,6 +136,13 @@ impl Guest for Puppet {
                 let (granted, answer) = (tried.is_ok(), tried.unwrap_or_else(|error| error));
                 return Ok(emit(json!({ "granted": granted, "answer": answer })));
             }
+            "not-utf-8" => match text(&order, "place", "emit") {
+                "emit-all" => return Ok(Outcome::EmitAll(vec!["{}".to_owned(), not_utf_8()])),
+                "reject" => return Ok(Outcome::Reject(not_utf_8())),
+                "fail" => return Err(not_utf_8()),
+                "log" => log(Level::Info, "puppet", &not_utf_8()),
+                _ => return Ok(Outcome::Emit(not_utf_8())),
+            },
             "exit" => std::process::exit(number(&order, "code").unwrap_or(0) as i32),
             "trap" => core::arch::wasm32::unreachable(),
             "panic" => panic!("{}", text(&order, "reason", "panicked")),
@@ -146,6 +154,12 @@ impl Guest for Puppet {
 
 fn emit(result: Value) -> Outcome {
     Outcome::Emit(result.to_string())
+}
+
+/// What no Rust program should have: a string of other bytes.
+fn not_utf_8() -> String {
+    // SAFETY: none. Guests in other languages return such text, and only the host looks at it.
+    unsafe { String::from_utf8_unchecked(b"{\"text\":\"\xff\"}".to_vec()) }
 }
 
 fn text<'a>(order: &'a Map<String, Value>, key: &str, default: &'a str) -> &'a str {

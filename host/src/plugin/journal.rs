@@ -1,29 +1,22 @@
-//! What a guest writes: `wasi:logging` becomes log events, and so do lines on stdout and stderr, with the
-//! consumer, the message and the plugin's generation. What is too much is dropped and counted.
+//! What a guest writes, as log events with the consumer, the message and the plugin's generation. What is too much is
+//! dropped and counted. It does not know in which way a line came.
 
-use std::borrow::Cow;
-use std::fmt::Write as _;
-use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use tokio::io::AsyncWrite;
-use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
-use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
+use tracing::Level;
 
-use super::bindings::wasi::logging::logging::{Host, Level};
-use super::instance::State;
+use super::text::printable;
 use crate::config::PluginLimits;
 
 /// Longest context of a log line, in bytes.
 const CONTEXT_BYTES_MAX: usize = 256;
 /// How much of stderr is kept to explain a trap, in bytes.
 const LAST_WORDS_BYTES_MAX: usize = 1 << 10;
-/// Longest write that a guest may make at once, in bytes; wasmtime's own streams take as much.
-const WRITE_BYTES_MAX: usize = 64 << 10;
+/// Level at which lines on stdout and stderr are logged: that of ordinary operation, so that the author of a plugin
+/// sees them without a change of settings.
+const STREAM_LEVEL: Level = Level::INFO;
 /// Time over which the rate of log lines is counted.
 const WINDOW: Duration = Duration::from_secs(1);
 
@@ -139,10 +132,9 @@ struct Entries {
     last_words: Vec<u8>,
 }
 
-/// Where a guest writes to without `wasi:logging`. Such lines (`print` debugging, the text of a panic) are logged
-/// at the level debug.
+/// Where a guest writes to without `wasi:logging`: `print` debugging, the text of a panic.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Stream {
+pub(super) enum Stream {
     Stdout,
     Stderr,
 }
@@ -159,12 +151,14 @@ impl Journal {
         })))
     }
 
-    pub(super) fn stdout(&self) -> Output {
-        Output { journal: self.clone(), stream: Stream::Stdout }
+    /// Takes bytes that the guest writes to a stream. Whole lines are logged, the rest waits for its end.
+    pub(super) fn write(&self, stream: Stream, bytes: &[u8]) {
+        self.entries().write(stream, bytes);
     }
 
-    pub(super) fn stderr(&self) -> Output {
-        Output { journal: self.clone(), stream: Stream::Stderr }
+    /// Logs a line at this level.
+    pub(super) fn log(&self, level: Level, context: &str, text: &str) {
+        self.entries().log(level, context, text);
     }
 
     /// What comes now belongs to this message.
@@ -227,7 +221,7 @@ impl Entries {
         let text = text.trim_end();
         if !text.is_empty() {
             let context = if stream == Stream::Stdout { "stdout" } else { "stderr" };
-            self.log(Level::Debug, context, text);
+            self.log(STREAM_LEVEL, context, text);
         }
     }
 
@@ -236,7 +230,7 @@ impl Entries {
         macro_rules! event {
             ($level:ident) => {{
                 // A line that nobody would see costs nothing and counts for nothing.
-                if !tracing::enabled!(target: "plugin", tracing::Level::$level) {
+                if !tracing::enabled!(target: "plugin", Level::$level) {
                     return;
                 }
                 self.lines = self.lines.saturating_add(1);
@@ -245,7 +239,7 @@ impl Entries {
                 }
                 tracing::event!(
                     target: "plugin",
-                    tracing::Level::$level,
+                    Level::$level,
                     consumer = &*self.consumer_id,
                     message_id = (!self.message_id.is_empty()).then_some(self.message_id.as_str()),
                     generation = self.budget.generation,
@@ -256,106 +250,13 @@ impl Entries {
             }};
         }
         match level {
-            Level::Trace => event!(TRACE),
-            Level::Debug => event!(DEBUG),
-            Level::Info => event!(INFO),
-            Level::Warn => event!(WARN),
-            // `tracing` has no level above error.
-            Level::Error | Level::Critical => event!(ERROR),
+            Level::TRACE => event!(TRACE),
+            Level::DEBUG => event!(DEBUG),
+            Level::INFO => event!(INFO),
+            Level::WARN => event!(WARN),
+            Level::ERROR => event!(ERROR),
         }
     }
-}
-
-impl Host for State {
-    fn log(&mut self, level: Level, context: String, message: String) {
-        self.journal.entries().log(level, &context, &message);
-    }
-}
-
-/// The guest's stdout or stderr.
-#[derive(Clone)]
-pub(super) struct Output {
-    journal: Journal,
-    stream: Stream,
-}
-
-impl Output {
-    fn write_bytes(&self, bytes: &[u8]) {
-        self.journal.entries().write(self.stream, bytes);
-    }
-}
-
-impl IsTerminal for Output {
-    fn is_terminal(&self) -> bool {
-        false
-    }
-}
-
-impl StdoutStream for Output {
-    fn async_stream(&self) -> Box<dyn AsyncWrite + Send + Sync> {
-        Box::new(self.clone())
-    }
-
-    fn p2_stream(&self) -> Box<dyn OutputStream> {
-        Box::new(self.clone())
-    }
-}
-
-#[wasmtime_wasi::async_trait]
-impl Pollable for Output {
-    async fn ready(&mut self) {}
-}
-
-impl OutputStream for Output {
-    fn write(&mut self, bytes: Bytes) -> StreamResult<()> {
-        self.write_bytes(&bytes);
-        Ok(())
-    }
-
-    fn flush(&mut self) -> StreamResult<()> {
-        Ok(())
-    }
-
-    fn check_write(&mut self) -> StreamResult<usize> {
-        Ok(WRITE_BYTES_MAX)
-    }
-}
-
-impl AsyncWrite for Output {
-    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<std::io::Result<usize>> {
-        self.write_bytes(bytes);
-        Poll::Ready(Ok(bytes.len()))
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-}
-
-/// A guest's text made fit for one log line: at most `bytes_max` bytes of it, and control characters
-/// written out, so that no plugin can forge a line or steer a terminal.
-pub(super) fn printable(text: &str, bytes_max: usize) -> Cow<'_, str> {
-    let shown = &text[..text.floor_char_boundary(bytes_max)];
-    if shown.len() == text.len() && !text.contains(char::is_control) {
-        return Cow::Borrowed(text);
-    }
-    let mut line = String::with_capacity(shown.len() + 32);
-    for char in shown.chars() {
-        if char.is_control() {
-            line.extend(char.escape_default());
-        } else {
-            line.push(char);
-        }
-    }
-    if shown.len() < text.len() {
-        // Writing to a string cannot fail.
-        let _ = write!(line, " … ({} bytes)", text.len());
-    }
-    Cow::Owned(line)
 }
 
 #[cfg(test)]
@@ -382,12 +283,5 @@ mod tests {
         assert_eq!((budget.dropped(), budget.untold.load(Ordering::Relaxed)), (2, 2));
         budget.tell();
         assert_eq!((budget.dropped(), budget.untold.load(Ordering::Relaxed)), (2, 0));
-    }
-
-    #[test]
-    fn a_guests_text_fits_one_line() {
-        assert_eq!(printable("plain é", 100), "plain é");
-        assert_eq!(printable("two\nlines\u{1b}[31m", 100), "two\\nlines\\u{1b}[31m");
-        assert_eq!(printable("éé", 3), "é … (4 bytes)");
     }
 }

@@ -1,0 +1,97 @@
+//! A plugin that is ready for use: compiled, its imports resolved, its exports found. It knows no file and no instance.
+
+use std::fmt;
+use std::sync::Arc;
+
+use super::bindings::PluginPre;
+use super::engine::Engine;
+use super::imports::Store;
+use super::journal::LogBudget;
+use crate::config::{PluginConfig, PluginLimits};
+
+/// Generation of the version that a host starts with.
+const FIRST_GENERATION: u64 = 1;
+
+/// One compiled and checked version of a plugin. Cheap to clone.
+#[derive(Clone)]
+pub struct Plugin {
+    inner: Arc<Inner>,
+}
+
+#[derive(Clone)]
+struct Inner {
+    /// Imports resolved, exports found and type-checked: all that can be done once for all instances.
+    ready: PluginPre<Store>,
+    digest: String,
+    /// What its instances read of it through `wasi:config`.
+    configuration: Arc<PluginConfig>,
+    log_budget: Arc<LogBudget>,
+    /// Keeps the clock ticking that limits the instances' time.
+    engine: Engine,
+}
+
+impl Plugin {
+    pub(super) fn new(
+        ready: PluginPre<Store>,
+        digest: String,
+        configuration: Arc<PluginConfig>,
+        engine: Engine,
+    ) -> Plugin {
+        let log_budget = Arc::new(LogBudget::new(engine.limits(), FIRST_GENERATION));
+        Plugin { inner: Arc::new(Inner { ready, digest, configuration, log_budget, engine }) }
+    }
+
+    /// The same plugin under another generation.
+    #[must_use]
+    pub fn with_generation(&self, generation: u64) -> Plugin {
+        let log_budget = Arc::new(LogBudget::new(self.limits(), generation));
+        Plugin { inner: Arc::new(Inner { log_budget, ..Inner::clone(&self.inner) }) }
+    }
+
+    /// SHA-256 of the plugin's bytes, 64 hexadecimal digits.
+    pub fn digest(&self) -> &str {
+        &self.inner.digest
+    }
+
+    /// The first 12 digits of the digest, enough to tell versions apart in a log line.
+    pub fn short_digest(&self) -> &str {
+        &self.inner.digest[..12]
+    }
+
+    /// Number of the version in use, counted from 1.
+    pub fn generation(&self) -> u64 {
+        self.inner.log_budget.generation()
+    }
+
+    /// Instances that there is room for.
+    pub fn instances_max(&self) -> u32 {
+        self.inner.engine.instances()
+    }
+
+    /// Log lines of all its instances that were dropped because they were too many.
+    pub fn log_lines_dropped(&self) -> u64 {
+        self.inner.log_budget.dropped()
+    }
+
+    pub(super) fn limits(&self) -> &PluginLimits {
+        self.inner.engine.limits()
+    }
+
+    pub(super) fn configuration(&self) -> &Arc<PluginConfig> {
+        &self.inner.configuration
+    }
+
+    pub(super) fn log_budget(&self) -> &Arc<LogBudget> {
+        &self.inner.log_budget
+    }
+
+    pub(super) fn ready(&self) -> &PluginPre<Store> {
+        &self.inner.ready
+    }
+}
+
+impl fmt::Debug for Plugin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Plugin").field("digest", &self.short_digest()).finish_non_exhaustive()
+    }
+}

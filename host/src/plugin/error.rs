@@ -1,0 +1,99 @@
+//! Why a plugin cannot be used, each kind with what to do about it. It knows no wasmtime.
+
+use std::path::PathBuf;
+
+use super::outcome::Failure;
+use super::text::{because, list};
+
+/// A plugin that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// Wasmtime refused its configuration. Nothing a plugin can do.
+    #[error("cannot set up the WebAssembly engine: {0}")]
+    Engine(String),
+    /// There is no such file, or it cannot be read.
+    #[error("cannot read the plugin {}: {source}; name the file of a WebAssembly component", .path.display())]
+    Unreadable {
+        /// The plugin's file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// Nothing is in the file.
+    #[error("cannot load the plugin {}: the file is empty; name the built component, a .wasm file", .path.display())]
+    Empty {
+        /// The plugin's file.
+        path: PathBuf,
+    },
+    /// Some other kind of file.
+    #[error(
+        "cannot load the plugin {}: it is not WebAssembly; name the built component, a .wasm file",
+        .path.display()
+    )]
+    NotWasm {
+        /// The plugin's file.
+        path: PathBuf,
+    },
+    /// WebAssembly, but of the kind before components.
+    #[error(
+        "cannot load the plugin {}: it is a core module, not a component; build it for the target wasm32-wasip2, \
+         or turn it into a component with `wasm-tools component new`",
+        .path.display()
+    )]
+    CoreModule {
+        /// The plugin's file.
+        path: PathBuf,
+    },
+    /// A component that is damaged, or uses features that are off.
+    #[error("cannot compile the plugin {}: {reason}; build it again with a current toolchain", .path.display())]
+    Invalid {
+        /// The plugin's file.
+        path: PathBuf,
+        /// What wasmtime said.
+        reason: String,
+    },
+    /// A component of another world, or of another version of ours.
+    #[error(
+        "cannot use the plugin {}: it does not export {expected}, but {}{}; \
+         build it against the world `plugin` in wit/",
+        .path.display(), list(.exports), because(.reason)
+    )]
+    WrongWorld {
+        /// The plugin's file.
+        path: PathBuf,
+        /// The interface that a plugin exports.
+        expected: &'static str,
+        /// What it exports.
+        exports: Vec<String>,
+        /// What does not fit, if the interface is there.
+        reason: Option<String>,
+    },
+    /// A component that needs what the host does not have.
+    #[error(
+        "cannot use the plugin {}: it imports {}, which this host does not provide; \
+         a plugin may import WASI 0.2 and what the world `plugin` in wit/ names",
+        .path.display(), list(.imports)
+    )]
+    UnknownImports {
+        /// The plugin's file.
+        path: PathBuf,
+        /// What it imports in vain.
+        imports: Vec<String>,
+    },
+    /// A component that imports something the host has in another shape.
+    #[error("cannot use the plugin {}: {reason}; build it against WASI 0.2 and the files in wit/", .path.display())]
+    WrongImports {
+        /// The plugin's file.
+        path: PathBuf,
+        /// What wasmtime said.
+        reason: String,
+    },
+    /// The probe did not come up.
+    #[error("the plugin {} does not start: {reason}", .path.display())]
+    DoesNotStart {
+        /// The plugin's file.
+        path: PathBuf,
+        /// What happened to the probe.
+        reason: Failure,
+    },
+}

@@ -1,0 +1,27 @@
+//! `wasi:clocks`: the real time of day, a steady clock, and sleep.
+
+use wasmtime::component::{Component, Linker};
+use wasmtime_wasi::WasiCtxBuilder;
+use wasmtime_wasi::clocks::{WasiClocks, WasiClocksView};
+use wasmtime_wasi::p2::bindings::clocks::{monotonic_clock, wall_clock};
+
+use super::{Grant, Interface, Setup, Store, WASI};
+
+pub(super) const INTERFACES: &[Interface] = &[
+    Interface::of("wasi:clocks/wall-clock", WASI, Grant::Granted),
+    Interface::of("wasi:clocks/monotonic-clock", WASI, Grant::Granted),
+];
+
+/// The clocks lie in the WASI context.
+pub(super) struct State;
+
+impl State {
+    pub(super) fn new(_: &Setup, _: &mut WasiCtxBuilder) -> State {
+        State
+    }
+}
+
+pub(super) fn link(linker: &mut Linker<Store>, _: &Component) -> wasmtime::Result<()> {
+    wall_clock::add_to_linker::<Store, WasiClocks>(linker, WasiClocksView::clocks)?;
+    monotonic_clock::add_to_linker::<Store, WasiClocks>(linker, WasiClocksView::clocks)
+}

@@ -1,0 +1,67 @@
+//! Interfaces of WASI that are there so that the components of every toolchain start, with nothing behind them: no
+//! environment, no files, no network.
+
+use wasmtime::component::{Component, Linker};
+use wasmtime_wasi::WasiCtxBuilder;
+use wasmtime_wasi::cli::{WasiCli, WasiCliView};
+use wasmtime_wasi::filesystem::{WasiFilesystem, WasiFilesystemView};
+use wasmtime_wasi::p2::bindings::{cli, filesystem, sockets};
+use wasmtime_wasi::sockets::{WasiSockets, WasiSocketsView};
+
+use super::{Grant, Interface, Setup, Store, WASI};
+
+const NO_TERMINAL: Grant = Grant::Empty("no terminal");
+const NO_FILES: Grant = Grant::Empty("no files");
+const NO_ADDRESS: Grant = Grant::Empty("no address may be used");
+
+pub(super) const INTERFACES: &[Interface] = &[
+    Interface::of("wasi:cli/environment", WASI, Grant::Empty("no variables, no arguments")),
+    Interface::of("wasi:cli/stdin", WASI, Grant::Empty("closed")),
+    Interface::of("wasi:cli/exit", WASI, Grant::Empty("ends the instance as a trap does")),
+    Interface::of("wasi:cli/terminal-input", WASI, NO_TERMINAL),
+    Interface::of("wasi:cli/terminal-output", WASI, NO_TERMINAL),
+    Interface::of("wasi:cli/terminal-stdin", WASI, NO_TERMINAL),
+    Interface::of("wasi:cli/terminal-stdout", WASI, NO_TERMINAL),
+    Interface::of("wasi:cli/terminal-stderr", WASI, NO_TERMINAL),
+    Interface::of("wasi:filesystem/types", WASI, NO_FILES),
+    Interface::of("wasi:filesystem/preopens", WASI, NO_FILES),
+    Interface::of("wasi:sockets/instance-network", WASI, Grant::Empty("no network")),
+    Interface::of("wasi:sockets/ip-name-lookup", WASI, Grant::Empty("no name is found")),
+    Interface::of("wasi:sockets/network", WASI, NO_ADDRESS),
+    Interface::of("wasi:sockets/tcp", WASI, NO_ADDRESS),
+    Interface::of("wasi:sockets/tcp-create-socket", WASI, NO_ADDRESS),
+    Interface::of("wasi:sockets/udp", WASI, NO_ADDRESS),
+    Interface::of("wasi:sockets/udp-create-socket", WASI, NO_ADDRESS),
+];
+
+/// Nothing is behind the interfaces, so nothing is kept.
+pub(super) struct State;
+
+impl State {
+    pub(super) fn new(_: &Setup, wasi: &mut WasiCtxBuilder) -> State {
+        // No files, environment, arguments or names, and a closed standard input: a builder begins with none.
+        wasi.allow_tcp(false).allow_udp(false);
+        State
+    }
+}
+
+pub(super) fn link(linker: &mut Linker<Store>, _: &Component) -> wasmtime::Result<()> {
+    cli::environment::add_to_linker::<Store, WasiCli>(linker, WasiCliView::cli)?;
+    cli::stdin::add_to_linker::<Store, WasiCli>(linker, WasiCliView::cli)?;
+    cli::exit::add_to_linker::<Store, WasiCli>(linker, WasiCliView::cli)?;
+    cli::terminal_input::add_to_linker::<Store, WasiCli>(linker, WasiCliView::cli)?;
+    cli::terminal_output::add_to_linker::<Store, WasiCli>(linker, WasiCliView::cli)?;
+    cli::terminal_stdin::add_to_linker::<Store, WasiCli>(linker, WasiCliView::cli)?;
+    cli::terminal_stdout::add_to_linker::<Store, WasiCli>(linker, WasiCliView::cli)?;
+    cli::terminal_stderr::add_to_linker::<Store, WasiCli>(linker, WasiCliView::cli)?;
+    filesystem::types::add_to_linker::<Store, WasiFilesystem>(linker, WasiFilesystemView::filesystem)?;
+    filesystem::preopens::add_to_linker::<Store, WasiFilesystem>(linker, WasiFilesystemView::filesystem)?;
+    let options = sockets::network::LinkOptions::default();
+    sockets::network::add_to_linker::<Store, WasiSockets>(linker, &options, WasiSocketsView::sockets)?;
+    sockets::instance_network::add_to_linker::<Store, WasiSockets>(linker, WasiSocketsView::sockets)?;
+    sockets::ip_name_lookup::add_to_linker::<Store, WasiSockets>(linker, WasiSocketsView::sockets)?;
+    sockets::tcp::add_to_linker::<Store, WasiSockets>(linker, WasiSocketsView::sockets)?;
+    sockets::tcp_create_socket::add_to_linker::<Store, WasiSockets>(linker, WasiSocketsView::sockets)?;
+    sockets::udp::add_to_linker::<Store, WasiSockets>(linker, WasiSocketsView::sockets)?;
+    sockets::udp_create_socket::add_to_linker::<Store, WasiSockets>(linker, WasiSocketsView::sockets)
+}

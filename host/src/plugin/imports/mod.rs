@@ -1,0 +1,196 @@
+//! Everything that a guest may import: one file for each capability, with the names of its interfaces, what a guest
+//! finds behind them, how they are linked, and what a store keeps for them.
+//!
+//! A new capability is a file of its own and a line in the list below. A file has
+//! - `INTERFACES`: the interfaces, with the versions that fit and what they grant,
+//! - `State`, with `State::new`: what a store keeps, and what the capability puts into the store's WASI context,
+//! - `link`: makes the functions known to a linker.
+//!
+//! Nothing in here knows an engine or a plugin.
+
+use std::sync::Arc;
+
+use wasmtime::component::{Component, Linker, ResourceTable};
+use wasmtime_wasi::{WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
+
+use super::journal::Journal;
+use super::limits::StoreLimits;
+use crate::config::{PluginConfig, PluginLimits};
+
+/// Makes of the list below what is needed for each entry: the module, a place in the store, the names, and the linking.
+macro_rules! capabilities {
+    ($($capability:ident,)*) => {
+        $(mod $capability;)*
+
+        /// All interfaces of all capabilities.
+        const INTERFACES: &[&[Interface]] = &[$($capability::INTERFACES),*];
+
+        /// What a store keeps for each capability.
+        #[expect(dead_code, reason = "most capabilities keep what they have in the WASI context")]
+        struct States {
+            $($capability: $capability::State,)*
+        }
+
+        impl States {
+            fn new(setup: &Setup, wasi: &mut WasiCtxBuilder) -> States {
+                States { $($capability: $capability::State::new(setup, wasi),)* }
+            }
+        }
+
+        /// Makes the functions of all capabilities known to the linker of this component.
+        pub(super) fn link(linker: &mut Linker<Store>, component: &Component) -> wasmtime::Result<()> {
+            $($capability::link(linker, component)?;)*
+            Ok(())
+        }
+    };
+}
+
+capabilities! {
+    logging,
+    configuration,
+    randomness,
+    clocks,
+    io,
+    streams,
+    http,
+    empty,
+}
+
+/// The version of WASI that the host has.
+const WASI: Versions = Versions::Series("0.2");
+
+/// What stands behind an import.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Grant {
+    /// It works.
+    Granted,
+    /// It is there, so that the component starts, and nothing is behind it: no files, variables or addresses. The
+    /// text says what a guest finds.
+    Empty(&'static str),
+    /// It is not there, and the component cannot be used.
+    Missing {
+        /// The version that the host has instead, if it has one.
+        version: Option<&'static str>,
+    },
+}
+
+/// What an import of this name gets: `wasi:clocks/monotonic-clock@0.2.6`.
+pub(super) fn grant(import: &str) -> Grant {
+    let interfaces = || INTERFACES.iter().copied().flatten();
+    if let Some(interface) = interfaces().find(|interface| interface.fits(import)) {
+        return interface.grant.clone();
+    }
+    let (name, _) = split(import);
+    let other_version = interfaces().find(|interface| interface.name == name);
+    Grant::Missing { version: other_version.map(|interface| interface.versions.text()) }
+}
+
+/// An interface that a guest may import.
+struct Interface {
+    /// Without its version.
+    name: &'static str,
+    versions: Versions,
+    grant: Grant,
+}
+
+impl Interface {
+    const fn of(name: &'static str, versions: Versions, grant: Grant) -> Interface {
+        Interface { name, versions, grant }
+    }
+
+    /// Whether an import of this name, with its version, is this interface.
+    fn fits(&self, import: &str) -> bool {
+        let (name, version) = split(import);
+        name == self.name && self.versions.contain(version)
+    }
+}
+
+/// Versions that the linker takes for the same interface.
+#[derive(Clone, Copy)]
+enum Versions {
+    /// Every release that begins with these numbers: they are compatible.
+    Series(&'static str),
+    /// A version before a release, which is compatible with itself alone.
+    Only(&'static str),
+}
+
+impl Versions {
+    fn contain(self, version: &str) -> bool {
+        match self {
+            Versions::Only(only) => version == only,
+            Versions::Series(numbers) => version
+                .strip_prefix(numbers)
+                .and_then(|rest| rest.strip_prefix('.'))
+                .is_some_and(|patch| !patch.is_empty() && patch.bytes().all(|byte| byte.is_ascii_digit())),
+        }
+    }
+
+    fn text(self) -> &'static str {
+        match self {
+            Versions::Series(text) | Versions::Only(text) => text,
+        }
+    }
+}
+
+/// Name and version of an import; the version may be empty.
+fn split(import: &str) -> (&str, &str) {
+    import.split_once('@').unwrap_or((import, ""))
+}
+
+/// What the capabilities need to know about a plugin and its consumer.
+pub(super) struct Setup {
+    pub(super) journal: Journal,
+    pub(super) configuration: Arc<PluginConfig>,
+}
+
+/// What belongs to a store: the limits, and the state of every capability.
+pub(super) struct Store {
+    pub(super) limits: StoreLimits,
+    pub(super) journal: Journal,
+    wasi: WasiCtx,
+    handles: ResourceTable,
+    states: States,
+}
+
+impl Store {
+    pub(super) fn new(limits: &PluginLimits, setup: Setup) -> Store {
+        let mut wasi = WasiCtx::builder();
+        let states = States::new(&setup, &mut wasi);
+        let mut handles = ResourceTable::new();
+        handles.set_max_capacity(limits.handles_max as usize);
+        Store { limits: StoreLimits::new(limits), journal: setup.journal, wasi: wasi.build(), handles, states }
+    }
+}
+
+impl WasiView for Store {
+    fn ctx(&mut self) -> WasiCtxView<'_> {
+        WasiCtxView { ctx: &mut self.wasi, table: &mut self.handles }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_version_counts_as_the_linker_counts_it() {
+        let missing = |version| Grant::Missing { version };
+        for (import, expected) in [
+            ("wasi:random/random@0.2.0", Grant::Granted),
+            ("wasi:random/random@0.2.99", Grant::Granted),
+            ("wasi:random/random@0.3.0", missing(Some("0.2"))),
+            ("wasi:random/random@0.2.0-rc-2023-11-10", missing(Some("0.2"))),
+            ("wasi:random/random@0.20.0", missing(Some("0.2"))),
+            ("wasi:random/random", missing(Some("0.2"))),
+            ("wasi:random/other@0.2.0", missing(None)),
+            ("wasi:logging/logging@0.1.0-draft", Grant::Granted),
+            ("wasi:logging/logging", missing(Some("0.1.0-draft"))),
+            ("wasi:config/store@0.2.0-rc.2", missing(Some("0.2.0-rc.1"))),
+            ("wasi:http/types@0.2.3", Grant::Empty("a call is a trap")),
+            ("wasi:http/types@0.3.0", missing(Some("0.2"))),
+            ("example:thing/api", missing(None)),
+        ] {
+            assert_eq!(grant(import), expected, "{import}");
+        }
+    }
+}

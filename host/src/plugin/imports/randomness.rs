@@ -1,0 +1,33 @@
+//! `wasi:random`: randomness of the host, a bounded number of bytes in one call.
+
+use wasmtime::component::{Component, Linker};
+use wasmtime_wasi::p2::bindings::random::{insecure, insecure_seed, random};
+use wasmtime_wasi::random::{WasiRandom, WasiRandomView};
+use wasmtime_wasi::WasiCtxBuilder;
+
+use super::{Grant, Interface, Setup, Store, WASI};
+
+/// Random bytes that a guest gets in one call.
+const BYTES_MAX: u64 = 1 << 20;
+
+pub(super) const INTERFACES: &[Interface] = &[
+    Interface::of("wasi:random/random", WASI, Grant::Granted),
+    Interface::of("wasi:random/insecure", WASI, Grant::Granted),
+    Interface::of("wasi:random/insecure-seed", WASI, Grant::Granted),
+];
+
+/// The generators lie in the WASI context.
+pub(super) struct State;
+
+impl State {
+    pub(super) fn new(_: &Setup, wasi: &mut WasiCtxBuilder) -> State {
+        wasi.max_random_size(BYTES_MAX);
+        State
+    }
+}
+
+pub(super) fn link(linker: &mut Linker<Store>, _: &Component) -> wasmtime::Result<()> {
+    random::add_to_linker::<Store, WasiRandom>(linker, WasiRandomView::random)?;
+    insecure::add_to_linker::<Store, WasiRandom>(linker, WasiRandomView::random)?;
+    insecure_seed::add_to_linker::<Store, WasiRandom>(linker, WasiRandomView::random)
+}
