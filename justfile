@@ -37,6 +37,10 @@ test *args: plugins test-plugins
 lint: setup
     @.ci/lint
 
+# Write the handbook's chapter on configuration anew, from the table of settings
+docs: build
+    target/release/host config --reference > host/docs/configuration.md
+
 # Apply the format that `lint` checks
 format:
     cargo fmt

@@ -1,9 +1,9 @@
-//! Every command in the README does what a reader expects: it works.
+//! Every command in the README and in the handbook does what a reader expects: it works. And every link leads somewhere.
 
 use std::env;
 use std::ffi::OsString;
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use crate::support::host::{Host, Launch, Signal};
@@ -11,13 +11,30 @@ use crate::support::{Redis, examples, repository, wait_until};
 
 /// Beginnings of commands that prepare the machine or the build instead of using the host. Running them here
 /// would install programs or build inside the test of the build; continuous integration runs them.
-const PREPARATION: [&str; 8] =
-    ["apt-get ", "brew ", "cargo install ", "cd ", "git clone ", "just ", "rustup ", "sudo "];
+const PREPARATION: [&str; 9] =
+    ["apt-get ", "brew ", "cargo install ", "cd ", "export ", "git clone ", "just ", "rustup ", "sudo "];
 
-/// The commands in the README's `sh` blocks, in order, without comments; a line ending in a backslash goes on.
-fn commands() -> Vec<String> {
-    let readme = fs::read_to_string(repository().join("README.md")).expect("read README.md");
-    let blocks = readme.split("\n```sh\n").skip(1).map(|block| block.split("\n```").next().unwrap_or_default());
+/// The README and the chapters of the handbook, below the repository's root.
+const DOCUMENTS: [&str; 9] = [
+    "README.md",
+    "host/docs/README.md",
+    "host/docs/getting-started.md",
+    "host/docs/writing-plugins.md",
+    "host/docs/configuration.md",
+    "host/docs/reload.md",
+    "host/docs/operating.md",
+    "host/docs/guarantees.md",
+    "host/docs/benchmarks.md",
+];
+
+fn read(document: &str) -> String {
+    fs::read_to_string(repository().join(document)).unwrap_or_else(|error| panic!("read {document}: {error}"))
+}
+
+/// The commands in the `sh` blocks of a document, in order, without comments; a line ending in a backslash goes on.
+fn commands(document: &str) -> Vec<String> {
+    let text = read(document);
+    let blocks = text.split("\n```sh\n").skip(1).map(|block| block.split("\n```").next().unwrap_or_default());
     let text: String = blocks.map(|block| format!("{block}\n")).collect();
     let lines = text.replace("\\\n", " ");
     lines.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')).map(str::to_owned).collect()
@@ -58,38 +75,131 @@ fn path(programs: &Path) -> OsString {
     env::join_paths(folders).expect("PATH can be extended")
 }
 
-/// Starts what runs for ever and waits until it reports.
-fn start(command: &str, redis: &Redis, path: &OsString) -> Host {
-    let launch = Launch::shell(&format!("exec {command}"));
-    let host = launch.env("PATH", path).env("REDIS_URL", redis.url()).env("HOST_REPORT_INTERVAL", "200ms").start();
-    wait_until(&format!("a report of `{command}`"), || !host.written().is_empty());
-    host
+/// A folder that looks like the repository, for commands that write files.
+fn scratch(redis: &Redis) -> PathBuf {
+    let folder = redis.folder().join("scratch");
+    fs::create_dir(&folder).expect("make a folder");
+    for entry in fs::read_dir(repository()).expect("read the repository") {
+        let entry = entry.expect("read the repository");
+        symlink(entry.path(), folder.join(entry.file_name())).expect("link to the repository");
+    }
+    folder
 }
 
-#[test]
-fn every_command_in_the_readme_works() {
+/// Runs all commands of a document, one after the other, as a reader with a Redis of their own would.
+fn expect_commands_to_work(document: &str, commands_min: usize) {
     examples();
     let redis = Redis::start();
     let path = path(&programs(&redis));
-    let commands = commands();
-    assert!(commands.len() >= 5, "the README explains itself by commands: {commands:?}");
+    let (scratch, runtime) = (scratch(&redis), redis.folder().join("runtime"));
+    fs::create_dir(&runtime).expect("make a folder");
+    fs::set_permissions(&runtime, fs::Permissions::from_mode(0o700)).expect("make it private");
+    let launch = |line: &str| {
+        let launch = Launch::shell(line).env("PATH", &path).env("REDIS_URL", redis.url()).folder(&scratch);
+        launch.env("XDG_RUNTIME_DIR", &runtime).env("HOST_REPORT_INTERVAL", "200ms")
+    };
 
     let mut running: Vec<(String, Host)> = Vec::new();
-    for command in commands {
+    let mut run = 0;
+    for command in commands(document) {
         if PREPARATION.iter().any(|beginning| command.starts_with(beginning)) {
             continue;
         }
+        run += 1;
         if runs_for_ever(&command) {
-            let host = start(command.trim_end_matches('&'), &redis, &path);
+            let host = launch(&format!("exec {}", command.trim_end_matches('&'))).start();
+            wait_until(&format!("a report of `{command}`"), || !host.written().is_empty());
             running.push((command, host));
             continue;
         }
-        let ended = Launch::shell(&command).env("PATH", &path).env("REDIS_URL", redis.url()).run();
+        let ended = launch(&command).run();
         assert_eq!(ended.code, Some(0), "`{command}`: {}{}", ended.stdout, ended.stderr);
     }
+    assert!(run >= commands_min, "{document} explains itself by commands, and {run} were run");
     for (command, host) in running {
         host.signal(Signal::Interrupt);
         let ended = host.ended();
         assert_eq!(ended.code, Some(0), "`{command}`: {}", ended.stderr);
     }
+}
+
+#[test]
+fn every_command_in_the_readme_works() {
+    expect_commands_to_work("README.md", 3);
+}
+
+#[test]
+fn every_command_in_getting_started_works() {
+    expect_commands_to_work("host/docs/getting-started.md", 7);
+}
+
+#[test]
+fn every_command_in_writing_plugins_works() {
+    expect_commands_to_work("host/docs/writing-plugins.md", 4);
+}
+
+#[test]
+fn every_command_in_configuration_works() {
+    expect_commands_to_work("host/docs/configuration.md", 3);
+}
+
+#[test]
+fn every_command_in_operating_works() {
+    expect_commands_to_work("host/docs/operating.md", 7);
+}
+
+#[test]
+fn every_command_in_the_other_chapters_works() {
+    for document in ["README", "reload", "guarantees", "benchmarks"] {
+        expect_commands_to_work(&format!("host/docs/{document}.md"), 0);
+    }
+}
+
+#[test]
+fn every_chapter_is_among_the_documents() {
+    let chapters = fs::read_dir(repository().join("host/docs")).expect("read the handbook");
+    for chapter in chapters {
+        let name = format!("host/docs/{}", chapter.expect("read the handbook").file_name().to_string_lossy());
+        assert!(DOCUMENTS.contains(&name.as_str()), "{name}: its commands and links are not tested");
+    }
+}
+
+/// A document without its blocks of code.
+fn prose(document: &str) -> String {
+    read(document).split("\n```").step_by(2).collect::<Vec<_>>().join("\n")
+}
+
+/// The anchors of a document's headings, as they are made where the repository is read.
+fn anchors(document: &str) -> Vec<String> {
+    let text = prose(document);
+    let headings = text.lines().filter(|line| line.starts_with('#'));
+    let anchor = |heading: &str| {
+        let words = heading.trim_start_matches('#').trim().to_lowercase();
+        let kept = words.chars().filter(|char| char.is_alphanumeric() || matches!(char, ' ' | '-' | '_'));
+        kept.map(|char| if char == ' ' { '-' } else { char }).collect()
+    };
+    headings.map(anchor).collect()
+}
+
+#[test]
+fn every_link_leads_somewhere() {
+    let mut links = 0;
+    for document in DOCUMENTS.into_iter().chain(["ARCHITECTURE.md", "CHANGELOG.md"]) {
+        let folder = Path::new(document).parent().expect("a document lies in a folder");
+        let text = prose(document);
+        for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            if link.contains("://") {
+                continue;
+            }
+            links += 1;
+            let (file, anchor) = link.split_once('#').unwrap_or((link, ""));
+            let target = if file.is_empty() { PathBuf::from(document) } else { folder.join(file) };
+            assert!(repository().join(&target).exists(), "{document}: there is no {link}");
+            if !anchor.is_empty() {
+                let anchors = anchors(target.to_str().expect("a path of text"));
+                assert!(anchors.iter().any(|known| known == anchor), "{document}: no heading for {link}: {anchors:?}");
+            }
+        }
+    }
+    assert!(links > 20, "the documents refer to each other: {links}");
 }

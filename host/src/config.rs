@@ -252,8 +252,8 @@ settings! {
         pub plugin_delay_max: Duration = flag("max-plugin-retry-delay").default("1h").between("1ms", "30d");
         /// Hosts that may die with a message in hand before it becomes a dead letter.
         ///
-        /// A stop that hands the message back unfinished, and a pause so long that others take it over, look the
-        /// same and count too. From the third one on the message is processed apart from all others.
+        /// A pause so long that other hosts take the message over looks like a death and counts. A planned stop does
+        /// not. From the third death on the message is processed apart from all others.
         pub deliveries_max: u32 = flag("max-deliveries").default("5").between("4", "1000");
     }
 

@@ -133,6 +133,12 @@ impl Launch {
         self
     }
 
+    /// Starts it in this folder.
+    pub fn folder(mut self, folder: &Path) -> Launch {
+        self.command.current_dir(folder);
+        self
+    }
+
     pub fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Launch {
         self.command.env(name, value);
         self
