@@ -179,6 +179,12 @@ impl Commands {
         self.count
     }
 
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
     /// What is sent.
     #[must_use]
     pub fn bytes(&self) -> &[u8] {

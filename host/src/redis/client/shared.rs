@@ -46,7 +46,7 @@ impl SharedConnection {
     /// # Errors
     /// Whatever the network says, or the lack of an answer. What the server refuses is in the replies.
     pub(in crate::redis) async fn ask(&self, commands: Commands) -> Result<Bytes, RedisError> {
-        if commands.len() == 0 {
+        if commands.is_empty() {
             return Ok(Bytes::new());
         }
         let (answer, answered) = oneshot::channel();

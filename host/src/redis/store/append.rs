@@ -212,8 +212,10 @@ impl Appender {
         loop {
             let page = REFUSED_PAGE.to_string();
             let dead = self.keys.dead.clone();
-            let entries: Vec<(String, HashMap<String, Vec<u8>>)> =
-                self.value(&["XRANGE", &dead, &first, "+", "COUNT", &page]).await?;
+            let entries: Vec<(String, HashMap<String, Vec<u8>>)> = self
+                .value(&["XRANGE", &dead, &first, "+", "COUNT", &page])
+                .await
+                .map_err(|error| about(&dead, error))?;
             // What the plugins gave up on has an id; claims see to it that it is there once.
             for payload in entries.iter().filter_map(|(_, fields)| match fields.contains_key("message_id") {
                 true => None,

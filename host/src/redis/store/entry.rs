@@ -278,6 +278,8 @@ fn text(bytes: &[u8]) -> String {
 
 #[cfg(test)]
 mod properties;
+#[cfg(test)]
+mod scripts;
 
 #[cfg(test)]
 mod tests {
