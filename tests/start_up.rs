@@ -5,7 +5,7 @@ use std::fs;
 use redis::cmd;
 use serde_json::json;
 
-use crate::support::guests::{unknown_import, wrong_world};
+use crate::support::guests::{large, unknown_import, wrong_world};
 use crate::support::host::{Ended, Launch};
 use crate::support::records::{DEAD, HEARTBEAT, IDS, INBOX, LEASE, OUTPUT};
 use crate::support::redis::free_port;
@@ -173,4 +173,24 @@ fn redis_is_found_through_the_environment() {
     Publisher::new(&redis).publish(message("m", json!({})));
     redis.result_of("m");
     host.stop();
+}
+
+#[test]
+fn a_large_plugin_is_said_to_be_compiled_and_the_start_is_counted_from_the_process() {
+    let redis = Redis::start();
+    let host = Host::on(&redis).arg("--plugin", large()).switch("--no-cache").consumers(1).start();
+    host.wait_for_log("ready");
+    let log = host.log();
+    let place = |text: &str| log.find(text).unwrap_or_else(|| panic!("no {text:?} in {log}"));
+    assert!(place("compiling the plugin") < place("compiled the plugin"), "{log}");
+    assert!(place("compiled the plugin") < place("ready"), "{log}");
+    let number = |name: &str| -> u64 {
+        let rest = &log[place(name) + name.len()..];
+        rest.split(|char: char| !char.is_ascii_digit()).next().unwrap().parse().unwrap()
+    };
+    assert!(number("after_ms=") >= number("compile_ms="), "{log}");
+    // A small one is compiled too soon to be worth a line.
+    let small = Host::on(&redis).consumers(1).start();
+    small.wait_for_log("ready");
+    assert!(!small.log().contains("compiling"), "{}", small.log());
 }

@@ -9,11 +9,11 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use crate::config::{Config, MessageLimits, OutputFormat};
+use crate::config::{Config, MessageLimits, OutputConfig};
 use crate::message;
 use crate::plugin::{Failure, Instance, Plugin};
+use crate::processor::{Input, Signature, call};
 use crate::redis::store::entries::Entries;
-use crate::redis::store::output::{Own, write_result};
 use case::Case;
 use outcome::{Came, End};
 
@@ -66,10 +66,11 @@ impl Cases {
 /// The plugin on the bench: an instance as a consumer has it.
 pub(crate) struct Bench {
     instance: Instance,
+    digest: String,
     limits: MessageLimits,
-    format: OutputFormat,
-    /// As a consumer collects results for the output; here they are only tried.
-    output: Entries,
+    output: OutputConfig,
+    /// As a consumer collects them for the output; here they are only tried.
+    results: Entries,
 }
 
 /// A message that was tried.
@@ -84,8 +85,8 @@ pub(crate) struct Tried {
 impl Bench {
     pub(crate) async fn start(plugin: &Plugin, config: &Config) -> Result<Bench, Failure> {
         let instance = plugin.instantiate(CONSUMER_ID.into()).await?;
-        let (limits, format) = (config.message.clone(), config.output.format);
-        Ok(Bench { instance, limits, format, output: Entries::default() })
+        let (limits, output) = (config.message.clone(), config.output.clone());
+        Ok(Bench { instance, digest: plugin.digest().to_owned(), limits, output, results: Entries::default() })
     }
 
     /// What the intake and then a consumer do with a payload.
@@ -99,13 +100,12 @@ impl Bench {
             }
         };
         let start = Instant::now();
-        let outcome = self.instance.process(&id, payload, attempt).await;
+        self.results.clear();
+        let input = Input { id: &id, body: payload, attempt };
+        let signature = Signature { consumer_id: CONSUMER_ID, output: &self.output };
+        let outcome = call(&mut self.instance, &self.digest, input, signature, &mut self.results).await;
         let time = Some(start.elapsed());
-        let came = Came::of(outcome, |result| {
-            self.output.clear();
-            let own = Own { message_id: &id, consumer_id: CONSUMER_ID, plugin_digest: None };
-            write_result(&mut self.output, own, result, self.format)
-        });
+        let came = Came::of(outcome);
         Tried { came, time, memory_bytes: self.instance.memory_bytes() }
     }
 }

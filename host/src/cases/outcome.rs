@@ -65,16 +65,13 @@ pub(crate) enum Came {
 }
 
 impl Came {
-    /// What becomes of this outcome. `written` says whether the host can write a result to the output, or why not.
-    pub(crate) fn of(outcome: Result<Outcome, Failure>, mut written: impl FnMut(&str) -> Result<(), String>) -> Came {
-        let mut emit = |results: Vec<String>| {
-            let read = |result: &String| {
-                written(result)?;
-                match Json::parse(result) {
-                    Ok(Json::Object(object)) => Ok(object.without(&OWN)),
-                    Ok(_) => Err("the plugin's result is JSON but not an object".to_owned()),
-                    Err(error) => Err(format!("the plugin's result is not JSON: {error}")),
-                }
+    /// What becomes of this outcome.
+    pub(crate) fn of(outcome: Result<Outcome, Failure>) -> Came {
+        let emit = |results: Vec<String>| {
+            let read = |result: &String| match Json::parse(result) {
+                Ok(Json::Object(object)) => Ok(object.without(&OWN)),
+                Ok(_) => Err("the plugin's result is JSON but not an object".to_owned()),
+                Err(error) => Err(format!("the plugin's result is not JSON: {error}")),
             };
             match results.iter().map(read).collect::<Result<Vec<_>, _>>() {
                 Ok(results) if results.is_empty() => Came::Drop,
@@ -265,7 +262,7 @@ mod tests {
     }
 
     fn came(outcome: Outcome) -> Came {
-        Came::of(Ok(outcome), |_| Ok(()))
+        Came::of(Ok(outcome))
     }
 
     /// The differences between an expected and a real result, one a line.

@@ -2,8 +2,11 @@
 //! It knows nothing of when and why a plugin is loaded.
 
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
+use indicatif::ProgressBar;
 use sha2::{Digest, Sha256};
 use wasmtime::component::{Component, Linker};
 
@@ -15,6 +18,13 @@ use super::error::LoadError;
 use super::imports::{self, Grant, Store};
 use super::text::one_line;
 use crate::config::PluginConfig;
+use crate::time::millis;
+
+/// How long a compilation may take before it is worth a line in the log.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+/// Time between two pictures of the spinner.
+const SPINNER_TICK: Duration = Duration::from_millis(100);
 
 /// What a plugin exports.
 const EXPORT: &str = "host:plugin/processor@0.1.0";
@@ -66,18 +76,42 @@ impl Engine {
         haste: Haste,
     ) -> Result<Plugin, LoadError> {
         let (engine, configuration) = (self.clone(), Arc::new(configuration.clone()));
-        let path = binary.path.clone();
-        let plugin = off_the_data_path(&path, move || match haste {
+        let (path, bytes) = (binary.path.clone(), binary.bytes.len());
+        let prepared = off_the_data_path(&path, move || match haste {
             Haste::Now => prepare(&engine, &binary, configuration),
             Haste::Background => in_the_background(&binary.path, || prepare(&engine, &binary, configuration)),
-        })
-        .await?;
+        });
+        let plugin = match haste {
+            Haste::Now => announced(&path, bytes, prepared).await?,
+            Haste::Background => prepared.await?,
+        };
         // A version is good only once an instance of it has come up under the limits.
         match plugin.instantiate("probe".into()).await {
             Ok(_) => Ok(plugin),
             Err(reason) => Err(LoadError::DoesNotStart { path, reason }),
         }
     }
+}
+
+/// Says that a plugin is being compiled when this is not over at once: with a large one nothing else happens for seconds.
+async fn announced<T>(path: &Path, bytes: usize, compiling: impl Future<Output = T>) -> T {
+    let start = Instant::now();
+    let mut compiling = pin!(compiling);
+    if let Ok(done) = tokio::time::timeout(PATIENCE, &mut compiling).await {
+        return done;
+    }
+    tracing::info!(
+        plugin = %path.display(),
+        bytes,
+        "compiling the plugin, because it is not among the compiled plugins that are kept; a large one takes seconds"
+    );
+    // It shows itself on a terminal only.
+    let spinner = ProgressBar::new_spinner().with_message("compiling the plugin");
+    spinner.enable_steady_tick(SPINNER_TICK);
+    let done = compiling.await;
+    spinner.finish_and_clear();
+    tracing::info!(compile_ms = millis(start.elapsed()), "compiled the plugin");
+    done
 }
 
 /// Everything short of the probe. Blocks.
