@@ -69,6 +69,8 @@ fn two_signals_close_to_each_other_are_one() {
 /// A host on a terminal of its own, with its log in a file.
 struct OnTerminal {
     terminal: std::process::Child,
+    /// The host's own number.
+    process: Option<u32>,
     log: std::path::PathBuf,
     _folder: TempDir,
 }
@@ -86,9 +88,13 @@ impl OnTerminal {
         );
         let mut command = Command::new("python3");
         command.args(["-c", "import pty, sys; pty.spawn(sys.argv[1:])", "sh", "-c", &host]);
+        // `nohup` leaves a file where it is started.
+        command.current_dir(folder.path()).env_remove("HOST_CONFIG");
         let terminal = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
-        let on_terminal = OnTerminal { terminal, log, _folder: folder };
+        let mut on_terminal = OnTerminal { terminal, process: None, log, _folder: folder };
         wait_until("a host on a terminal", || on_terminal.log().contains("ready"));
+        let id = redis.consumer_ids().swap_remove(0);
+        on_terminal.process = id.rsplit('-').nth(1).and_then(|process| process.parse().ok());
         on_terminal
     }
 
@@ -100,10 +106,16 @@ impl OnTerminal {
         self.terminal.kill().unwrap();
         self.terminal.wait().unwrap();
     }
+}
 
-    fn process(redis: &Redis) -> u32 {
-        let id = redis.consumer_ids().swap_remove(0);
-        id.rsplit('-').nth(1).unwrap().parse().unwrap()
+impl Drop for OnTerminal {
+    fn drop(&mut self) {
+        let _ = self.terminal.kill();
+        let _ = self.terminal.wait();
+        if let Some(process) = self.process {
+            // It is gone already, unless the test has failed.
+            let _ = Command::new("sh").arg("-c").arg(format!("kill -9 {process} 2>/dev/null")).status();
+        }
     }
 }
 
@@ -112,7 +124,7 @@ fn a_closed_terminal_stops_the_host_in_order() {
     let redis = Redis::start();
     let mut host = OnTerminal::start(&redis, "");
     // As long as the terminal is there, SIGHUP reloads.
-    Signal::Hangup.send(OnTerminal::process(&redis));
+    Signal::Hangup.send(host.process.unwrap());
     wait_until("a reload", || host.log().contains("as asked by SIGHUP"));
     host.close();
     wait_until("an orderly end", || host.log().contains("stopped"));
@@ -123,8 +135,9 @@ fn a_closed_terminal_stops_the_host_in_order() {
 fn a_host_under_nohup_outlives_its_terminal() {
     let redis = Redis::start();
     let mut host = OnTerminal::start(&redis, "nohup");
-    let process = OnTerminal::process(&redis);
+    let process = host.process.unwrap();
     host.close();
+    Signal::Hangup.send(process);
     wait_until("a reload", || host.log().contains("as asked by SIGHUP"));
     Publisher::new(&redis).publish(message("m", json!({})));
     redis.result_of("m");

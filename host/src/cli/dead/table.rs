@@ -10,7 +10,7 @@ const ERROR_CHARS_MAX: usize = 120;
 
 /// Of a text that is too long so much of the beginning is kept; the rest is of the end: the last words of an error say
 /// what went wrong, the first ones where.
-const HEAD_PART: f64 = 0.3;
+const HEAD_PERCENT: usize = 30;
 
 /// Fields that are numbers.
 const NUMBERS: [&str; 3] = ["attempts", "payload_bytes", "plugin_generation"];
@@ -104,7 +104,7 @@ fn cut(text: String, chars_max: usize) -> String {
     if count <= chars_max {
         return text;
     }
-    let head = (chars_max as f64 * HEAD_PART) as usize;
+    let head = chars_max * HEAD_PERCENT / 100;
     let tail = chars_max - head - 1;
     text.chars().take(head).chain(['…']).chain(text.chars().skip(count - tail)).collect()
 }
