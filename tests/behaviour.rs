@@ -20,6 +20,7 @@ mod output;
 mod plugin_configuration;
 mod plugin_failures;
 mod plugin_log;
+mod plugin_needs;
 mod process;
 mod promise;
 mod readme;

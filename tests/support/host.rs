@@ -107,6 +107,13 @@ impl Launch {
         Launch::command(command)
     }
 
+    /// A program in Python, which every machine that builds the host has.
+    pub fn python(program: &str) -> Launch {
+        let mut command = Command::new("python3");
+        command.arg("-c").arg(program);
+        Launch::command(command)
+    }
+
     fn command(mut command: Command) -> Launch {
         for (name, _) in env::vars_os() {
             let name_text = name.to_string_lossy();

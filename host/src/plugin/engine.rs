@@ -10,6 +10,7 @@ use wasmtime::component::Component;
 use wasmtime::{Cache, Config, InstanceAllocationStrategy, OptLevel, PoolingAllocationConfig};
 
 use super::error::LoadError;
+use super::shape::Shape;
 use super::{cache, limits};
 use crate::config::{Config as Settings, PluginLimits};
 
@@ -99,9 +100,11 @@ impl Engine {
     }
 
     /// Compiles a component: for the pool, or, when it does not fit a slot (a third memory, say), for
-    /// instances on demand. Takes up to seconds of processor time.
+    /// instances on demand. Takes up to seconds of processor time, so the right engine is chosen before.
     pub(super) fn compile(&self, bytes: &[u8]) -> wasmtime::Result<Component> {
-        if let Some(pooled) = &self.inner.pooled {
+        if let Some(pooled) = &self.inner.pooled
+            && Shape::of(bytes).fits_slot()
+        {
             match Component::from_binary(pooled, bytes) {
                 Ok(component) => return Ok(component),
                 // Also the way of a broken component, whose error then comes from the second attempt.

@@ -52,6 +52,41 @@ pub enum LoadError {
         /// What wasmtime said.
         reason: String,
     },
+    /// A component that needs a feature of WebAssembly that is not switched on.
+    #[error("cannot use the plugin {}: {what}, which this host does not run; {advice}", .path.display())]
+    Needs {
+        /// The plugin's file.
+        path: PathBuf,
+        /// What it is or uses.
+        what: &'static str,
+        /// What its author can do.
+        advice: &'static str,
+    },
+    /// The system does not let the process run what it compiles.
+    #[error(
+        "cannot compile the plugin {}: the system does not let this process make memory executable ({reason}); a plugin is \
+         compiled to machine code, so allow it: MemoryDenyWriteExecute=no for a systemd service, execmem for SELinux",
+        .path.display()
+    )]
+    NotExecutable {
+        /// The plugin's file.
+        path: PathBuf,
+        /// What the system said.
+        reason: String,
+    },
+    /// The system gives no memory, or no room for it.
+    #[error(
+        "cannot start the plugin {}: the system gives this process no memory for it ({reason}); an instance reserves 4 GiB of \
+         address space, most of which it never uses, so raise the limit of address space (`ulimit -v`, LimitAS= of a systemd \
+         service)",
+        .path.display()
+    )]
+    NoMemory {
+        /// The plugin's file.
+        path: PathBuf,
+        /// What the system said.
+        reason: String,
+    },
     /// A component of another world, or of another version of ours.
     #[error(
         "cannot use the plugin {}: it does not export {expected}, but {}{}; \

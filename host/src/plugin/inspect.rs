@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use wasmparser::{KnownCustom, Parser, Payload};
+use wasmparser::{KnownCustom, Name, NameSectionReader, Parser, Payload, ProducersSectionReader};
 
 use super::compiled::Plugin;
 use super::compiler::off_the_data_path;
@@ -127,22 +127,67 @@ fn inspect(engine: &Engine, path: &Path, configuration: Arc<PluginConfig>) -> Re
     Ok(inspection)
 }
 
-/// What the `producers` sections say, of the component and of the modules in it. Wasmtime has accepted the
+/// How the names of modules begin that were added when a component was made of a core module: adapters of WASI, written by
+/// somebody else in another language.
+const ADDED_MODULE: &str = "wit-component:";
+
+/// What the `producers` sections say, of the component and of its author's modules. Wasmtime has accepted the
 /// bytes before, and a section that is damaged all the same says nothing.
 fn producers(bytes: &[u8]) -> Vec<Producer> {
-    let mut producers = Vec::new();
+    let mut producers: Vec<Producer> = Vec::new();
+    // What the components and modules say that are open at this place, and whether their author is another.
+    let mut open: Vec<(Vec<Producer>, bool)> = Vec::new();
     for payload in Parser::new(0).parse_all(bytes) {
-        let Ok(Payload::CustomSection(section)) = payload else { continue };
-        let KnownCustom::Producers(fields) = section.as_known() else { continue };
-        for field in fields.into_iter().flatten() {
-            for value in field.values.into_iter().flatten() {
-                let producer =
-                    Producer { role: field.name.into(), name: value.name.into(), version: value.version.into() };
-                if !producers.contains(&producer) {
-                    producers.push(producer);
+        match payload {
+            Ok(Payload::Version { .. }) => open.push((Vec::new(), false)),
+            Ok(Payload::CustomSection(section)) => match (section.as_known(), open.last_mut()) {
+                (KnownCustom::Producers(fields), Some((said, _))) => said.extend(listed(fields)),
+                (KnownCustom::Name(names), Some((_, is_added))) => *is_added |= is_added_module(names),
+                _ => {}
+            },
+            Ok(Payload::End(_)) => {
+                let said = open.pop().filter(|(_, is_added)| !is_added).map(|(said, _)| said);
+                for producer in said.unwrap_or_default() {
+                    if !producers.contains(&producer) {
+                        producers.push(producer);
+                    }
                 }
             }
+            _ => {}
         }
     }
     producers
+}
+
+fn listed(fields: ProducersSectionReader<'_>) -> impl Iterator<Item = Producer> {
+    fields.into_iter().flatten().flat_map(|field| {
+        let role = field.name;
+        field.values.into_iter().flatten().map(move |value| Producer {
+            role: role.into(),
+            name: value.name.into(),
+            version: value.version.into(),
+        })
+    })
+}
+
+fn is_added_module(names: NameSectionReader<'_>) -> bool {
+    names.into_iter().flatten().any(|name| matches!(name, Name::Module { name, .. } if name.starts_with(ADDED_MODULE)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_language_is_the_authors_and_not_that_of_an_adapter() {
+        let component = wat::parse_str(
+            r#"(component
+                (core module $main (@producers (language "Go" "1.27") (processed-by "Go cmd/compile" "1.27")))
+                (core module $"wit-component:adapter:wasi_snapshot_preview1" (@producers (language "Rust" "2021")))
+                (@producers (processed-by "wit-component" "0.254")))"#,
+        );
+        let found = producers(&component.unwrap());
+        let found: Vec<(&str, &str)> = found.iter().map(|producer| (&*producer.role, &*producer.name)).collect();
+        assert_eq!(found, [("language", "Go"), ("processed-by", "Go cmd/compile"), ("processed-by", "wit-component")]);
+    }
 }

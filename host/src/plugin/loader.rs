@@ -16,9 +16,14 @@ use super::compiler::{Haste, in_the_background, off_the_data_path};
 use super::engine::Engine;
 use super::error::LoadError;
 use super::imports::{self, Grant, Store};
+use super::outcome::Failure;
+use super::shape::{self, Need};
 use super::text::one_line;
 use crate::config::PluginConfig;
 use crate::time::millis;
+
+/// What the system says when it gives no memory or no address space.
+const OUT_OF_MEMORY: &str = "os error 12";
 
 /// How long a compilation may take before it is worth a line in the log.
 const PATIENCE: Duration = Duration::from_millis(500);
@@ -88,6 +93,7 @@ impl Engine {
         // A version is good only once an instance of it has come up under the limits.
         match plugin.instantiate("probe".into()).await {
             Ok(_) => Ok(plugin),
+            Err(Failure::Start(reason)) if reason.contains(OUT_OF_MEMORY) => Err(LoadError::NoMemory { path, reason }),
             Err(reason) => Err(LoadError::DoesNotStart { path, reason }),
         }
     }
@@ -141,7 +147,21 @@ pub(super) fn compile(engine: &Engine, bytes: &[u8], path: &Path) -> Result<Comp
     if &bytes[6..8] == LAYER_CORE_MODULE {
         return Err(LoadError::CoreModule { path: path.to_owned() });
     }
-    engine.compile(bytes).map_err(|error| LoadError::Invalid { path: path.to_owned(), reason: one_line(&error) })
+    engine.compile(bytes).map_err(|error| not_compiled(path.to_owned(), bytes, one_line(&error)))
+}
+
+/// Why a component was not compiled. The engine says it in words of its own; what they mean differs.
+fn not_compiled(path: PathBuf, bytes: &[u8], reason: String) -> LoadError {
+    if let Some(Need { what, advice, .. }) = shape::missing(bytes) {
+        return LoadError::Needs { path, what, advice };
+    }
+    if reason.contains("make memory executable") {
+        return LoadError::NotExecutable { path, reason };
+    }
+    if reason.contains(OUT_OF_MEMORY) {
+        return LoadError::NoMemory { path, reason };
+    }
+    LoadError::Invalid { path, reason }
 }
 
 fn digest(bytes: &[u8]) -> String {

@@ -6,7 +6,7 @@
 //! | file | what it is |
 //! | --- | --- |
 //! | `outcome`, `error`, `text` | values: what a call came to, why a plugin cannot be used, texts fit for a log line |
-//! | `limits`, `journal` | what one instance may use, and what it may write |
+//! | `limits`, `journal`, `shape` | what one instance may use, and what it may write; what a component looks like and needs |
 //! | `bindings`, `imports/` | the contract in `wit/` as Rust types; everything that a guest may import, and the store |
 //! | `cache`, `engine`, `compiler` | tuning of wasmtime, and the threads that compile |
 //! | `compiled` | a [`Plugin`]: ready for use |
@@ -31,6 +31,7 @@ mod loader;
 #[cfg(feature = "native-bench")]
 pub mod native;
 mod outcome;
+mod shape;
 #[cfg(test)]
 pub(crate) mod tests;
 mod text;

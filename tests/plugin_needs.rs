@@ -1,0 +1,75 @@
+//! Plugins that cannot be used for a reason outside their contract: each gets a sentence of its own that says what to do.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use crate::support::host::{Ended, Launch};
+use crate::support::puppet;
+
+/// Makes memory that the process maps stay as it is: what a service manager does for MemoryDenyWriteExecute.
+const DENY_EXECUTABLE: &str = "
+import ctypes, os, sys
+PR_SET_MDWE, REFUSE_EXEC_GAIN = 65, 1
+if ctypes.CDLL(None).prctl(PR_SET_MDWE, REFUSE_EXEC_GAIN, 0, 0, 0) != 0:
+    sys.exit('this kernel has no PR_SET_MDWE')
+os.execv(sys.argv[1], sys.argv[1:])
+";
+
+fn component(folder: &tempfile::TempDir, text: &str) -> PathBuf {
+    let path = folder.path().join("plugin.wasm");
+    std::fs::write(&path, wat::parse_str(text).expect("a component")).expect("write a component");
+    path
+}
+
+fn expect_refusal(ended: &Ended, words: &[&str]) {
+    assert_eq!(ended.code, Some(4), "{}{}", ended.stdout, ended.stderr);
+    for word in words {
+        assert!(ended.stderr.contains(word), "no {word:?} in {}", ended.stderr);
+    }
+    assert!(!ended.stderr.contains("current toolchain"), "{}", ended.stderr);
+}
+
+#[test]
+fn a_component_that_needs_what_is_switched_off_is_told_what_and_what_to_do() {
+    let folder = tempfile::tempdir().unwrap();
+    let asynchronous = r#"(component
+        (core module $m
+            (func (export "f") (result i32) i32.const 0)
+            (func (export "cb") (param i32 i32 i32) (result i32) i32.const 0))
+        (core instance $i (instantiate $m))
+        (func (export "run") async (canon lift (core func $i "f") async (callback (func $i "cb")))))"#;
+    for (text, words) in [
+        (asynchronous, ["async component", "--sync"]),
+        ("(component (core module (tag $t) (func throw $t)))", ["exceptions", "-fno-exceptions"]),
+        ("(component (core module (type (struct (field i32)))))", ["garbage collection", "toolchain"]),
+    ] {
+        let plugin = component(&folder, text);
+        let ended = Launch::subcommand("check").words(&[plugin.to_str().unwrap()]).run();
+        expect_refusal(&ended, &words);
+    }
+}
+
+#[test]
+fn a_process_that_may_not_run_what_it_compiles_says_so() {
+    let ended = Launch::python(DENY_EXECUTABLE).words(&[
+        env!("CARGO_BIN_EXE_host"),
+        "test",
+        puppet().to_str().unwrap(),
+        "--no-cache",
+        "--message",
+        r#"{"message_id":"1"}"#,
+    ]);
+    expect_refusal(&ended.run(), &["make memory executable", "MemoryDenyWriteExecute"]);
+}
+
+#[test]
+fn a_process_with_little_address_space_says_so() {
+    let host = env!("CARGO_BIN_EXE_host");
+    let line = format!(
+        "ulimit -v 2000000; exec {host} test {} --no-cache --message '{{\"message_id\":\"1\"}}'",
+        puppet().display()
+    );
+    expect_refusal(&Launch::shell(&line).run(), &["no memory", "ulimit -v"]);
+    // Otherwise the limit would not be what the test is about.
+    assert!(Command::new("sh").arg("-c").arg("ulimit -v 2000000").status().unwrap().success());
+}
