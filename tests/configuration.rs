@@ -434,3 +434,11 @@ fn certificates_that_cannot_be_used_are_named() {
     let refusal = call.run(&["--plugin", "p.wasm", "--redis", "rediss://h#insecure"]).refusal();
     assert!(refusal.contains("#insecure") && refusal.contains("--redis-ca-file"), "{refusal}");
 }
+
+#[test]
+fn a_second_consumer_group_on_one_inbox_cannot_be_named() {
+    let call = Call::new();
+    assert!(call.run(&["config", "--group", "g1"]).refusal().contains("--group"));
+    let refusal = Call::new().file("[keys]\ngroup = 'g1'\n").run(&["config", "--config", "host.toml"]).refusal();
+    assert!(refusal.contains("host.toml:2:1") && refusal.contains("keys.group"), "{refusal}");
+}

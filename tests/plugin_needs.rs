@@ -73,3 +73,25 @@ fn a_process_with_little_address_space_says_so() {
     // Otherwise the limit would not be what the test is about.
     assert!(Command::new("sh").arg("-c").arg("ulimit -v 2000000").status().unwrap().success());
 }
+
+#[test]
+fn a_version_that_the_host_does_not_have_is_not_granted() {
+    let folder = tempfile::tempdir().unwrap();
+    let plugin = component(
+        &folder,
+        r#"(component (import "wasi:random/random@0.3.0" (instance (export "get-random-u64" (func (result u64))))))"#,
+    );
+    let ended = Launch::subcommand("check").words(&[plugin.to_str().unwrap()]).run();
+    expect_refusal(&ended, &["wasi:random/random@0.3.0", "0.2"]);
+    let line =
+        ended.stdout.lines().find(|line| line.contains("wasi:random/random@0.3.0")).expect("a line on the import");
+    assert!(line.contains("MISSING") && !line.contains("granted"), "{line}");
+}
+
+#[test]
+fn what_a_plugin_prints_is_shown_by_host_test() {
+    let message = r#"{"message_id":"1","do":"print","text":"printed by the plugin"}"#;
+    let ended = Launch::subcommand("test").words(&[puppet().to_str().unwrap(), "--message", message]).run();
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    assert_eq!(ended.stderr.matches("printed by the plugin").count(), 2, "{}", ended.stderr);
+}

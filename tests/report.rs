@@ -104,3 +104,19 @@ fn log_lines_are_json_where_json_is_asked_for() {
         assert!(parsed.is_ok_and(|value| value.is_object()), "{line:?}");
     }
 }
+
+#[test]
+fn a_report_asks_once_more_when_its_idle_connection_was_cut() {
+    let redis = Redis::start();
+    let host = reporting(&redis, 1);
+    for _ in 0..5 {
+        let before = host.reports().len();
+        wait_until("two further reports", || host.reports().len() >= before + 2);
+        redis.command::<usize>("CLIENT KILL TYPE normal SKIPME yes");
+    }
+    let last = host.reports().len();
+    wait_until("two further reports", || host.reports().len() >= last + 2);
+    for report in host.reports() {
+        assert!(report["inbox"].is_number(), "Redis was there all the time: {report}");
+    }
+}
