@@ -9,6 +9,7 @@ use std::time::Duration;
 use wasmtime::component::Component;
 use wasmtime::{Cache, Config, InstanceAllocationStrategy, OptLevel, PoolingAllocationConfig};
 
+use super::compiler::Background;
 use super::error::LoadError;
 use super::shape::Shape;
 use super::{cache, limits};
@@ -42,6 +43,7 @@ struct Inner {
     on_demand: wasmtime::Engine,
     limits: PluginLimits,
     instances: u32,
+    background: Background,
     _ticker: Ticker,
 }
 
@@ -84,7 +86,16 @@ impl Engine {
         let ticker =
             Ticker::start(ticking).map_err(|error| LoadError::Engine(format!("cannot start its clock: {error}")))?;
         let limits = limits.clone();
-        Ok(Engine { inner: Arc::new(Inner { pooled, on_demand, limits, instances, _ticker: ticker }) })
+        Ok(Engine {
+            inner: Arc::new(Inner {
+                pooled,
+                on_demand,
+                limits,
+                instances,
+                background: Background::default(),
+                _ticker: ticker,
+            }),
+        })
     }
 
     /// Instances for which there is room, while as many others still end.
@@ -97,6 +108,11 @@ impl Engine {
     #[must_use]
     pub fn limits(&self) -> &PluginLimits {
         &self.inner.limits
+    }
+
+    /// The threads that compile beside running consumers.
+    pub(super) fn background(&self) -> &Background {
+        &self.inner.background
     }
 
     /// Compiles a component: for the pool, or, when it does not fit a slot (a third memory, say), for

@@ -12,7 +12,7 @@ use wasmtime::component::{Component, Linker};
 
 use super::bindings::PluginPre;
 use super::compiled::Plugin;
-use super::compiler::{Haste, in_the_background, off_the_data_path};
+use super::compiler::{Haste, off_the_data_path};
 use super::engine::Engine;
 use super::error::LoadError;
 use super::imports::{self, Grant, Store};
@@ -84,7 +84,7 @@ impl Engine {
         let (path, bytes) = (binary.path.clone(), binary.bytes.len());
         let prepared = off_the_data_path(&path, move || match haste {
             Haste::Now => prepare(&engine, &binary, configuration),
-            Haste::Background => in_the_background(&binary.path, || prepare(&engine, &binary, configuration)),
+            Haste::Background => engine.background().run(&binary.path, || prepare(&engine, &binary, configuration)),
         });
         let plugin = match haste {
             Haste::Now => announced(&path, bytes, prepared).await?,
