@@ -4,14 +4,15 @@
 use std::fs;
 
 use serde_json::json;
+use tempfile::tempdir;
 
 use crate::support::flow::IN_USE;
 use crate::support::guests::large;
 use crate::support::records::OUTPUT;
-use crate::support::{Flow, Publisher, Redis, Release, message, wait_until};
+use crate::support::{BOUND, Flow, Publisher, Redis, Release, message, wait_for, wait_until};
 
 /// How much more memory a host may have after a hundred swaps than after twenty; eighty versions that stay are more.
-const KEPT_BYTES_MAX: u64 = 16 << 20;
+const KEPT_BYTES_MAX: u64 = 8 << 20;
 
 #[test]
 fn there_and_back_in_quick_succession() {
@@ -28,7 +29,11 @@ fn there_and_back_in_quick_succession() {
 #[test]
 fn a_hundred_swaps_as_fast_as_they_are_taken_leave_no_memory_behind() {
     let versions: Vec<Release> = (0..=100).map(|number| Release::new(&format!("V{number}"))).collect();
-    let mut flow = Flow::with(&versions[0], |launch| launch.arg("--watch-quiet", "20ms"));
+    // Every version is compiled, whatever other tests have left in their cache.
+    let cache = tempdir().unwrap();
+    let mut flow = Flow::with(&versions[0], |launch| {
+        launch.arg("--watch-quiet", "20ms").env("XDG_CACHE_HOME", cache.path())
+    });
     let mut after_twenty = 0;
     for (number, version) in versions.iter().enumerate().skip(1) {
         flow.change_to(version);
@@ -36,8 +41,12 @@ fn a_hundred_swaps_as_fast_as_they_are_taken_leave_no_memory_behind() {
             after_twenty = flow.host.resident_bytes();
         }
     }
-    let after_all = flow.host.resident_bytes();
-    assert!(after_all < after_twenty + KEPT_BYTES_MAX, "{after_twenty} bytes after 20 swaps, {after_all} after 100");
+    // Messages that wait, and versions that consumers have yet to leave, take memory for a while.
+    wait_for("the memory of old versions to be free", BOUND, || {
+        let after_all = flow.host.resident_bytes();
+        let is_free = after_all < after_twenty + KEPT_BYTES_MAX;
+        if is_free { Ok(()) } else { Err(format!("{after_twenty} bytes after 20 swaps, {after_all} after 100")) }
+    });
     let (account, host) = flow.finish();
     account.expect_turns(&versions.iter().map(|version| version.name.as_str()).collect::<Vec<_>>());
     host.wait_for_report("a hundred swaps", |report| report["swaps"] == 100 && report["rollbacks"] == 0);
