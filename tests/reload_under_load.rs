@@ -31,9 +31,8 @@ fn a_hundred_swaps_as_fast_as_they_are_taken_leave_no_memory_behind() {
     let versions: Vec<Release> = (0..=100).map(|number| Release::new(&format!("V{number}"))).collect();
     // Every version is compiled, whatever other tests have left in their cache.
     let cache = tempdir().unwrap();
-    let mut flow = Flow::with(&versions[0], |launch| {
-        launch.arg("--watch-quiet", "20ms").env("XDG_CACHE_HOME", cache.path())
-    });
+    let mut flow =
+        Flow::with(&versions[0], |launch| launch.arg("--watch-quiet", "20ms").env("XDG_CACHE_HOME", cache.path()));
     let mut after_twenty = 0;
     for (number, version) in versions.iter().enumerate().skip(1) {
         flow.change_to(version);
