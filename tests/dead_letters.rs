@@ -226,7 +226,7 @@ fn what_never_was_a_message_cannot_be_replayed_and_is_counted() {
 #[test]
 fn an_id_that_was_processed_meanwhile_is_not_processed_again() {
     let redis = Redis::start();
-    let host = one_attempt(&redis).arg("--dedup-window", "1s").ready(&redis, 1);
+    let host = one_attempt(&redis).arg("--dedup-window", "1s").arg("--intake-lease", "500ms").ready(&redis, 1);
     let mut publisher = Publisher::new(&redis);
     for id in ["again", "alone"] {
         publisher.publish(healing(id));

@@ -95,7 +95,7 @@ fn a_number_and_a_string_of_the_same_text_are_the_same_id() {
 #[test]
 fn an_id_is_new_again_after_the_dedup_window() {
     let redis = Redis::start();
-    let _host = Host::on(&redis).arg("--dedup-window", "2s").ready(&redis, 2);
+    let _host = Host::on(&redis).arg("--dedup-window", "2s").arg("--intake-lease", "1s").ready(&redis, 2);
     let mut publisher = Publisher::new(&redis);
     publisher.publish(message("again", json!({})));
     redis.result_of("again");
@@ -134,7 +134,7 @@ fn copies_do_not_reach_the_inbox() {
 /// A message waits for ten seconds; after this window, which is shorter, its id is published again.
 fn expect_one_result_although_it_waits(window: &str) {
     let redis = Redis::start();
-    let host = busy_host(&redis, 10_000, |launch| launch.arg("--dedup-window", window));
+    let host = busy_host(&redis, 10_000, |launch| launch.arg("--dedup-window", window).arg("--intake-lease", "500ms"));
     let mut publisher = Publisher::new(&redis);
     publisher.publish(message("late", json!({"copy": 1})));
     wait_until("a claim", || is_claimed(&redis, "late"));

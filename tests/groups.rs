@@ -87,7 +87,7 @@ fn hosts_in_another_database_that_take_in_the_same_channel_are_named() {
 fn a_claim_is_trusted_by_the_window_with_which_it_was_made() {
     let redis = Redis::start();
     let mut publisher = Publisher::new(&redis);
-    let _intake = patient(&redis).arg("--dedup-window", "1s").ready(&redis, 1);
+    let _intake = patient(&redis).arg("--dedup-window", "1s").arg("--intake-lease", "500ms").ready(&redis, 1);
     redis.wait_for_a_lease();
     let ids = redis.consumer_ids();
     let first = host_id(&redis, &[]);
@@ -124,7 +124,7 @@ fn expect_one_result_among_copies(redis: &Redis, id: &str, payload: &str) {
 #[test]
 fn a_call_that_takes_longer_than_the_dedup_window_still_gives_one_result() {
     let redis = Redis::start();
-    let _host = patient(&redis).arg("--dedup-window", "1s").ready(&redis, 4);
+    let _host = patient(&redis).arg("--dedup-window", "1s").arg("--intake-lease", "500ms").ready(&redis, 4);
     redis.wait_for_a_lease();
     expect_one_result_among_copies(&redis, "slow", &message("slow", json!({"do": "wait", "ms": 3_000})));
 }
@@ -132,7 +132,7 @@ fn a_call_that_takes_longer_than_the_dedup_window_still_gives_one_result() {
 #[test]
 fn a_message_that_begins_late_in_its_window_renews_its_claim() {
     let redis = Redis::start();
-    let _host = patient(&redis).arg("--dedup-window", "2s").ready(&redis, 1);
+    let _host = patient(&redis).arg("--dedup-window", "2s").arg("--intake-lease", "1s").ready(&redis, 1);
     redis.wait_for_a_lease();
     // One in work for more than half of the window, so that the one behind it begins late in its own.
     Publisher::new(&redis).publish(message("busy", json!({"do": "wait", "ms": 1_500})));

@@ -159,7 +159,8 @@ fn what_waits_blocks_nothing_behind_it_and_comes_when_it_is_due() {
 #[test]
 fn a_copy_published_while_a_retry_waits_is_a_duplicate_even_after_the_dedup_window() {
     let redis = Redis::start();
-    let launch = Host::on(&redis).arg("--dedup-window", "1s").arg("--log-format", "json");
+    let launch =
+        Host::on(&redis).arg("--dedup-window", "1s").arg("--intake-lease", "500ms").arg("--log-format", "json");
     let host = launch.arg("--report-interval", "100ms").ready(&redis, 2);
     let order = json!({"do": "succeed-at", "attempt": 2, "delay_ms": 600_000});
     let payload = message("same", order);

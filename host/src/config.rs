@@ -159,6 +159,12 @@ settings! {
         pub dead: String = flag("dead-key").default("{messages:processed}:dead");
         /// Lease of the active intake.
         pub intake: String = flag("intake-key").default("{messages:processed}:intake");
+        /// Hash with the number of the last mark.
+        ///
+        /// Marks are published on a channel of the same name, with `@` and the number of the database behind it.
+        pub marks: String = flag("marks-key").default("{messages:processed}:marks");
+        /// List of what has been appended to the inbox, by position.
+        pub covered: String = flag("covered-key").default("{messages:processed}:covered");
     }
 
     /// What a host does when the plugin's file or the configuration changes while it runs.
@@ -210,18 +216,12 @@ settings! {
         ///
         /// While more than a quarter of it is taken the host fetches nothing, so that Redis can take in more.
         pub buffer_bytes_max: usize = flag("intake-buffer").default("384MiB").between("64KiB", "64GiB");
-        /// Memory in which a standby keeps the last messages, to fill the gap when it takes over.
-        pub standby_bytes_max: usize = flag("standby-buffer").default("64MiB").between("64KiB", "64GiB");
-        /// Age up to which a standby keeps messages.
-        ///
-        /// More than twice the lease, and more than lease and silence together, or else a takeover leaves a gap.
-        pub standby_age_max: Duration = flag("standby-age").default("10s").between("100ms", "5m");
         /// Validity of the active intake's lease: a standby takes over so long after its last renewal.
         pub lease_ttl: Duration = flag("intake-lease").default("3s").between("100ms", "1m");
-        /// Time between two pings on the subscription.
-        pub ping_interval: Duration = flag("ping-interval").default("1s").between("10ms", "1m");
-        /// Silence after which a subscription counts as dead. At least twice the ping interval.
-        pub silence_max: Duration = flag("max-silence").default("3s").between("20ms", "5m");
+        /// Silence after which a second subscription is opened beside one on which no mark arrives.
+        ///
+        /// Marks are published four times a second. The silent subscription is closed once the second one hears marks.
+        pub silence_max: Duration = flag("max-silence").default("3s").between("1s", "5m");
     }
 
     /// How messages are cut into deliveries.

@@ -36,11 +36,11 @@ pub struct Counters {
     pub dead_letters: Counter,
     /// Times that this host's consumers put a message off for another attempt.
     pub retries: Counter,
-    /// Messages that found the intake's buffer full.
+    /// Messages that found the intake's buffer full, or could not be appended for another reason.
     pub shed: Counter,
     /// Connections made again after they broke.
     pub reconnects: Counter,
-    /// Times without a subscription.
+    /// Times that no host of the group was subscribed, as far as this host has found out.
     pub gaps: Counter,
     /// Their length together, in milliseconds.
     pub gap_ms: Counter,

@@ -12,6 +12,7 @@ use crate::redis::client::connector::Connector;
 use crate::redis::client::reconnecting::{Connect, Reconnecting};
 use crate::redis::store::entry::FORMAT;
 use crate::redis::store::keys::Keys;
+use crate::standing::Standing;
 
 /// What the actors of a host share.
 #[derive(Debug)]
@@ -28,6 +29,8 @@ pub struct Group {
     pub pace: Pace,
     /// What the host has counted.
     pub counters: Arc<Counters>,
+    /// What the host's intake is.
+    pub standing: Standing,
     /// In which format entries are written.
     format: AtomicU32,
 }
@@ -43,6 +46,7 @@ impl Group {
             clock: Arc::default(),
             pace: Pace::default(),
             counters: Arc::default(),
+            standing: Standing::default(),
             format: AtomicU32::new(FORMAT),
         }
     }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::task::{JoinHandle, JoinSet};
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use crate::cases::Cases;
 use crate::config::Config;
@@ -35,7 +35,7 @@ use crate::settle::settler::Settler;
 use crate::time::millis;
 use crate::version::Versions;
 
-/// How long a stop may take beyond its drain: appending what was received, leaving the registry.
+/// How long a stop may take beyond its drain: handing deliveries back, leaving the registry.
 const FAREWELL_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Why a host did not run, or not to its end.
@@ -80,6 +80,8 @@ pub struct Summary {
     pub dead_letters: u64,
     /// Messages that found the intake's buffer full.
     pub shed: u64,
+    /// Messages that were received and are lost, because nobody could append them before the host ended.
+    pub not_appended: u64,
 }
 
 /// Runs a host until `shutdown` resolves, then stops it in order.
@@ -286,7 +288,12 @@ impl Running {
         if !unbegun.is_empty() {
             self.hand_back(HandBack::Unbegun(&unbegun)).await;
         }
-        if tokio::time::timeout(self.drain_timeout, self.crew.ended()).await.is_err() {
+        let drain_until = tokio::time::Instant::now() + self.drain_timeout;
+        // What was received is appended while the consumers finish what is in work.
+        let drained = async { tokio::time::timeout_at(drain_until, self.crew.ended()).await.is_err() };
+        let appended = tokio::time::timeout_at(drain_until, self.intake.stop());
+        let (is_late, appended) = tokio::join!(drained, appended);
+        if is_late {
             let consumers = self.crew.abort();
             warn!(
                 consumers,
@@ -294,9 +301,7 @@ impl Running {
             );
             self.hand_back(HandBack::Everything).await;
         }
-        if tokio::time::timeout(FAREWELL_TIMEOUT, self.intake.stop()).await.is_err() {
-            warn!("could not append everything that was received: Redis does not take it");
-        }
+        let not_appended = if appended.is_ok() { 0 } else { self.not_appended() };
         // The heartbeat must not join again what leaves here.
         self.tasks.shutdown().await;
         self.registry.leave(FAREWELL_TIMEOUT).await;
@@ -307,10 +312,34 @@ impl Running {
             duplicates: counters.duplicates.get(),
             dead_letters: counters.dead_letters.get(),
             shed: counters.shed.get(),
+            not_appended,
         };
-        let Summary { processed, dropped, duplicates, dead_letters, shed } = summary;
-        info!(processed, dropped, duplicates, dead_letters, shed, "stopped");
+        let Summary { processed, dropped, duplicates, dead_letters, shed, not_appended } = summary;
+        info!(processed, dropped, duplicates, dead_letters, shed, not_appended, "stopped");
         summary
+    }
+
+    /// Says what the intake leaves behind, and returns how many messages of it nobody else has heard.
+    fn not_appended(&self) -> u64 {
+        let (messages, others) = (self.intake.lag(), self.group.pace.hosts().saturating_sub(1));
+        let drain_timeout = self.drain_timeout;
+        if messages == 0 {
+            return 0;
+        }
+        if others > 0 {
+            warn!(
+                messages,
+                others,
+                "received and not appended within {drain_timeout:?}; the other hosts append what they have heard"
+            );
+            return 0;
+        }
+        error!(
+            messages,
+            "received and not appended within the drain timeout of {drain_timeout:?}: Redis does not take them, there is no other \
+             host, and they are lost"
+        );
+        messages as u64
     }
 }
 

@@ -35,6 +35,7 @@ pub mod reload;
 pub mod report;
 pub mod retry;
 pub mod settle;
+pub mod standing;
 mod takeover;
 mod throttle;
 mod time;

@@ -10,11 +10,12 @@ use anyhow::{Result, ensure};
 use host::config::Config;
 use host::redis::client::connection;
 use host::redis::client::connector::Connector;
-use host::redis::store::append::Appender;
+use host::redis::store::append::{Appender, Batch, Times};
 use host::redis::store::entries::Entries;
 use host::redis::store::entry::FORMAT;
 use host::redis::store::inbox::ensure_group;
 use host::redis::store::keys::Keys;
+use host::redis::store::marks::marks_channel;
 use redis::Connection;
 
 use crate::columns::{Column, Table};
@@ -95,9 +96,10 @@ fn append(load: Load, url: String) -> Result<()> {
         let (connector, keys) = (Connector::new(&redis)?, Keys::new(keys));
         ensure_group(&mut connector.connect().await?, &keys).await?;
         let connection = connection::Connection::open(&connector).await?;
-        let (host_id, clock) = ("an-earlier-host".to_owned(), Arc::default());
-        let mut appender = Appender::new(connection, keys, output, host_id, intake.lease_ttl, dedup_window, clock);
-        ensure!(appender.acquire().await?, "there is an active intake already");
+        let times = Times { lease_ttl: intake.lease_ttl, dedup_window };
+        let marks_channel = marks_channel(&connector, &keys);
+        let mut appender = Appender::new(connection, keys, marks_channel, output, times, Arc::default());
+        let covered = appender.watch().await?;
         let (mut deliveries, none) = (Entries::default(), Entries::default());
         let numbers: Vec<u64> = (0..load.messages).collect();
         for round in numbers.chunks(ROUND_MESSAGES) {
@@ -109,11 +111,9 @@ fn append(load: Load, url: String) -> Result<()> {
                 }
                 deliveries.finish();
             }
-            ensure!(
-                appender.append(&deliveries, &none, FORMAT).await?.is_some(),
-                "the lease was lost while the backlog was made"
-            );
+            let batch = Batch { deliveries: &deliveries, dead_letters: &none, format: FORMAT, covered: &covered };
+            ensure!(appender.append(batch).await?.0.is_some(), "another host appends while the backlog is made");
         }
-        Ok(appender.release().await?)
+        Ok(())
     })
 }

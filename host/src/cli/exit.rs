@@ -23,6 +23,8 @@ pub enum Exit {
     Redis = 3,
     /// The plugin: missing, not a component, wrong world, does not start.
     Plugin = 4,
+    /// A stop left messages behind that were received, that Redis did not take, and that no other host has heard.
+    Lost = 5,
     /// A second Ctrl-C or SIGTERM ended the process at once.
     Interrupted = 130,
 }

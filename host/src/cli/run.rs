@@ -4,8 +4,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
+use anyhow::anyhow;
+
 use super::signals::Hangup;
-use super::{Failure, load, log};
+use super::{Exit, Failure, load, log};
 use crate::config::{Config, Given, Loaded};
 use crate::host;
 use crate::redis::embedded::Embedded;
@@ -42,8 +44,15 @@ pub(super) fn execute(given: &Given) -> Result<(), Failure> {
 
 async fn run(config: Config, control: Control, hangup: Hangup) -> Result<(), Failure> {
     let shutdown = hangup.shutdown(control.asked.clone())?;
-    host::run(config, control, shutdown).await?;
-    Ok(())
+    match host::run(config, control, shutdown).await?.not_appended {
+        0 => Ok(()),
+        messages => {
+            let error = anyhow!(
+                "{messages} messages were received and could not be appended before the host ended; they are lost"
+            );
+            Err(Failure { exit: Exit::Lost, error })
+        }
+    }
 }
 
 /// Reads the configuration again as it was read at the start. A private Redis keeps its place.

@@ -1,10 +1,11 @@
-//! Receives from Pub/Sub and appends to the inbox. One host of the group is active, the others stand by with
-//! what they received during the last seconds. It knows nothing of consumers beyond their pace.
+//! Receives from Pub/Sub and appends to the inbox. One host of the group is active, the others stand by with what they heard
+//! and nobody has appended. It knows nothing of consumers beyond their pace.
 //!
 //! It has a thread of its own: whatever the plugins do, the subscription is drained.
 
 mod append;
-mod buffer;
+mod heard;
+mod protocol;
 mod receive;
 mod round;
 
@@ -16,32 +17,34 @@ use tokio::sync::{Notify, watch};
 
 use crate::config::Config;
 use crate::group::Group;
-use append::Append;
-use buffer::Buffer;
+use crate::redis::store::append::Times;
+use append::{Append, Throttles};
+use protocol::{Protocol, Settings};
 use receive::Receiver;
+use round::{ROUND_BYTES_MAX, ROUND_MESSAGES_MAX};
 
-/// What the receiving side hands over to the appending side.
+/// What the receiving side and the appending side share.
 struct Handover {
-    buffer: Mutex<Buffer>,
-    /// Something was added to the buffer.
+    protocol: Mutex<Protocol>,
+    /// Something was heard, or has changed.
     arrived: Notify,
-    /// Since when there is a subscription.
-    subscribed: watch::Sender<Option<Instant>>,
+    /// Whether a mark has been heard: the subscription is there.
+    is_placed: watch::Sender<bool>,
 }
 
 impl Handover {
-    fn buffer(&self) -> MutexGuard<'_, Buffer> {
+    fn protocol(&self) -> MutexGuard<'_, Protocol> {
         // Nothing panics while it holds the lock; and if it did, the messages are as good as before.
-        self.buffer.lock().unwrap_or_else(PoisonError::into_inner)
+        self.protocol.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// A running intake.
-#[derive(Debug)]
 pub struct Intake {
     thread: Option<JoinHandle<()>>,
     stop: watch::Sender<bool>,
-    subscribed: watch::Receiver<Option<Instant>>,
+    is_placed: watch::Receiver<bool>,
+    handover: Arc<Handover>,
     done: watch::Receiver<bool>,
 }
 
@@ -51,48 +54,62 @@ impl Intake {
     /// # Errors
     /// When the system gives no thread.
     pub fn start(config: &Config, group: &Arc<Group>) -> std::io::Result<Intake> {
-        let (subscribed, subscribed_seen) = watch::channel(None);
         let (stop, stop_seen) = watch::channel(false);
         let (finished, done) = watch::channel(false);
-        let handover = Arc::new(Handover {
-            buffer: Mutex::new(Buffer::new(config.intake.buffer_bytes_max)),
-            arrived: Notify::new(),
-            subscribed,
-        });
-        let receiver = Receiver { group: group.clone(), config: config.intake.clone(), handover: handover.clone() };
+        let settings = Settings {
+            buffer_bytes_max: config.intake.buffer_bytes_max,
+            silence_max: config.intake.silence_max,
+            claim_age_max: config.dedup_window / 2,
+            round_messages_max: ROUND_MESSAGES_MAX,
+            round_bytes_max: ROUND_BYTES_MAX,
+        };
+        let protocol = Protocol::new(group.identity.host_id(), settings, Instant::now(), rand::random());
+        let (is_placed, placed) = watch::channel(false);
+        let handover = Arc::new(Handover { protocol: Mutex::new(protocol), arrived: Notify::new(), is_placed });
+        let receiver = Receiver {
+            group: group.clone(),
+            handover: handover.clone(),
+            strangers: crate::throttle::Throttle::default(),
+        };
         let append = Append {
             group: group.clone(),
-            intake: config.intake.clone(),
             delivery: config.delivery.clone(),
             message: config.message.clone(),
             output: config.output.clone(),
-            dedup_window: config.dedup_window,
-            handover,
+            times: Times { lease_ttl: config.intake.lease_ttl, dedup_window: config.dedup_window },
+            handover: handover.clone(),
+            throttles: Throttles::default(),
         };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let thread = std::thread::Builder::new().name("intake".into()).spawn(move || {
             runtime.block_on(async {
                 tokio::select! {
-                    () = receiver.run() => {}
-                    () = append.run(stop_seen) => {}
+                    () = receiver.run(stop_seen) => {}
+                    () = append.run() => {}
                 }
             });
             finished.send_replace(true);
         })?;
-        Ok(Intake { thread: Some(thread), stop, subscribed: subscribed_seen, done })
+        Ok(Intake { thread: Some(thread), stop, is_placed: placed, handover, done })
     }
 
-    /// Returns once the subscription is confirmed for the first time.
+    /// Returns once the subscription is there.
     pub async fn ready(&mut self) {
-        let _ = self.subscribed.wait_for(Option::is_some).await;
+        let _ = self.is_placed.wait_for(|is_placed| *is_placed).await;
     }
 
-    /// Appends what is left, lets the lease go and ends the subscription.
-    pub async fn stop(mut self) {
+    /// Ends the subscription, appends what was received and lets the lease go. May be dropped when that takes too long.
+    pub async fn stop(&mut self) {
         self.stop.send_replace(true);
         let _ = self.done.wait_for(|done| *done).await;
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
+    }
+
+    /// Messages that were received and that nobody is known to have appended.
+    #[must_use]
+    pub fn lag(&self) -> usize {
+        self.handover.protocol().lag()
     }
 }

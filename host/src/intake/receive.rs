@@ -1,131 +1,195 @@
-//! The subscription: always there, always drained, and known to be alive.
-//! It fills the buffer and knows nothing of what becomes of it.
+//! The subscriptions: always there, always drained, and known to be alive. Usually there is one; a second one is opened beside it
+//! when it has become silent. It tells the protocol what arrives and knows nothing of what becomes of it.
 
+use std::future::pending;
+use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::sync::watch;
+use tokio::time::{MissedTickBehavior, interval, timeout};
 use tracing::{info, warn};
 
 use super::Handover;
-use crate::config::IntakeConfig;
 use crate::group::Group;
+use crate::redis::RedisError;
 use crate::redis::client::backoff::Backoff;
-use crate::redis::client::subscription::{Chunk, Subscription, subscribe};
+use crate::redis::client::subscription::{Chunk, Run, Subscription, subscribe};
+use crate::redis::store::marks::{Announcement, marks_channel};
 use crate::throttle::Throttle;
-use crate::time::millis;
 
-/// Keeps the subscription for ever.
+/// Time between two looks at how the subscriptions are.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// How long a stop waits for what was published before it.
+const LAST_CHUNK_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Keeps the subscriptions.
 pub(super) struct Receiver {
     pub(super) group: Arc<Group>,
-    pub(super) config: IntakeConfig,
     pub(super) handover: Arc<Handover>,
+    pub(super) strangers: Throttle,
 }
 
+/// A subscription and its number.
+type Slot = Option<(u64, Subscription)>;
+
+type Opening<'a> = Pin<Box<dyn Future<Output = Result<Subscription, RedisError>> + Send + 'a>>;
+
 impl Receiver {
-    /// Subscribes, receives, and subscribes again whenever the connection has ended. Never returns.
-    pub(super) async fn run(&self) {
+    /// Subscribes, receives, and subscribes again whenever it is needed, until the host stops. Never returns.
+    pub(super) async fn run(&self, mut stop: watch::Receiver<bool>) {
+        let (mut first, mut second): (Slot, Slot) = (None, None);
+        let mut opening: Option<Opening<'_>> = None;
         let mut backoff = Backoff::default();
-        // When the last subscription was last known to be alive.
-        let mut lost: Option<Instant> = None;
-        loop {
-            match subscribe(&self.group.connector, &self.group.keys.channel).await {
-                Ok(subscription) => {
-                    backoff.reset();
-                    self.subscribed(lost);
-                    let (last_heard, why) = self.receive(subscription).await;
-                    self.handover.subscribed.send_replace(None);
-                    warn!(channel = self.group.keys.channel, "the subscription ended: {why}; subscribing again");
-                    lost = Some(last_heard);
-                }
-                Err(error) => {
-                    if backoff.attempts() > 0 {
-                        let (channel, address) = (&self.group.keys.channel, self.group.connector.address());
-                        warn!(
-                            channel,
-                            address,
-                            attempts = backoff.attempts(),
-                            "could not subscribe, trying again: {error}"
-                        );
-                    }
-                    backoff.wait().await;
-                }
-            }
-        }
-    }
-
-    fn subscribed(&self, lost: Option<Instant>) {
-        if let Some(lost) = lost {
-            let gap = lost.elapsed();
-            let counters = &self.group.counters;
-            counters.reconnects.add(1);
-            counters.gaps.add(1);
-            counters.gap_ms.add(usize::try_from(gap.as_millis()).unwrap_or(usize::MAX));
-            warn!(
-                channel = self.group.keys.channel,
-                gap_ms = millis(gap),
-                "subscribed again; what was published meanwhile is lost unless another host was subscribed"
-            );
-        } else {
-            info!(channel = self.group.keys.channel, address = self.group.connector.address(), "subscribed");
-        }
-        self.handover.subscribed.send_replace(Some(Instant::now()));
-    }
-
-    /// Receives until the subscription has ended, and returns when it was last known to be alive, and why it ended.
-    async fn receive(&self, mut subscription: Subscription) -> (Instant, String) {
-        let mut last_heard = Instant::now();
-        let mut silent_ticks = 0;
-        let silent_ticks_max = self.config.silence_max.div_duration_f64(self.config.ping_interval).ceil();
-        // After a pause of the whole process the ticks that were missed do not count as silence.
-        let mut ticks = interval(self.config.ping_interval);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let sheds = Throttle::default();
+        let mut opened = 0;
+        let mut looks = interval(LOOK);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 biased;
-                chunk = subscription.next() => {
-                    let chunk = match chunk {
-                        Ok(chunk) => chunk,
-                        Err(error) => return (last_heard, format!("the connection has ended ({error})")),
-                    };
-                    last_heard = Instant::now();
-                    silent_ticks = 0;
-                    if !chunk.is_empty() {
-                        self.keep(&chunk, last_heard, &sheds);
+                chunk = next(&mut first) => self.received(&mut first, chunk),
+                chunk = next(&mut second) => self.received(&mut second, chunk),
+                subscription = next_opened(&mut opening) => {
+                    opening = None;
+                    match subscription {
+                        Ok(subscription) => {
+                            backoff.reset();
+                            opened += 1;
+                            self.opened(opened);
+                            let slot = if first.is_none() { &mut first } else { &mut second };
+                            *slot = Some((opened, subscription));
+                        }
+                        Err(error) if backoff.attempts() > 0 => {
+                            let (channel, address) = (&self.group.keys.channel, self.group.connector.address());
+                            let attempts = backoff.attempts();
+                            warn!(channel, address, attempts, "could not subscribe, trying again: {error}");
+                        }
+                        Err(_) => {}
                     }
                 }
-                _ = ticks.tick() => {
-                    silent_ticks += 1;
-                    // The last sign of life came up to one tick before the first silent one.
-                    if f64::from(silent_ticks + 1) >= silent_ticks_max {
-                        return (last_heard, "the server answers no ping".into());
-                    }
-                    if let Err(error) = subscription.ping().await {
-                        return (last_heard, format!("the connection has ended ({error})"));
-                    }
+                _ = looks.tick() => {}
+                _ = stop.wait_for(|stop| *stop) => break,
+            }
+            let now = Instant::now();
+            let mut protocol = self.handover.protocol();
+            protocol.tend(now);
+            if let Some(id) = protocol.useless_stream(now) {
+                protocol.closed(id);
+                for slot in [&mut first, &mut second] {
+                    slot.take_if(|(number, _)| *number == id);
                 }
+                info!(subscription = id, "closed a subscription in whose place another one hears the marks");
+            }
+            if opening.is_none() && (first.is_none() || second.is_none()) && protocol.wants_stream(now) {
+                if first.is_some() || second.is_some() {
+                    warn!(
+                        channel = self.group.keys.channel,
+                        "no mark arrives on the subscription; opening another one beside it"
+                    );
+                }
+                opening = Some(Box::pin(self.open(if opened == 0 { Duration::ZERO } else { backoff.next_wait() })));
+            }
+        }
+        drop(opening);
+        self.end(first).await;
+        self.end(second).await;
+        self.handover.protocol().stop();
+        self.handover.arrived.notify_one();
+        pending().await
+    }
+
+    async fn open(&self, after: Duration) -> Result<Subscription, RedisError> {
+        tokio::time::sleep(after).await;
+        let marks = marks_channel(&self.group.connector, &self.group.keys);
+        subscribe(&self.group.connector, self.group.keys.channel.clone(), marks).await
+    }
+
+    fn opened(&self, id: u64) {
+        self.handover.protocol().opened(id, Instant::now());
+        let (channel, address) = (&self.group.keys.channel, self.group.connector.address());
+        if id > 1 {
+            self.group.counters.reconnects.add(1);
+            info!(channel, address, subscription = id, "subscribed again");
+        } else {
+            info!(channel, address, "subscribed");
+        }
+        // The first mark tells where the subscription begins.
+        self.handover.arrived.notify_one();
+    }
+
+    /// Tells what has arrived; the slot is empty when the subscription has ended.
+    fn received(&self, slot: &mut Slot, chunk: Result<Chunk, RedisError>) {
+        let Some((id, _)) = slot else { return };
+        match chunk {
+            Ok(chunk) => self.tell(*id, &chunk),
+            Err(error) => {
+                self.handover.protocol().closed(*id);
+                warn!(channel = self.group.keys.channel, "the subscription ended: the connection has ended ({error})");
+                *slot = None;
+                self.handover.arrived.notify_one();
             }
         }
     }
 
-    fn keep(&self, chunk: &Chunk, now: Instant, sheds: &Throttle) {
-        let shed = self.handover.buffer().push(chunk.payloads(), now);
-        let counters = &self.group.counters;
-        counters.received.add(chunk.len());
-        if shed > 0 {
-            counters.shed.add(shed);
-            if let Some(unlogged) = sheds.permit() {
-                let (buffer_bytes_max, shed_so_far) = (self.config.buffer_bytes_max, counters.shed.get());
-                warn!(
-                    shed,
-                    unlogged,
-                    shed_so_far,
-                    buffer_bytes_max,
-                    "the intake's buffer is full and messages are shed: Redis takes them more slowly than they arrive"
-                );
+    fn tell(&self, id: u64, chunk: &Chunk) {
+        let now = Instant::now();
+        {
+            let mut protocol = self.handover.protocol();
+            for run in chunk.runs() {
+                match run {
+                    Run::Messages(payloads) => protocol.messages(id, payloads, now),
+                    Run::Mark(text) => match Announcement::parse(text) {
+                        Some(announcement) => {
+                            protocol.mark(id, &announcement, now);
+                            self.handover.is_placed.send_if_modified(|is_placed| !std::mem::replace(is_placed, true));
+                        }
+                        None => {
+                            if let Some(unlogged) = self.strangers.permit() {
+                                let channel = marks_channel(&self.group.connector, &self.group.keys);
+                                warn!(
+                                    channel,
+                                    unlogged, "somebody else publishes on the channel of the marks; it is passed over"
+                                );
+                            }
+                        }
+                    },
+                }
             }
         }
+        self.group.counters.received.add(chunk.messages());
         self.handover.arrived.notify_one();
+    }
+
+    /// Takes a subscription back, once everything is here that was published before.
+    async fn end(&self, slot: Slot) {
+        let Some((id, mut subscription)) = slot else { return };
+        let last = async {
+            subscription.unsubscribe().await?;
+            loop {
+                let chunk = subscription.next().await?;
+                self.tell(id, &chunk);
+                if chunk.is_last {
+                    return Ok::<_, RedisError>(());
+                }
+            }
+        };
+        let _ = timeout(LAST_CHUNK_TIMEOUT, last).await;
+        self.handover.protocol().closed(id);
+    }
+}
+
+/// What arrives on a subscription, if there is one.
+async fn next(slot: &mut Slot) -> Result<Chunk, RedisError> {
+    match slot {
+        Some((_, subscription)) => subscription.next().await,
+        None => pending().await,
+    }
+}
+
+async fn next_opened(opening: &mut Option<Opening<'_>>) -> Result<Subscription, RedisError> {
+    match opening {
+        Some(opening) => opening.await,
+        None => pending().await,
     }
 }

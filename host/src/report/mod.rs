@@ -12,6 +12,7 @@ use tracing::warn;
 use crate::config::LogFormat;
 use crate::group::Group;
 use crate::redis::store::stats::GroupStats;
+use crate::standing::State;
 use crate::version::Versions;
 use snapshot::{Sampler, Snapshot};
 
@@ -49,7 +50,7 @@ fn text(snapshot: &Snapshot) -> String {
     let number = |number: Option<u64>| number.map_or("?".to_string(), |number| number.to_string());
     let rate = |rate: Option<f64>| rate.map_or("?".to_string(), |rate| format!("{rate:.0}"));
     let mut line = format!(
-        "{} {:.0} messages/s (group {}) | processed {} (group {}) | duplicates {} | dead letters {} | inbox {} | retries waiting {} | shed {} | reconnects {}",
+        "{} {:.0} messages/s (group {}) | processed {} (group {}) | duplicates {} | dead letters {} | inbox {} | retries waiting {} | intake {} | position lag {} | shed {} | reconnects {}",
         snapshot.timestamp,
         snapshot.messages_per_second,
         rate(snapshot.group_messages_per_second),
@@ -59,6 +60,8 @@ fn text(snapshot: &Snapshot) -> String {
         snapshot.dead_letters,
         number(snapshot.inbox),
         number(snapshot.retries_waiting),
+        intake(snapshot),
+        snapshot.position_lag,
         snapshot.shed,
         snapshot.reconnects,
     );
@@ -78,6 +81,14 @@ fn text(snapshot: &Snapshot) -> String {
         line += &format!(" | refused {refusals} | rolled back {rollbacks}");
     }
     line
+}
+
+/// The intake's state, and for a standby who is active in its place.
+fn intake(snapshot: &Snapshot) -> String {
+    match (snapshot.intake, &snapshot.intake_active) {
+        (State::Standby, Some(active)) => format!("{} ({active} is active)", State::Standby),
+        (state, _) => state.to_string(),
+    }
 }
 
 /// Warns once when Redis comes close to its limit, and again only after it had been clear of it.

@@ -9,6 +9,7 @@ use serde::Serialize;
 use crate::group::Group;
 use crate::redis::client::connector::LibraryConnection;
 use crate::redis::store::stats::{GroupStats, group_stats};
+use crate::standing::State as IntakeState;
 use crate::time::rfc3339;
 use crate::version::{State, Status, Versions};
 
@@ -40,13 +41,19 @@ pub struct Snapshot {
     pub retries: u64,
     /// Messages waiting for another attempt; `None` without Redis.
     pub retries_waiting: Option<u64>,
+    /// What this host's intake is: active, standby, owing or deaf.
+    pub intake: IntakeState,
+    /// The host whose intake is active; `None` when this host knows of none.
+    pub intake_active: Option<String>,
+    /// Messages that this host has heard and that are not known to be in the inbox.
+    pub position_lag: u64,
     /// Messages that this host received and had no room for.
     pub shed: u64,
     /// Connections that this host made again.
     pub reconnects: u64,
-    /// Times that this host had no subscription.
+    /// Times that no host of the group was subscribed, counted by the host that found out.
     pub gaps: u64,
-    /// Their length together, in milliseconds.
+    /// Their length together, in milliseconds, from the last mark heard before to the first one after.
     pub gap_ms: u64,
     /// Deliveries that this host took over from dead ones.
     pub taken_over: u64,
@@ -119,6 +126,7 @@ impl Sampler {
         if let Some(stats) = stats {
             before.group = Some((now, stats.results));
         }
+        let place = self.group.standing.place();
         let plugin = self.versions.status();
         let plugin_is_news = plugin != before.plugin;
         before.plugin = plugin.clone();
@@ -134,6 +142,9 @@ impl Sampler {
             inbox: stats.map(|stats| stats.inbox),
             retries: counters.retries.get(),
             retries_waiting: stats.map(|stats| stats.retries_waiting),
+            intake: place.state,
+            intake_active: place.active.map(|host| host.to_string()),
+            position_lag: self.group.standing.lag(),
             shed: counters.shed.get(),
             reconnects: counters.reconnects.get(),
             gaps: counters.gaps.get(),

@@ -1,4 +1,4 @@
-//! What is published on the channel, in chunks, and signs of life when nothing is.
+//! What is published on the channel, with the marks between, in chunks.
 
 use std::ops::Range;
 use std::time::Duration;
@@ -10,34 +10,58 @@ use super::connection::Connection;
 use super::connector::Connector;
 use super::resp::{Commands, Cursor, Head};
 
-/// A confirmed subscription on a connection of its own.
+/// A confirmed subscription to a channel and to one for marks, on a connection of its own: what is published on both arrives in
+/// one order.
 pub struct Subscription {
     wire: Connection,
+    channel: String,
+    marks_channel: String,
 }
 
-/// What has arrived by the time somebody looked: messages, or an answer to a ping and no message.
+/// What has arrived by the time somebody looked.
 pub struct Chunk {
     bytes: Bytes,
-    /// Where the payloads are.
-    payloads: Vec<Range<usize>>,
+    items: Vec<Item>,
+    /// Whether nothing comes behind it, because the subscription was taken back.
+    pub is_last: bool,
+}
+
+/// Where something lies that was published.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Item {
+    Message(Range<usize>),
+    Mark(Range<usize>),
+    /// The server has taken the subscription back.
+    End,
+}
+
+/// Messages without a mark among them, or a mark.
+pub enum Run<'a, M> {
+    /// Payloads, as they were published.
+    Messages(M),
+    /// What was published on the channel of the marks.
+    Mark(&'a [u8]),
 }
 
 impl Chunk {
     /// Messages in it.
     #[must_use]
-    pub fn len(&self) -> usize {
-        self.payloads.len()
+    pub fn messages(&self) -> usize {
+        self.items.iter().filter(|item| matches!(item, Item::Message(_))).count()
     }
 
-    /// Whether it has no message.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.payloads.is_empty()
-    }
-
-    /// Their payloads, as they were published.
-    pub fn payloads(&self) -> impl Iterator<Item = &[u8]> {
-        self.payloads.iter().map(|range| &self.bytes[range.clone()])
+    /// What is in it, in the order in which it was published.
+    pub fn runs(&self) -> impl Iterator<Item = Run<'_, impl Iterator<Item = &[u8]> + Clone>> {
+        self.items.chunk_by(|one, next| matches!((one, next), (Item::Message(_), Item::Message(_)))).filter_map(|run| {
+            match &run[0] {
+                Item::Mark(range) => Some(Run::Mark(&self.bytes[range.clone()])),
+                Item::Message(_) => Some(Run::Messages(run.iter().filter_map(|item| match item {
+                    Item::Message(range) => Some(&self.bytes[range.clone()]),
+                    _ => None,
+                }))),
+                Item::End => None,
+            }
+        })
     }
 }
 
@@ -49,94 +73,130 @@ impl Subscription {
     pub async fn next(&mut self) -> Result<Chunk, RedisError> {
         loop {
             let input = self.wire.input();
-            let (end, payloads) = complete(input.arrived())?;
+            let (end, items) = complete(input.arrived(), self.channel.as_bytes(), self.marks_channel.as_bytes())?;
             if end > 0 {
-                return Ok(Chunk { bytes: input.take_bytes(end), payloads });
+                let is_last = items.contains(&Item::End);
+                return Ok(Chunk { bytes: input.take_bytes(end), items, is_last });
             }
             input.read().await?;
         }
     }
 
-    /// Asks the server for a sign of life, which is the next thing to arrive if nothing is published.
+    /// Takes the subscription back. Everything that was published before arrives, and then the last chunk.
     ///
     /// # Errors
     /// When the connection has ended.
-    pub async fn ping(&mut self) -> Result<(), RedisError> {
+    pub async fn unsubscribe(&mut self) -> Result<(), RedisError> {
         let mut commands = Commands::default();
-        commands.command(&[b"PING"]);
+        commands.command(&[b"UNSUBSCRIBE"]);
         self.wire.send(&commands).await
     }
 }
 
-/// The payloads of the messages that have arrived as a whole, and where the last one ends. Everything that is not a
-/// message is passed over.
-fn complete(arrived: &[u8]) -> Result<(usize, Vec<Range<usize>>), RedisError> {
-    let mut payloads = Vec::new();
+/// What has arrived as a whole, and where it ends. Everything that was not published on one of the channels is passed over.
+fn complete(arrived: &[u8], channel: &[u8], marks_channel: &[u8]) -> Result<(usize, Vec<Item>), RedisError> {
+    let mut items = Vec::new();
     let mut cursor = Cursor::new(arrived, 0);
     loop {
         let end = cursor.at();
-        match message(&mut cursor)? {
-            None => return Ok((end, payloads)),
-            Some(payload) => payloads.extend(payload),
+        match item(&mut cursor, channel, marks_channel)? {
+            None => return Ok((end, items)),
+            Some(item) => items.extend(item),
         }
     }
 }
 
-/// Walks over the next value: `None` when it has not arrived as a whole, and the payload's place if it is a message.
-fn message(cursor: &mut Cursor<'_>) -> Result<Option<Option<Range<usize>>>, RedisError> {
+/// Walks over the next value: `None` when it has not arrived as a whole, and what it is if it is anything.
+fn item(cursor: &mut Cursor<'_>, channel: &[u8], marks_channel: &[u8]) -> Result<Option<Option<Item>>, RedisError> {
     let mut pending = 1;
     let mut start = *cursor;
-    if let (Some(Head::Array(3)), Some(Head::Bulk(b"message"))) = (start.head()?, start.head()?) {
-        // The channel, then the payload with the end of its line.
-        let (Some(_), Some(Head::Bulk(payload))) = (start.head()?, start.head()?) else { return Ok(None) };
+    if start.head()? == Some(Head::Array(3))
+        && let Some(Head::Bulk(kind @ (b"message" | b"unsubscribe"))) = start.head()?
+    {
+        let (Some(Head::Bulk(name)), Some(value)) = (start.head()?, start.head()?) else {
+            return Ok(None);
+        };
         *cursor = start;
-        let end = cursor.at() - b"\r\n".len();
-        return Ok(Some(Some(end - payload.len()..end)));
+        return Ok(Some(match value {
+            Head::Bulk(payload) if kind == b"message" => {
+                // The payload, then the end of its line.
+                let end = cursor.at() - b"\r\n".len();
+                let range = end - payload.len()..end;
+                match name {
+                    name if name == channel => Some(Item::Message(range)),
+                    name if name == marks_channel => Some(Item::Mark(range)),
+                    _ => None,
+                }
+            }
+            _ => (name == channel && kind == b"unsubscribe").then_some(Item::End),
+        }));
     }
     cursor.skip(&mut pending)?;
     Ok((pending == 0).then_some(None))
 }
 
-/// Subscribes to a channel on a new connection.
+/// Subscribes to a channel and to that of the marks, on a new connection.
 ///
 /// # Errors
 /// Whatever the network or the server says.
-pub async fn subscribe(connector: &Connector, channel: &str) -> Result<Subscription, RedisError> {
+pub async fn subscribe(
+    connector: &Connector,
+    channel: String,
+    marks_channel: String,
+) -> Result<Subscription, RedisError> {
     let mut wire = Connection::open(connector).await?;
     let mut commands = Commands::default();
-    commands.command(&[b"SUBSCRIBE", channel.as_bytes()]);
+    commands.command(&[b"SUBSCRIBE", channel.as_bytes(), marks_channel.as_bytes()]);
+    // The second confirmation is passed over as it comes: messages may lie between the two.
     Cursor::new(&wire.ask(&commands, Duration::ZERO).await?, 0).value()?;
-    Ok(Subscription { wire })
+    Ok(Subscription { wire, channel, marks_channel })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const STREAM: &[u8] = b"*3\r\n$7\r\nmessage\r\n$1\r\nc\r\n$3\r\none\r\n*2\r\n$4\r\npong\r\n$0\r\n\r\n\
-        *3\r\n$7\r\nmessage\r\n$1\r\nc\r\n$0\r\n\r\n*3\r\n$7\r\nmessage\r\n$1\r\nc\r\n$5\r\nt\r\nwo\r\n";
+    const STREAM: &[u8] = b"*3\r\n$7\r\nmessage\r\n$1\r\nc\r\n$3\r\none\r\n*3\r\n$9\r\nsubscribe\r\n$1\r\nm\r\n:2\r\n\
+        *3\r\n$7\r\nmessage\r\n$1\r\nm\r\n$4\r\nmark\r\n*3\r\n$7\r\nmessage\r\n$1\r\nx\r\n$1\r\ny\r\n\
+        *3\r\n$7\r\nmessage\r\n$1\r\nc\r\n$0\r\n\r\n*3\r\n$7\r\nmessage\r\n$1\r\nc\r\n$5\r\nt\r\nwo\r\n\
+        *3\r\n$11\r\nunsubscribe\r\n$1\r\nc\r\n:1\r\n";
 
-    fn payloads(arrived: &[u8]) -> (usize, Vec<&[u8]>) {
-        let (end, ranges) = complete(arrived).unwrap();
-        (end, ranges.into_iter().map(|range| &arrived[range]).collect())
+    /// What arrived as a whole, as text; and where it ends.
+    fn texts(arrived: &[u8]) -> (usize, Vec<String>) {
+        let (end, items) = complete(arrived, b"c", b"m").unwrap();
+        let text = |range: Range<usize>| String::from_utf8_lossy(&arrived[range]).into_owned();
+        let texts = items.into_iter().map(|item| match item {
+            Item::Message(range) => text(range),
+            Item::Mark(range) => format!("({})", text(range)),
+            Item::End => "end".to_owned(),
+        });
+        (end, texts.collect())
     }
 
     #[test]
-    fn messages_are_found_among_answers_to_pings() {
-        assert_eq!(payloads(STREAM), (STREAM.len(), vec![&b"one"[..], b"", b"t\r\nwo"]));
+    fn messages_and_marks_come_in_the_order_in_which_they_were_published() {
+        assert_eq!(texts(STREAM), (STREAM.len(), ["one", "(mark)", "", "t\r\nwo", "end"].map(str::to_owned).to_vec()));
+        let (end, items) = complete(STREAM, b"c", b"m").unwrap();
+        let chunk = Chunk { bytes: Bytes::from_static(&STREAM[..end]), items, is_last: true };
+        let runs = chunk.runs().map(|run| match run {
+            Run::Messages(payloads) => payloads.count(),
+            Run::Mark(_) => 100,
+        });
+        assert_eq!((chunk.messages(), runs.collect::<Vec<_>>()), (3, vec![1, 100, 2]));
     }
 
     #[test]
     fn nothing_is_taken_that_has_not_arrived_as_a_whole() {
+        let (_, all) = texts(STREAM);
         for arrived in 0..STREAM.len() {
-            let (end, payloads) = payloads(&STREAM[..arrived]);
-            let (_, rest) = self::payloads(&STREAM[end..]);
-            assert_eq!([payloads, rest].concat(), [&b"one"[..], b"", b"t\r\nwo"], "{arrived}");
+            let (end, first) = texts(&STREAM[..arrived]);
+            let (_, rest) = texts(&STREAM[end..]);
+            assert_eq!([first, rest].concat(), all, "{arrived}");
         }
     }
 
     #[test]
     fn rubbish_ends_the_subscription() {
-        assert!(complete(b"HTTP/1.1 400\r\n").is_err());
+        assert!(complete(b"HTTP/1.1 400\r\n", b"c", b"m").is_err());
     }
 }

@@ -1,45 +1,28 @@
-//! The intake's writing side: the lease, and appends that only the lease's holder can make.
+//! The intake's writing side, on one connection: marks and the lease, and appends that write with the messages how far they
+//! reach.
 //!
-//! `WATCH` on the lease and `MULTI` around every write make the lease a fence: if it was lost meanwhile, however
-//! long ago and however late the bytes arrive, Redis discards the whole transaction. Renewal goes along
-//! with the writes.
+//! `WATCH` on the list of what is covered and `MULTI` around every append make the list a fence: if anybody has appended
+//! meanwhile, however long ago and however late the bytes arrive, Redis discards the whole transaction.
 
-use std::collections::HashMap;
-use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use redis::{FromRedisValue, RedisError, from_redis_value};
+use redis::RedisError;
 
 use super::claims::{Terms, write_deliveries};
+use super::covered::Covered;
 use super::entries::Entries;
-use super::fence::Fence;
 use super::keys::{Keys, about};
+use super::marks::{Announcement, LEASE_TTL_MAX, MARK, Wish};
 use crate::config::OutputConfig;
 use crate::redis::client::clock::ServerClock;
 use crate::redis::client::connection::Connection;
 use crate::redis::client::resp::{Commands, Cursor, Head, malformed};
-
-/// Dead letters read at once; each may have 64 KiB.
-const REFUSED_PAGE: usize = 100;
-
-/// Stands for a payload that was refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct PayloadDigest(u64);
-
-impl PayloadDigest {
-    /// The digest of what is kept of a payload.
-    #[must_use]
-    pub fn of(kept: &[u8]) -> PayloadDigest {
-        let mut hasher = DefaultHasher::new();
-        kept.hash(&mut hasher);
-        PayloadDigest(hasher.finish())
-    }
-}
+use crate::time::millis;
 
 /// What came of an append.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Appended {
     /// Messages that were left out, because somebody had claimed them before.
     pub copies: usize,
@@ -47,30 +30,29 @@ pub struct Appended {
     pub inbox: usize,
 }
 
-/// Who may append now.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Lease {
-    /// This host, by an earlier connection.
-    Own,
-    /// Nobody.
-    Free,
-    /// Another host, for so long unless it renews.
-    Elsewhere(Duration),
+/// What is appended in one transaction.
+#[derive(Clone, Copy, Debug)]
+pub struct Batch<'a> {
+    /// Entries for the inbox.
+    pub deliveries: &'a Entries,
+    /// Entries for the dead letters.
+    pub dead_letters: &'a Entries,
+    /// The format of the entries.
+    pub format: u32,
+    /// What is covered afterwards.
+    pub covered: &'a Covered,
 }
 
-/// The lease of the active intake, held over one connection of its own.
+/// Appends over a connection of its own, because `WATCH` belongs to the connection.
 #[derive(Debug)]
 pub struct Appender {
     connection: Connection,
     keys: Keys,
+    marks_channel: String,
     output: OutputConfig,
-    /// The lease, with this host as its holder.
-    lease: Fence,
-    ttl_ms: String,
+    lease_ttl_ms: String,
     window_ms: String,
     tokens: Tokens,
-    /// Whether the lease was ours when the watch on it began.
-    held: bool,
 }
 
 /// Tokens for the claims of one delivery each: when it was appended, by the server's clock, and what no other has.
@@ -88,91 +70,106 @@ impl Tokens {
     }
 }
 
+/// How long things last.
+#[derive(Clone, Copy, Debug)]
+pub struct Times {
+    /// The lease of the active intake.
+    pub lease_ttl: Duration,
+    /// The claims.
+    pub dedup_window: Duration,
+}
+
 impl Appender {
-    /// An appender on a connection that nobody else uses, because `WATCH` belongs to the connection.
+    /// An appender on a connection that nobody else uses.
     #[must_use]
     pub fn new(
         connection: Connection,
         keys: Keys,
+        marks_channel: String,
         output: OutputConfig,
-        host_id: String,
-        lease_ttl: Duration,
-        dedup_window: Duration,
+        times: Times,
         clock: Arc<ServerClock>,
     ) -> Appender {
-        let (ttl_ms, window_ms) = (lease_ttl.as_millis().to_string(), dedup_window.as_millis().to_string());
+        let (lease_ttl_ms, window_ms) = (millis(times.lease_ttl).to_string(), millis(times.dedup_window).to_string());
         let tokens = Tokens { clock, random: rand::random(), count: 0 };
-        let lease = Fence { key: keys.intake.clone(), value: host_id };
-        Appender { connection, keys, output, lease, ttl_ms, window_ms, tokens, held: false }
+        Appender { connection, keys, marks_channel, output, lease_ttl_ms, window_ms, tokens }
     }
 
-    /// Looks who has the lease.
+    /// Publishes the next mark. The answer is what it says, and what had to be mended under our names.
     ///
     /// # Errors
-    /// Whatever the network or the server says.
-    pub async fn look(&mut self) -> Result<Lease, RedisError> {
+    /// Whatever the network or the server says; then it may have been published or not.
+    pub async fn mark(&mut self, host_id: &str, wish: Wish) -> Result<(Announcement, Vec<String>), RedisError> {
+        let ttl_max = millis(LEASE_TTL_MAX).to_string();
         let mut commands = Commands::default();
-        commands.command(&["GET", &self.keys.intake].map(str::as_bytes));
-        commands.command(&["PTTL", &self.keys.intake].map(str::as_bytes));
+        let words = [
+            "EVAL",
+            &MARK,
+            "3",
+            &self.keys.marks,
+            &self.keys.intake,
+            &self.keys.covered,
+            &self.marks_channel,
+            host_id,
+            &self.lease_ttl_ms,
+            &ttl_max,
+            wish.word(),
+        ];
+        commands.command(&words.map(str::as_bytes));
         let replies = self.ask(&commands).await?;
         let mut replies = Cursor::new(&replies, 0);
-        match replies.value().map_err(|error| about(&self.keys.intake, error))? {
-            Head::Nil => return Ok(Lease::Free),
-            holder if self.lease.is_value(holder) => return Ok(Lease::Own),
-            _ => {}
-        }
-        let Head::Line(ttl) = replies.value()? else { return Err(malformed()) };
-        // Negative when it has gone meanwhile.
-        let ttl_ms = str::from_utf8(&ttl[1..]).ok().and_then(|ttl| ttl.parse().ok()).unwrap_or(0);
-        Ok(Lease::Elsewhere(Duration::from_millis(ttl_ms)))
+        let count = replies.array()?;
+        let announcement = Announcement::parse(replies.bulk()?).ok_or_else(malformed)?;
+        let mended = (1..count).map(|_| Ok(String::from_utf8_lossy(replies.bulk()?).into_owned()));
+        Ok((announcement, mended.collect::<Result<_, RedisError>>()?))
     }
 
-    /// Takes the lease if nobody has it. `true`: it is held.
+    /// Begins to watch the list of what is covered, and reads it.
     ///
     /// # Errors
     /// Whatever the network or the server says.
-    pub async fn acquire(&mut self) -> Result<bool, RedisError> {
+    pub async fn watch(&mut self) -> Result<Covered, RedisError> {
         let mut commands = Commands::default();
-        // A watch that goes on from before would remember every change since, also those of others.
+        // A watch that goes on from before would remember every change since.
         commands.command(&[b"UNWATCH"]);
-        commands.command(&["SET", &self.keys.intake, &self.lease.value, "NX", "PX", &self.ttl_ms].map(str::as_bytes));
-        let before = commands.len();
-        self.lease.watch(&mut commands);
+        self.write_watch(&mut commands);
         let replies = self.ask(&commands).await?;
         let mut replies = Cursor::new(&replies, 0);
-        for _ in 0..before {
-            replies.value()?;
-        }
-        self.held = self.lease.is_held(&mut replies).map_err(|error| about(&self.keys.intake, error))?;
-        Ok(self.held)
+        replies.value()?;
+        self.watched(&mut replies)
     }
 
-    /// Appends deliveries to the inbox, in this format and each with the claims of its messages, and dead letters to theirs,
-    /// and renews the lease, all or nothing. `None`: the lease was lost, and nothing was written.
+    fn write_watch(&self, commands: &mut Commands) {
+        commands.command(&["WATCH", &self.keys.covered].map(str::as_bytes));
+        commands.command(&["GET", &self.keys.covered].map(str::as_bytes));
+    }
+
+    fn watched(&self, replies: &mut Cursor<'_>) -> Result<Covered, RedisError> {
+        replies.value()?;
+        match replies.value().map_err(|error| about(&self.keys.covered, error))? {
+            Head::Bulk(text) => Ok(str::from_utf8(text).ok().and_then(|text| text.parse().ok()).unwrap_or_default()),
+            _ => Ok(Covered::default()),
+        }
+    }
+
+    /// Appends deliveries to the inbox, each with the claims of its messages, and dead letters to theirs, and writes what is
+    /// covered, all or nothing; and begins to watch the list again. `None`: the list had changed since it was watched, and
+    /// nothing was written. In any case the answer says how the list reads now.
     ///
     /// # Errors
-    /// Whatever the network or the server says; then it may have been written or not.
-    pub async fn append(
-        &mut self,
-        deliveries: &Entries,
-        dead_letters: &Entries,
-        format: u32,
-    ) -> Result<Option<Appended>, RedisError> {
-        if !self.held {
-            return Ok(None);
-        }
+    /// Whatever the network or the server says; then it may have been written or not, and the list tells.
+    pub async fn append(&mut self, batch: Batch<'_>) -> Result<(Option<Appended>, Covered), RedisError> {
+        let Batch { deliveries, dead_letters, format, covered } = batch;
         let mut commands = Commands::default();
         commands.command(&[b"MULTI"]);
         let terms = Terms { format, window_ms: &self.window_ms };
         write_deliveries(&mut commands, &self.keys, deliveries, terms, || self.tokens.next());
         dead_letters.write_appends(&mut commands, &self.keys.dead, self.output.dead_length_max);
-        commands.command(&["PEXPIRE", &self.keys.intake, &self.ttl_ms].map(str::as_bytes));
+        commands.command(&["SET", &self.keys.covered, &covered.to_string()].map(str::as_bytes));
         let queued = commands.len();
         commands.command(&[b"EXEC"]);
         commands.command(&["XLEN", &self.keys.inbox].map(str::as_bytes));
-        self.lease.watch(&mut commands);
-        // An error leaves the watch in doubt; the caller starts again with a new connection.
-        self.held = false;
+        self.write_watch(&mut commands);
         let replies = self.ask(&commands).await?;
         let mut replies = Cursor::new(&replies, 0);
         for _ in 0..queued {
@@ -183,8 +180,12 @@ impl Appender {
             Head::Array(results) => {
                 let mut copies = 0;
                 for result in 0..results {
-                    // Behind the deliveries, each two commands, are the dead letters and the lease.
-                    let key = if result < 2 * deliveries.len() { &self.keys.inbox } else { &self.keys.dead };
+                    // Behind the deliveries, each two commands, are the dead letters and the list.
+                    let key = match result {
+                        result if result < 2 * deliveries.len() => &self.keys.inbox,
+                        result if result + 1 < results => &self.keys.dead,
+                        _ => &self.keys.covered,
+                    };
                     let reply = replies.value().map_err(|error| about(key, error))?;
                     if result % 2 == 1 && result < 2 * deliveries.len() {
                         copies += reply.number()?;
@@ -194,68 +195,11 @@ impl Appender {
             }
             _ => return Err(malformed()),
         };
-        let inbox = replies.value()?.number()?;
-        self.held = self.lease.is_held(&mut replies)?;
-        Ok(copies.map(|copies| Appended { copies, inbox }))
-    }
-
-    /// What was refused during the last `age`, by any host: how often each kept payload was written.
-    ///
-    /// # Errors
-    /// Whatever the network or the server says.
-    pub async fn refused_since(&mut self, age: Duration) -> Result<HashMap<PayloadDigest, usize>, RedisError> {
-        let (seconds, micros): (u64, u64) = self.value(&["TIME"]).await?;
-        let since_ms =
-            (seconds * 1000 + micros / 1000).saturating_sub(u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
-        let mut refused = HashMap::new();
-        let mut first = since_ms.to_string();
-        loop {
-            let page = REFUSED_PAGE.to_string();
-            let dead = self.keys.dead.clone();
-            let entries: Vec<(String, HashMap<String, Vec<u8>>)> = self
-                .value(&["XRANGE", &dead, &first, "+", "COUNT", &page])
-                .await
-                .map_err(|error| about(&dead, error))?;
-            // What the plugins gave up on has an id; claims see to it that it is there once.
-            for payload in entries.iter().filter_map(|(_, fields)| match fields.contains_key("message_id") {
-                true => None,
-                false => fields.get("payload"),
-            }) {
-                *refused.entry(PayloadDigest::of(payload)).or_default() += 1;
-            }
-            match entries.last() {
-                Some((last, _)) if entries.len() == REFUSED_PAGE => first = format!("({last}"),
-                _ => return Ok(refused),
-            }
-        }
-    }
-
-    /// Lets the lease go, if it is still ours.
-    ///
-    /// # Errors
-    /// Whatever the network or the server says.
-    pub async fn release(&mut self) -> Result<(), RedisError> {
-        if !std::mem::take(&mut self.held) {
-            return Ok(());
-        }
-        let mut commands = Commands::default();
-        commands.command(&[b"MULTI"]);
-        commands.command(&["DEL", &self.keys.intake].map(str::as_bytes));
-        commands.command(&[b"EXEC"]);
-        let replies = self.ask(&commands).await?;
-        let mut replies = Cursor::new(&replies, 0);
-        (0..commands.len()).try_for_each(|_| replies.value().map(drop))
+        let inbox = replies.value().map_err(|error| about(&self.keys.inbox, error))?.number()?;
+        Ok((copies.map(|copies| Appended { copies, inbox }), self.watched(&mut replies)?))
     }
 
     async fn ask(&mut self, commands: &Commands) -> Result<Bytes, RedisError> {
         self.connection.ask(commands, Duration::ZERO).await
-    }
-
-    /// The reply to a command that is asked rarely, as a value.
-    async fn value<T: FromRedisValue>(&mut self, words: &[&str]) -> Result<T, RedisError> {
-        let mut commands = Commands::default();
-        commands.command(&words.iter().map(|word| word.as_bytes()).collect::<Vec<_>>());
-        let reply = redis::parse_redis_value(&self.ask(&commands).await?)?.extract_error()?;
-        Ok(from_redis_value(reply)?)
     }
 }

@@ -4,6 +4,7 @@
 use redis::{ErrorKind, Pipeline, RedisError, Value, from_redis_value};
 
 use super::keys::Keys;
+use super::marks::marks_channel;
 use super::stats::{info_number, info_text};
 use crate::redis::client::connector::{Connector, LibraryConnection};
 
@@ -173,7 +174,7 @@ struct Needed<'a> {
 }
 
 /// Every command that a host sends, by itself and in its scripts, with every kind of key that it sends it for.
-fn needed<'a>(keys: &'a Keys, claim: &'a str, permit: &'a str) -> Vec<Needed<'a>> {
+fn needed<'a>(keys: &'a Keys, marks_channel: &'a str, claim: &'a str, permit: &'a str) -> Vec<Needed<'a>> {
     let needs = |command, object, arguments| Needed { command, object, arguments };
     vec![
         needs("PING", "", &[]),
@@ -184,6 +185,13 @@ fn needed<'a>(keys: &'a Keys, claim: &'a str, permit: &'a str) -> Vec<Needed<'a>
         needs("EVALSHA", "", &["x", "0"]),
         needs("SCRIPT LOAD", "", &["return 1"]),
         needs("SUBSCRIBE", &keys.channel, &[]),
+        needs("SUBSCRIBE", marks_channel, &[]),
+        needs("PUBLISH", marks_channel, &["x"]),
+        needs("UNSUBSCRIBE", "", &[]),
+        needs("HMGET", &keys.marks, &["x"]),
+        needs("HSET", &keys.marks, &["x", "x"]),
+        needs("SET", &keys.covered, &["x"]),
+        needs("GET", &keys.covered, &[]),
         needs("SET", &keys.intake, &["x", "NX", "PX", "1"]),
         needs("GET", &keys.intake, &[]),
         needs("PTTL", &keys.intake, &[]),
@@ -256,7 +264,8 @@ async fn rights(connector: &Connector, keys: &Keys) -> Result<(), Finding> {
     if missing.is_empty() {
         let claim = format!("{}x", keys.claim_prefix);
         let permit = format!("{}x", keys.permit_prefix);
-        let needed = needed(keys, &claim, &permit);
+        let marks_channel = marks_channel(connector, keys);
+        let needed = needed(keys, &marks_channel, &claim, &permit);
         let mut pipeline = Pipeline::new();
         for Needed { command, object, arguments } in &needed {
             let mut words = command.split(' ');
@@ -270,9 +279,12 @@ async fn rights(connector: &Connector, keys: &Keys) -> Result<(), Finding> {
             pipeline.arg(*arguments);
         }
         pipeline.cmd("XREADGROUP").arg(&["GROUP", "x", "x", "STREAMS", &keys.inbox, ">"]);
+        // What lies under a name of the intake and is of another type is set aside.
+        pipeline.cmd("RENAME").arg(&keys.marks).arg(format!("{}:set-aside", keys.marks));
         let replies = connection.send_packed_commands(&pipeline, 0, pipeline.len()).await?;
         let sent = needed.iter().map(|needed| (needed.command, needed.object));
-        for (reply, (command, object)) in replies.into_iter().zip(sent.chain([("XREADGROUP", keys.inbox.as_str())])) {
+        let others = [("XREADGROUP", keys.inbox.as_str()), ("RENAME", keys.marks.as_str())];
+        for (reply, (command, object)) in replies.into_iter().zip(sent.chain(others)) {
             note_refusal(reply, command, object, &mut missing)?;
         }
     }
@@ -302,7 +314,7 @@ fn note_refusal(reply: Value, command: &str, object: &str, missing: &mut Vec<Str
 
 /// Every key has its type or does not exist.
 async fn types(connection: &mut LibraryConnection, keys: &Keys) -> Result<(), Finding> {
-    let wanted: [(&String, &'static str); 9] = [
+    let wanted: [(&String, &'static str); 11] = [
         (&keys.consumer_ids, "list"),
         (&keys.heartbeat, "zset"),
         (&keys.hosts, "hash"),
@@ -312,6 +324,8 @@ async fn types(connection: &mut LibraryConnection, keys: &Keys) -> Result<(), Fi
         (&keys.retry, "zset"),
         (&keys.dead, "stream"),
         (&keys.intake, "string"),
+        (&keys.marks, "hash"),
+        (&keys.covered, "string"),
     ];
     let mut pipeline = Pipeline::new();
     for (key, _) in wanted {

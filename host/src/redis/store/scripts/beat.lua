@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- One heartbeat of a host: renew it, bring its consumers onto the list, take everybody dead off it.
 --
 -- KEYS  1 list of consumer ids   2 sorted set of hosts by expiry (ms, server time)

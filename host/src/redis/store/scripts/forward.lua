@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- Moves messages whose next attempt is due from the waiting retries into the inbox.
 --
 -- KEYS  1 waiting retries, a sorted set by due time (ms, server time)   2 inbox

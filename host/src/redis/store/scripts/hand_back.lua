@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- Gives deliveries of a host to a name that is no host's, from which other hosts take them over.
 --
 -- KEYS  1 inbox   2 the host's permit to settle

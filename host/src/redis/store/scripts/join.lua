@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- A host says what it needs its group to agree on, and hears whether the others do. Sent with every heartbeat.
 --
 -- KEYS  1 descriptor of the group, a hash

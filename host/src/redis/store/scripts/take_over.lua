@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- Takes deliveries of a dead host over, and forgets the dead host once nothing of it is left.
 --
 -- KEYS  1 inbox   2 dead host's permit to settle

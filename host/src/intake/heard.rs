@@ -1,0 +1,497 @@
+//! What was heard, with positions: messages that wait to be appended, those of the round that is under way, and for a while
+//! those that are covered. It is bounded, it counts what it refuses, and it knows nothing of leases or connections.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use crate::redis::store::covered::{Answer, Covered, Extent, Stretch};
+use crate::redis::store::position::{Mark, Position};
+
+/// What a message costs beside its payload.
+const MESSAGE_OVERHEAD_BYTES: usize = size_of::<u32>();
+
+/// A buffer of which more than this part is taken is filling up.
+const FILLING_DIVISOR: usize = 4;
+
+/// How long covered messages are kept, by the server's clock: should Redis come back from an older state, or a replica that
+/// lags be promoted, they are appended again.
+const KEPT_MS_MAX: u64 = 10_000;
+
+/// Covered messages that are kept, at most.
+const KEPT_BYTES_MAX: usize = 64 << 20;
+
+/// Longest piece of memory for payloads; offsets in it are short.
+const PIECE_BYTES_MAX: usize = u32::MAX as usize;
+
+/// The space between two neighbouring marks, as one subscription hears it.
+#[derive(Debug, Default)]
+pub struct Gap {
+    /// The mark in front of it; `None` before the first mark of a subscription.
+    before: Option<Mark>,
+    /// The mark behind it, once heard, and the messages in the gap.
+    after: OnceLock<(Mark, i64)>,
+    /// Set when the subscription has ended, and no mark will come.
+    is_cut: OnceLock<()>,
+}
+
+impl Gap {
+    /// The gap behind a mark.
+    #[must_use]
+    pub fn behind(mark: Mark) -> Gap {
+        Gap { before: Some(mark), ..Gap::default() }
+    }
+
+    /// The subscription has ended.
+    pub fn cut(&self) {
+        let _ = self.is_cut.set(());
+    }
+
+    /// Whether its messages have no position yet, and will have one.
+    fn is_coming(&self) -> bool {
+        self.before.is_none() && self.after.get().is_none() && self.is_cut.get().is_none()
+    }
+
+    /// Ends the gap with the next mark, after so many messages.
+    pub fn close(&self, mark: Mark, messages: i64) {
+        // A gap is closed once.
+        let _ = self.after.set((mark, messages));
+    }
+
+    fn stretch(&self) -> Stretch {
+        Stretch { before: self.before, after: self.after.get().copied() }
+    }
+}
+
+/// Payloads in one piece of memory.
+#[derive(Debug)]
+struct Piece {
+    payloads: Box<[u8]>,
+    ends: Box<[u32]>,
+}
+
+/// Messages of one gap, one behind the other.
+#[derive(Clone, Debug)]
+struct Segment {
+    piece: Arc<Piece>,
+    /// Which messages of the piece.
+    range: Range<usize>,
+    gap: Arc<Gap>,
+    /// How many messages of the gap are in front of the first one.
+    first: i64,
+    received: Instant,
+}
+
+impl Segment {
+    fn len(&self) -> usize {
+        self.range.len()
+    }
+
+    fn offset(&self, index: usize) -> usize {
+        if index == 0 { 0 } else { self.piece.ends[index - 1] as usize }
+    }
+
+    fn cost(&self) -> usize {
+        self.offset(self.range.end) - self.offset(self.range.start) + self.len() * MESSAGE_OVERHEAD_BYTES
+    }
+
+    fn payloads(&self) -> impl Iterator<Item = &[u8]> {
+        self.range.clone().map(|index| &self.piece.payloads[self.offset(index)..self.offset(index + 1)])
+    }
+
+    /// Which messages of the gap these are.
+    fn indices(&self) -> Range<i64> {
+        self.first..self.first + self.len() as i64
+    }
+
+    /// The places in front of the first message and behind the last one, when a mark is known.
+    fn interval(&self) -> Option<(Position, Position)> {
+        let (stretch, indices) = (self.gap.stretch(), self.indices());
+        Some((stretch.position(indices.start)?, stretch.position(indices.end)?))
+    }
+
+    /// Takes the first messages off.
+    fn split_off_front(&mut self, messages: usize) -> Segment {
+        let front = Segment { range: self.range.start..self.range.start + messages, ..self.clone() };
+        self.range.start += messages;
+        self.first += messages as i64;
+        front
+    }
+}
+
+/// One thing after the other, as it was heard.
+#[derive(Clone, Debug)]
+enum Entry {
+    Messages(Segment),
+    /// No message lies between the two places; `next` is the first mark behind the first of them.
+    Nothing {
+        from: Position,
+        next: Mark,
+        to: Position,
+        since: Instant,
+    },
+}
+
+impl Entry {
+    fn messages(&self) -> usize {
+        if let Entry::Messages(segment) = self { segment.len() } else { 0 }
+    }
+
+    fn cost(&self) -> usize {
+        if let Entry::Messages(segment) = self { segment.cost() } else { 0 }
+    }
+}
+
+/// Which of the waiting messages are meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Which {
+    /// All.
+    All,
+    /// Those that the list has passed over, although they were received before this moment: nobody else heard them.
+    PassedOver {
+        /// The moment.
+        before: Instant,
+        /// The history of the list.
+        history: u64,
+    },
+}
+
+/// How much is taken at once.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Messages, at most.
+    pub messages_max: usize,
+    /// Bytes; one message may be longer.
+    pub bytes_max: usize,
+    /// Age from which messages are not appended when only their claims can tell whether they were appended before.
+    pub age_max: Duration,
+}
+
+/// What came of looking for messages for a round.
+#[derive(Debug)]
+pub struct Taken {
+    /// The list as it will be once they are appended.
+    pub then: Covered,
+    /// Messages that were forgotten, because only their claims could tell whether they were appended before, and are too old.
+    pub too_old: usize,
+    /// Messages of which only their claims tell whether they were appended before.
+    pub by_claims: usize,
+}
+
+/// Everything that was heard and is not forgotten.
+#[derive(Debug)]
+pub struct Heard {
+    waiting: VecDeque<Entry>,
+    /// What is being appended, and the list as it will be then.
+    under_way: Vec<Entry>,
+    covered_then: Covered,
+    /// With the time of the newest mark that was known when they were covered.
+    kept: VecDeque<(u64, Entry)>,
+    newest_ms: u64,
+    /// Of what waits and what is under way.
+    messages: usize,
+    bytes: usize,
+    kept_bytes: usize,
+    bytes_max: usize,
+}
+
+impl Heard {
+    /// Room for so many bytes of messages that wait.
+    #[must_use]
+    pub fn new(bytes_max: usize) -> Heard {
+        Heard {
+            waiting: VecDeque::new(),
+            under_way: Vec::new(),
+            covered_then: Covered::default(),
+            kept: VecDeque::new(),
+            newest_ms: 0,
+            messages: 0,
+            bytes: 0,
+            kept_bytes: 0,
+            bytes_max,
+        }
+    }
+
+    /// Adds messages of a gap in front of which there were `first` others, and returns how many did not fit and are shed.
+    pub fn push<'a>(
+        &mut self,
+        gap: &Arc<Gap>,
+        first: i64,
+        payloads: impl Iterator<Item = &'a [u8]> + Clone,
+        received: Instant,
+    ) -> usize {
+        let (mut fitting, mut bytes) = (0, 0);
+        for payload in payloads.clone() {
+            let more = bytes + payload.len();
+            let cost = more + (fitting + 1) * MESSAGE_OVERHEAD_BYTES;
+            if self.bytes + cost > self.bytes_max || more > PIECE_BYTES_MAX {
+                break;
+            }
+            (fitting, bytes) = (fitting + 1, more);
+        }
+        if fitting > 0 {
+            let (mut text, mut ends) = (Vec::with_capacity(bytes), Vec::with_capacity(fitting));
+            for payload in payloads.clone().take(fitting) {
+                text.extend_from_slice(payload);
+                ends.push(u32::try_from(text.len()).unwrap_or(u32::MAX));
+            }
+            let piece = Arc::new(Piece { payloads: text.into(), ends: ends.into() });
+            let segment = Segment { piece, range: 0..fitting, gap: gap.clone(), first, received };
+            self.messages += fitting;
+            self.bytes += segment.cost();
+            self.waiting.push_back(Entry::Messages(segment));
+        }
+        // What does not fit leaves a hole in the positions, which the list shows until somebody fills it.
+        payloads.skip(fitting).count()
+    }
+
+    /// Notes that no message lies between the last one and the next mark.
+    pub fn push_nothing(&mut self, from: Position, next: Mark, now: Instant) {
+        let to = Position::at(next);
+        match self.waiting.back_mut() {
+            Some(Entry::Nothing { to: end, .. }) if *end == from => *end = to,
+            _ => self.waiting.push_back(Entry::Nothing { from, next, to, since: now }),
+        }
+    }
+
+    /// Messages that wait or are under way.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.messages
+    }
+
+    /// Whether no message waits or is under way.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.messages == 0
+    }
+
+    /// Whether it is filling up.
+    #[must_use]
+    pub fn is_filling(&self) -> bool {
+        self.bytes > self.bytes_max / FILLING_DIVISOR
+    }
+
+    /// Since when the list could reach further, although there is no message to append.
+    #[must_use]
+    pub fn nothing_since(&self) -> Option<Instant> {
+        match self.waiting.front() {
+            Some(Entry::Nothing { since, .. }) => Some(*since),
+            _ => None,
+        }
+    }
+
+    /// Messages of the round that is under way.
+    pub fn under_way(&self) -> impl Iterator<Item = &[u8]> {
+        self.under_way
+            .iter()
+            .flat_map(|entry| match entry {
+                Entry::Messages(segment) => Some(segment.payloads()),
+                Entry::Nothing { .. } => None,
+            })
+            .flatten()
+    }
+
+    /// Takes messages that the list does not cover for a round, oldest first, and says what came of it. The messages stay under way until
+    /// [`Heard::appended`] or [`Heard::not_appended`].
+    pub fn take(&mut self, covered: &Covered, which: Which, limits: Limits, now: Instant) -> Taken {
+        let (mut then, mut too_old, mut by_claims) = (covered.clone(), 0, 0);
+        let (mut messages, mut bytes) = (0, 0);
+        let mut passed = Vec::new();
+        while let Some(entry) = self.waiting.pop_front() {
+            if !entry.is_meant(covered, which) {
+                passed.push(entry);
+                continue;
+            }
+            let mut segment = match entry {
+                Entry::Nothing { from, next, to, .. } => {
+                    then.count_from(from.mark, next, from.offset);
+                    if !then.contains(from, to) {
+                        then.add(from, to);
+                        self.under_way.push(entry);
+                    }
+                    continue;
+                }
+                Entry::Messages(segment) => segment,
+            };
+            let extent = then.extent(segment.gap.stretch(), segment.indices());
+            let Extent { messages: same, answer } = extent;
+            let mut part = segment.split_off_front(usize::try_from(same).unwrap_or(0).clamp(1, segment.len()));
+            if segment.len() > 0 {
+                self.waiting.push_front(Entry::Messages(segment));
+            }
+            match answer {
+                Answer::Covered => {
+                    self.forget(Entry::Messages(part));
+                    continue;
+                }
+                Answer::Unknown if now.saturating_duration_since(part.received) > limits.age_max => {
+                    too_old += part.len();
+                    self.forget(Entry::Messages(part));
+                    continue;
+                }
+                Answer::Unknown | Answer::Open => {}
+            }
+            let room = part
+                .payloads()
+                .scan(bytes, |sum, payload| {
+                    let before = *sum;
+                    *sum += payload.len();
+                    Some(before)
+                })
+                .take(limits.messages_max - messages)
+                .take_while(|before| *before <= limits.bytes_max)
+                .count();
+            if room < part.len() {
+                let taken = part.split_off_front(room);
+                self.waiting.push_front(Entry::Messages(part));
+                part = taken;
+            }
+            let is_full = part.len() == 0 || messages + part.len() == limits.messages_max;
+            if part.len() > 0 {
+                messages += part.len();
+                bytes += part.cost();
+                let Stretch { before, after } = part.gap.stretch();
+                if let (Some(before), Some((after, messages))) = (before, after) {
+                    then.count_from(before, after, messages);
+                }
+                if answer == Answer::Unknown {
+                    by_claims += part.len();
+                }
+                if let Some((from, to)) = part.interval() {
+                    then.add(from, to);
+                }
+                self.under_way.push(Entry::Messages(part));
+            }
+            if is_full {
+                break;
+            }
+        }
+        for entry in passed.into_iter().rev() {
+            self.waiting.push_front(entry);
+        }
+        self.covered_then = then.clone();
+        Taken { then, too_old, by_claims }
+    }
+
+    /// The round was appended. Returns the list as it is now.
+    pub fn appended(&mut self) -> Covered {
+        for entry in std::mem::take(&mut self.under_way) {
+            self.forget(entry);
+        }
+        std::mem::take(&mut self.covered_then)
+    }
+
+    /// The round was not appended, or nobody knows: its messages wait again.
+    pub fn not_appended(&mut self) {
+        for entry in std::mem::take(&mut self.under_way).into_iter().rev() {
+            self.waiting.push_front(entry);
+        }
+    }
+
+    /// Forgets what others have appended, by the list that they have written.
+    pub fn learn(&mut self, covered: &Covered) {
+        let Some(top) = covered.top() else { return };
+        let mut rest = VecDeque::new();
+        while let Some(entry) = self.waiting.pop_front() {
+            match entry {
+                Entry::Nothing { from, to, .. } if covered.contains(from, to) => {}
+                Entry::Nothing { from, .. } if from >= top => {
+                    rest.push_back(entry);
+                    break;
+                }
+                Entry::Messages(mut segment) => {
+                    let Extent { messages, answer } = covered.extent(segment.gap.stretch(), segment.indices());
+                    let part = segment.split_off_front(usize::try_from(messages).unwrap_or(0).clamp(1, segment.len()));
+                    let is_new = part.interval().is_some_and(|(from, _)| from >= top);
+                    if segment.len() > 0 {
+                        self.waiting.push_front(Entry::Messages(segment));
+                    }
+                    match answer {
+                        Answer::Covered => self.forget(Entry::Messages(part)),
+                        Answer::Open | Answer::Unknown => rest.push_back(Entry::Messages(part)),
+                    }
+                    if is_new {
+                        break;
+                    }
+                }
+                Entry::Nothing { .. } => rest.push_back(entry),
+            }
+        }
+        while let Some(entry) = rest.pop_back() {
+            self.waiting.push_front(entry);
+        }
+    }
+
+    /// Whether a message waits that the list has passed over, and since when the oldest of them does.
+    #[must_use]
+    pub fn passed_over_since(&self, covered: &Covered, history: u64) -> Option<Instant> {
+        self.waiting
+            .iter()
+            .filter_map(|entry| match entry {
+                Entry::Messages(segment) if is_passed(segment, covered, history) => Some(segment.received),
+                _ => None,
+            })
+            .min()
+    }
+
+    /// Another history has begun: what was covered in the last one may not be covered in it.
+    pub fn new_history(&mut self) {
+        while let Some((_, entry)) = self.kept.pop_back() {
+            self.messages += entry.messages();
+            self.bytes += entry.cost();
+            self.waiting.push_front(entry);
+        }
+        self.kept_bytes = 0;
+    }
+
+    /// Forgets covered messages that have been kept for long enough: the history in which they are covered still went on at
+    /// this time, by the server's clock.
+    pub fn forget_old(&mut self, newest_ms: u64) {
+        self.newest_ms = newest_ms;
+        while let Some((since_ms, entry)) = self.kept.front() {
+            if newest_ms.saturating_sub(*since_ms) <= KEPT_MS_MAX {
+                break;
+            }
+            self.kept_bytes -= entry.cost();
+            self.kept.pop_front();
+        }
+    }
+
+    /// Moves what need not be appended to what is kept.
+    fn forget(&mut self, entry: Entry) {
+        self.messages -= entry.messages();
+        self.bytes -= entry.cost();
+        if entry.messages() > 0 {
+            self.kept_bytes += entry.cost();
+            self.kept.push_back((self.newest_ms, entry));
+            while self.kept_bytes > KEPT_BYTES_MAX
+                && let Some((_, entry)) = self.kept.pop_front()
+            {
+                self.kept_bytes -= entry.cost();
+            }
+        }
+    }
+}
+
+impl Entry {
+    fn is_meant(&self, covered: &Covered, which: Which) -> bool {
+        match (self, which) {
+            (Entry::Messages(segment), _) if segment.gap.is_coming() => false,
+            (_, Which::All) => true,
+            (Entry::Nothing { .. }, Which::PassedOver { .. }) => false,
+            (Entry::Messages(segment), Which::PassedOver { before, history }) => {
+                segment.received <= before && is_passed(segment, covered, history)
+            }
+        }
+    }
+}
+
+/// Whether the list goes on behind these messages, or will never come to them.
+fn is_passed(segment: &Segment, covered: &Covered, history: u64) -> bool {
+    match segment.interval() {
+        Some((from, _)) => from.mark.history != history || covered.top().is_some_and(|top| from < top),
+        None => !segment.gap.is_coming(),
+    }
+}

@@ -1,0 +1,560 @@
+//! What an intake does next, given what it has heard and what Redis has said. It does no input or output itself: a driver asks
+//! for the next step, carries it out, and tells what came of it. So a simulation can drive it through any order of events.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::heard::{Gap, Heard, Limits, Taken, Which};
+use crate::redis::store::covered::Covered;
+use crate::redis::store::marks::{Announcement, Holder, Wish};
+use crate::redis::store::position::{Mark, Position};
+use crate::standing::State;
+
+/// Time between two marks of the active intake.
+pub const MARK_INTERVAL: Duration = Duration::from_millis(250);
+
+/// Time without a mark after which a standby publishes one.
+const QUIET_MAX: Duration = Duration::from_millis(750);
+
+/// Random addition to waits, so that many hosts do not do the same at once.
+const SPREAD: Duration = Duration::from_millis(150);
+
+/// How long a standby leaves messages that the list has passed over to others, besides a random part as long.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// How long the list may fall behind the marks while there is no message to append.
+const LIST_AGE_MAX: Duration = Duration::from_secs(1);
+
+/// Age of a hole in the list at which it counts as a gap.
+const HOLE_AGE: Duration = Duration::from_secs(5);
+
+/// How long a subscription may hear marks of another history than the one that the appends go to.
+const MOVE_PATIENCE: Duration = Duration::from_millis(500);
+
+/// A pause of the whole process, or of its driver, that is longer than this is no silence of its subscriptions.
+const PAUSE_MIN: Duration = Duration::from_millis(1000);
+
+/// Wait after Redis has refused a round; it doubles four times.
+const REFUSAL_WAIT: Duration = Duration::from_millis(60);
+
+/// What to do next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Publish a mark, and tell [`Protocol::announced`] what it was.
+    Mark(Wish),
+    /// Watch the list, and tell [`Protocol::listed`] how it reads.
+    Watch,
+    /// Append what [`Protocol::heard`] has under way and write [`Protocol::list_then`], in one transaction, and tell
+    /// [`Protocol::appended`].
+    Append,
+    /// Wait until then, or until something is heard.
+    Wait(Instant),
+    /// A stop is complete: nothing waits, and the lease is not held.
+    Done,
+}
+
+/// The lease as it is known here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Lease {
+    Own {
+        until: Instant,
+    },
+    /// Another host has it, or nobody when that time is over.
+    Other {
+        until: Instant,
+    },
+}
+
+/// One subscription.
+#[derive(Debug)]
+struct Stream {
+    id: u64,
+    gap: Arc<Gap>,
+    /// Messages heard since the last mark.
+    messages: i64,
+    mark: Option<Mark>,
+    /// When a mark was last heard, or when it was opened.
+    alive_at: Instant,
+    /// Since when its marks belong to another history than the one that is written to.
+    astray_since: Option<Instant>,
+    /// Whether a mark was published since it was opened.
+    is_marked: bool,
+}
+
+/// What an intake knows, and what it does about it.
+#[derive(Debug)]
+pub struct Protocol {
+    host_id: Arc<str>,
+    config: Settings,
+    heard: Heard,
+    streams: Vec<Stream>,
+    covered: Covered,
+    /// The list as it will be when the round that is under way has been appended.
+    list_then: Covered,
+    /// Whether a watch on the list has begun with `covered` as it is.
+    is_watched: bool,
+    /// The newest mark of which this host knows; what is told with an older one is old.
+    newest: Option<Mark>,
+    /// The history of the server that takes the appends.
+    history: Option<u64>,
+    lease: Lease,
+    holder: Option<String>,
+    /// When a mark was last heard, or published from here.
+    mark_at: Instant,
+    /// When a mark was last published from here.
+    own_mark_at: Option<Instant>,
+    is_stopping: bool,
+    /// Nothing is appended before, because Redis has refused the last round.
+    append_after: Option<Instant>,
+    refusals: u32,
+    /// When the driver last asked.
+    asked_at: Instant,
+    /// A part of a random wait, in thousandths.
+    dice: VecDeque<u32>,
+    counted: Counted,
+}
+
+/// What the protocol needs to know of the configuration.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// Memory for messages that wait, in bytes.
+    pub buffer_bytes_max: usize,
+    /// Time without a mark after which a subscription counts as silent.
+    pub silence_max: Duration,
+    /// Longest age at which the claim of a message can still tell whether it was appended.
+    pub claim_age_max: Duration,
+    /// Messages in a round, at most.
+    pub round_messages_max: usize,
+    /// Bytes in a round, at most.
+    pub round_bytes_max: usize,
+}
+
+/// What has been counted since it was asked last.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Counted {
+    /// Messages for which there was no room.
+    pub shed: usize,
+    /// Messages without a position that were too old to be appended by their claims.
+    pub too_old: usize,
+    /// Messages without a position that were appended, or may have been, by their claims.
+    pub by_claims: usize,
+    /// Holes in what the group has heard, and how long each lasted.
+    pub gaps: Vec<Duration>,
+}
+
+impl Protocol {
+    /// An intake that has heard nothing yet.
+    #[must_use]
+    pub fn new(host_id: Arc<str>, config: Settings, now: Instant, seed: u64) -> Protocol {
+        Protocol {
+            host_id,
+            config,
+            heard: Heard::new(config.buffer_bytes_max),
+            streams: Vec::new(),
+            covered: Covered::default(),
+            list_then: Covered::default(),
+            is_watched: false,
+            newest: None,
+            history: None,
+            lease: Lease::Other { until: now },
+            holder: None,
+            mark_at: now,
+            own_mark_at: None,
+            is_stopping: false,
+            append_after: None,
+            refusals: 0,
+            asked_at: now,
+            dice: dice(seed),
+            counted: Counted::default(),
+        }
+    }
+
+    /// Messages that were heard and are not known to be covered.
+    #[must_use]
+    pub fn lag(&self) -> usize {
+        self.heard.len()
+    }
+
+    /// The messages of the round that is under way.
+    pub fn round(&self) -> impl Iterator<Item = &[u8]> {
+        self.heard.under_way()
+    }
+
+    /// The list as it has to be written with the round.
+    #[must_use]
+    pub fn list_then(&self) -> &Covered {
+        &self.list_then
+    }
+
+    /// Whether messages arrive faster than they are appended.
+    #[must_use]
+    pub fn is_filling(&self) -> bool {
+        self.heard.is_filling()
+    }
+
+    /// Which host is active, as far as this one knows.
+    #[must_use]
+    pub fn holder(&self) -> Option<&str> {
+        self.holder.as_deref()
+    }
+
+    /// What has been counted since this was asked last.
+    pub fn take_counted(&mut self) -> Counted {
+        std::mem::take(&mut self.counted)
+    }
+
+    /// What the intake is now.
+    #[must_use]
+    pub fn state(&self, now: Instant) -> State {
+        State::of(self.holds_lease(now), self.hears(now), !self.heard.is_empty())
+    }
+
+    fn holds_lease(&self, now: Instant) -> bool {
+        matches!(self.lease, Lease::Own { until } if now < until)
+    }
+
+    /// Whether there is a subscription that is not silent.
+    fn hears(&self, now: Instant) -> bool {
+        self.streams.iter().any(|stream| !self.is_silent(stream, now))
+    }
+
+    fn is_silent(&self, stream: &Stream, now: Instant) -> bool {
+        now.saturating_duration_since(stream.alive_at) > self.config.silence_max
+            || stream.astray_since.is_some_and(|since| now.saturating_duration_since(since) > MOVE_PATIENCE)
+    }
+
+    // What is heard.
+
+    /// A subscription has begun.
+    pub fn opened(&mut self, id: u64, now: Instant) {
+        self.streams.push(Stream {
+            id,
+            gap: Arc::default(),
+            messages: 0,
+            mark: None,
+            alive_at: now,
+            astray_since: None,
+            is_marked: false,
+        });
+    }
+
+    /// A subscription has ended.
+    pub fn closed(&mut self, id: u64) {
+        self.streams.retain(|stream| {
+            if stream.id == id {
+                stream.gap.cut();
+            }
+            stream.id != id
+        });
+    }
+
+    /// Messages were heard, one after the other.
+    pub fn messages<'a>(&mut self, id: u64, payloads: impl Iterator<Item = &'a [u8]> + Clone, now: Instant) {
+        let Some(stream) = self.streams.iter_mut().find(|stream| stream.id == id) else { return };
+        let count = payloads.clone().count();
+        self.counted.shed += self.heard.push(&stream.gap, stream.messages, payloads, now);
+        stream.messages += count as i64;
+    }
+
+    /// A mark was heard.
+    pub fn mark(&mut self, id: u64, announcement: &Announcement, now: Instant) {
+        let mark = announcement.mark;
+        let Some(stream) = self.streams.iter_mut().find(|stream| stream.id == id) else { return };
+        // Somebody has repeated it, who must not.
+        if stream.mark.is_some_and(|last| last.history == mark.history && last.number >= mark.number) {
+            return;
+        }
+        stream.alive_at = now;
+        match stream.mark {
+            Some(last) if !last.is_before(&mark) => {}
+            last => {
+                stream.gap.close(mark, stream.messages);
+                if let Some(last) = last {
+                    let from = Position { mark: last, offset: stream.messages };
+                    self.heard.push_nothing(from, mark, now);
+                }
+            }
+        }
+        // After a mark that was not the next one nothing is known of what lay between.
+        stream.gap.cut();
+        stream.gap = Arc::new(Gap::behind(mark));
+        stream.messages = 0;
+        stream.mark = Some(mark);
+        stream.astray_since = match self.history {
+            Some(history) if history != mark.history => stream.astray_since.or(Some(now)),
+            _ => None,
+        };
+        self.mark_at = now;
+        // Only what is written counts where it is written: a subscription may be at another server.
+        if self.history == Some(mark.history) {
+            self.told(announcement, now);
+        }
+    }
+
+    // What Redis says.
+
+    /// A mark was published from here, over the connection that appends.
+    pub fn announced(&mut self, announcement: &Announcement, now: Instant) {
+        self.mark_at = now;
+        self.own_mark_at = Some(now);
+        self.dice.rotate_left(1);
+        for stream in &mut self.streams {
+            stream.is_marked = true;
+        }
+        let history = announcement.mark.history;
+        if self.history != Some(history) {
+            if self.history.is_some() {
+                self.heard.new_history();
+            }
+            self.history = Some(history);
+            self.newest = None;
+        }
+        for stream in &mut self.streams {
+            stream.astray_since = match stream.mark {
+                Some(mark) if mark.history != history => stream.astray_since.or(Some(now)),
+                _ => None,
+            };
+        }
+        self.told(announcement, now);
+    }
+
+    fn told(&mut self, announcement: &Announcement, now: Instant) {
+        if self.newest.is_some_and(|newest| newest >= announcement.mark) {
+            return;
+        }
+        self.newest = Some(announcement.mark);
+        self.heard.forget_old(announcement.mark.at_ms);
+        let until = now + announcement.lease_left;
+        self.lease = match &announcement.holder {
+            Holder::Host(id) if **id == *self.host_id => Lease::Own { until },
+            Holder::Host(_) => Lease::Other { until },
+            Holder::Nobody => Lease::Other { until: now },
+        };
+        self.holder = match &announcement.holder {
+            Holder::Host(id) => Some(id.clone()),
+            Holder::Nobody => None,
+        };
+        // With a watch the list is known better than by a mark, which may be older.
+        if !self.is_watched {
+            self.learn(announcement.covered.clone());
+        } else if announcement.covered != self.covered {
+            self.is_watched = false;
+            self.learn(announcement.covered.clone());
+        }
+    }
+
+    /// A watch on the list has begun, and this is how it reads.
+    pub fn listed(&mut self, covered: Covered) {
+        self.is_watched = true;
+        self.learn(covered);
+    }
+
+    fn learn(&mut self, covered: Covered) {
+        self.covered = covered;
+        self.heard.learn(&self.covered);
+    }
+
+    /// The round was appended, or discarded because the list had changed; a new watch has begun, and this is how the list
+    /// reads now.
+    pub fn appended(&mut self, is_appended: bool, covered: Covered) {
+        (self.append_after, self.refusals) = (None, 0);
+        if is_appended {
+            self.covered = self.heard.appended();
+        } else {
+            self.heard.not_appended();
+        }
+        self.listed(covered);
+    }
+
+    /// Redis has refused the round, and will perhaps take it later. Returns how often it has done so without a break.
+    pub fn refused(&mut self, now: Instant) -> u32 {
+        self.disconnected();
+        self.append_after = Some(now + REFUSAL_WAIT.saturating_mul(1 << self.refusals.min(4)));
+        self.refusals = self.refusals.saturating_add(1);
+        self.refusals
+    }
+
+    /// The connection that appends is gone. What was sent may have been executed or not: the list will tell.
+    pub fn disconnected(&mut self) {
+        self.heard.not_appended();
+        self.is_watched = false;
+    }
+
+    /// The host's id, which is another one after the host was taken for dead.
+    pub fn renamed(&mut self, host_id: &Arc<str>) {
+        if self.host_id != *host_id {
+            self.host_id = host_id.clone();
+        }
+    }
+
+    /// The host stops: what was heard is still appended.
+    pub fn stop(&mut self) {
+        self.is_stopping = true;
+    }
+
+    // What to do.
+
+    /// The next step.
+    pub fn next(&mut self, now: Instant) -> Step {
+        self.tend(now);
+        let (holds_lease, hears, owes) = (self.holds_lease(now), self.hears(now), !self.heard.is_empty());
+        if self.is_stopping && !owes && !holds_lease {
+            return Step::Done;
+        }
+        if let Some(wish) = self.mark_is_due(now, holds_lease, hears, owes) {
+            return Step::Mark(wish);
+        }
+        if let Some(which) = self.append_is_due(now, holds_lease) {
+            if !self.is_watched {
+                return Step::Watch;
+            }
+            if self.take(which, now) {
+                return Step::Append;
+            }
+        }
+        Step::Wait(self.wake_at(now, holds_lease, hears || owes))
+    }
+
+    /// Whether a mark is to be published now, and what is wished of the lease.
+    fn mark_is_due(&self, now: Instant, holds_lease: bool, hears: bool, owes: bool) -> Option<Wish> {
+        let wish = if hears || owes { Wish::Take } else { Wish::Look };
+        if holds_lease && !hears && !owes {
+            return Some(Wish::Release);
+        }
+        if holds_lease && self.is_stopping && !owes {
+            return Some(Wish::Release);
+        }
+        if self.streams.iter().any(|stream| stream.mark.is_none() && !stream.is_marked) {
+            return Some(wish);
+        }
+        (now >= self.mark_due_at(now, holds_lease, hears || owes)).then_some(wish)
+    }
+
+    /// When the next mark is due.
+    fn mark_due_at(&self, now: Instant, holds_lease: bool, wants_lease: bool) -> Instant {
+        let own_due = self.own_mark_at.map_or(now, |at| at + MARK_INTERVAL);
+        if holds_lease || self.is_stopping {
+            return own_due;
+        }
+        let quiet_due = self.mark_at + QUIET_MAX + self.spread(SPREAD);
+        match self.lease {
+            // A lease that this host has lost by its own clock is asked for at once.
+            Lease::Own { .. } => own_due,
+            Lease::Other { until } if wants_lease => quiet_due.min(until + self.spread(SPREAD)),
+            Lease::Other { .. } => quiet_due,
+        }
+    }
+
+    fn append_is_due(&self, now: Instant, holds_lease: bool) -> Option<Which> {
+        if self.append_after.is_some_and(|after| now < after) {
+            return None;
+        }
+        if holds_lease {
+            let list_is_old = || {
+                let since = self.heard.nothing_since();
+                since.is_some_and(|since| now.saturating_duration_since(since) >= LIST_AGE_MAX)
+            };
+            return (!self.heard.is_empty() || list_is_old()).then_some(Which::All);
+        }
+        let history = self.history?;
+        let since = self.heard.passed_over_since(&self.covered, history)?;
+        let before = now.checked_sub(self.grace())?;
+        (since <= before).then_some(Which::PassedOver { before, history })
+    }
+
+    fn grace(&self) -> Duration {
+        GRACE + self.spread(GRACE)
+    }
+
+    /// Takes messages for a round. `false`: there is nothing to append.
+    fn take(&mut self, which: Which, now: Instant) -> bool {
+        let limits = Limits {
+            messages_max: self.config.round_messages_max,
+            bytes_max: self.config.round_bytes_max,
+            age_max: self.config.claim_age_max,
+        };
+        let Taken { mut then, too_old, by_claims } = self.heard.take(&self.covered, which, limits, now);
+        self.counted.too_old += too_old;
+        self.counted.by_claims += by_claims;
+        if let Some(newest) = self.newest {
+            let hole_age_ms = u64::try_from(HOLE_AGE.as_millis()).unwrap_or(u64::MAX);
+            let gaps = then.count_holes(newest.at_ms.saturating_sub(hole_age_ms));
+            self.counted.gaps.extend(gaps);
+        }
+        let is_something = then != self.covered || self.heard.under_way().next().is_some();
+        if !is_something {
+            self.heard.not_appended();
+        }
+        self.list_then = then;
+        is_something
+    }
+
+    fn wake_at(&self, now: Instant, holds_lease: bool, wants_lease: bool) -> Instant {
+        let mut at = self.mark_due_at(now, holds_lease, wants_lease);
+        if !holds_lease
+            && let Some(history) = self.history
+            && let Some(since) = self.heard.passed_over_since(&self.covered, history)
+        {
+            at = at.min(since + self.grace());
+        }
+        if let Some(after) = self.append_after {
+            at = at.min(after);
+        }
+        at.max(now + Duration::from_millis(1))
+    }
+
+    /// Makes up for a pause of the whole process: it is no silence.
+    pub fn tend(&mut self, now: Instant) {
+        let pause = now.saturating_duration_since(self.asked_at);
+        self.asked_at = now;
+        if pause > PAUSE_MIN {
+            self.mark_at += pause;
+            for stream in &mut self.streams {
+                stream.alive_at = (stream.alive_at + pause).min(now);
+                stream.astray_since = stream.astray_since.map(|since| (since + pause).min(now));
+            }
+            self.mark_at = self.mark_at.min(now);
+        }
+    }
+
+    /// Whether a subscription should be opened: there is none, or the only one is silent or at another server. It is opened
+    /// beside the silent one, which may still have messages that nobody else hears.
+    #[must_use]
+    pub fn wants_stream(&self, now: Instant) -> bool {
+        match self.streams.as_slice() {
+            _ if self.is_stopping => false,
+            [] => true,
+            [stream] => self.is_silent(stream, now),
+            _ => false,
+        }
+    }
+
+    /// A subscription to be closed, because another one is alive in its place.
+    #[must_use]
+    pub fn useless_stream(&self, now: Instant) -> Option<u64> {
+        let [old, new] = self.streams.as_slice() else { return None };
+        let is_alive = |stream: &Stream| stream.mark.is_some() && !self.is_silent(stream, now);
+        match (is_alive(old), is_alive(new)) {
+            (true, _) => Some(new.id),
+            (false, true) => Some(old.id),
+            // The new one has come to nothing, and another one is tried.
+            (false, false) => self.is_silent(new, now).then_some(new.id),
+        }
+    }
+
+    /// A random part of a wait; the same until the next mark is published from here.
+    fn spread(&self, of: Duration) -> Duration {
+        of * self.dice.front().copied().unwrap_or(0) / 1000
+    }
+}
+
+/// Numbers from 0 to 999.
+fn dice(seed: u64) -> VecDeque<u32> {
+    use rand::{RngExt as _, SeedableRng as _, rngs::SmallRng};
+    let mut random = SmallRng::seed_from_u64(seed);
+    (0..16).map(|_| random.random_range(0..1000)).collect()
+}
+
+#[cfg(test)]
+mod simulation;

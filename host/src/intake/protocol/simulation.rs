@@ -1,0 +1,672 @@
+//! Several intakes and one Redis, simulated: every step is taken by a seed, faults fall between any two of them, and a seed that
+//! fails can be run again. What is judged: every message that a host alive has heard is appended exactly once in the history of
+//! the data that survives.
+//!
+//! `HOST_SIMULATION_SEEDS=FIRST..END` chooses the seeds.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use rand::rngs::SmallRng;
+use rand::{RngExt as _, SeedableRng as _};
+
+use super::*;
+
+/// How long one step of the world takes.
+const TICK_MS: u64 = 25;
+
+/// Steps with faults, and those after them in which everything must come to rest.
+const TICKS: u64 = 1_400;
+const REST_TICKS: u64 = 900;
+
+const LEASE_MS: u64 = 3_000;
+const DEDUP_WINDOW_MS: u64 = 8_000;
+
+const FAULTS: [&str; 13] = [
+    "killed",
+    "another one joins",
+    "its subscriptions are cut",
+    "its connection is cut",
+    "everything of it is cut",
+    "paused",
+    "its subscriptions are silent",
+    "Redis stalls",
+    "Redis is full",
+    "Redis restarts",
+    "Redis restarts from an older state",
+    "a replica that lags is promoted",
+    "told to stop",
+];
+
+/// What is published, in the order of publishing.
+#[derive(Clone, Debug)]
+enum Event {
+    Message(u32),
+    Mark(Announcement),
+}
+
+/// Everything that Redis keeps.
+#[derive(Clone, Debug, Default)]
+struct Data {
+    appended: HashMap<u32, u32>,
+    claims: HashMap<u32, u64>,
+    covered: Covered,
+    /// Changes of the list: what a watch compares.
+    version: u64,
+    lease: Option<(String, u64)>,
+    history: u64,
+    number: u64,
+    /// For which data the history was begun.
+    made_for: u64,
+}
+
+/// The servers: the one that is written to, and the logs of what each has published.
+#[derive(Debug)]
+struct Redis {
+    data: Data,
+    logs: Vec<Vec<Event>>,
+    identity: u64,
+    /// Until then it executes nothing, and then everything that was sent.
+    stalled_until: u64,
+    /// Until then it is away.
+    away_until: u64,
+    full_until: u64,
+    older: VecDeque<Data>,
+}
+
+impl Redis {
+    fn log(&mut self) -> &mut Vec<Event> {
+        self.logs.last_mut().expect("there is a server")
+    }
+
+    fn mark(&mut self, host: &str, wish: Wish, now_ms: u64) -> Announcement {
+        let data = &mut self.data;
+        if data.made_for != self.identity {
+            data.history = (data.history + 1).max(now_ms);
+            (data.number, data.made_for) = (0, self.identity);
+        }
+        data.number += 1;
+        data.lease.take_if(|(_, until)| *until <= now_ms);
+        let until = now_ms + LEASE_MS;
+        match (&mut data.lease, wish) {
+            (None, Wish::Take) => data.lease = Some((host.into(), until)),
+            (Some((holder, _)), Wish::Release) if holder == host => data.lease = None,
+            (Some((holder, end)), _) if holder == host => *end = until,
+            _ => {}
+        }
+        let announcement = Announcement {
+            mark: Mark { history: data.history, number: data.number, at_ms: now_ms },
+            holder: data.lease.as_ref().map_or(Holder::Nobody, |(holder, _)| Holder::Host(holder.clone())),
+            lease_left: Duration::from_millis(data.lease.as_ref().map_or(0, |(_, until)| until - now_ms)),
+            covered: data.covered.clone(),
+        };
+        self.log().push(Event::Mark(announcement.clone()));
+        announcement
+    }
+
+    fn append(&mut self, watched: u64, messages: &[u32], covered: &Covered, now_ms: u64) -> bool {
+        let data = &mut self.data;
+        if data.version != watched {
+            return false;
+        }
+        data.version += 1;
+        data.covered = covered.clone();
+        for id in messages {
+            let is_claimed = data.claims.get(id).is_some_and(|until| *until > now_ms);
+            if !is_claimed {
+                data.claims.insert(*id, now_ms + DEDUP_WINDOW_MS);
+                *data.appended.entry(*id).or_default() += 1;
+            }
+        }
+        true
+    }
+}
+
+/// A command on its way.
+#[derive(Debug)]
+struct Sent {
+    host: usize,
+    connection: u64,
+    identity: u64,
+    execute_at: u64,
+    what: What,
+}
+
+#[derive(Debug)]
+enum What {
+    Mark(Wish),
+    Watch,
+    Append { watched: u64, messages: Vec<u32>, covered: Covered },
+}
+
+/// An answer on its way back.
+#[derive(Debug)]
+struct Reply {
+    host: usize,
+    connection: u64,
+    arrives_at: u64,
+    what: Answered,
+}
+
+#[derive(Debug)]
+enum Answered {
+    Marked(Announcement),
+    Listed(Covered, u64),
+    Appended(bool, Covered, u64),
+    Refused,
+}
+
+/// A subscription: which server's log it reads, and how far it has come.
+#[derive(Debug)]
+struct Subscribed {
+    id: u64,
+    log: usize,
+    next: usize,
+    silent_until: u64,
+}
+
+struct Host {
+    protocol: Protocol,
+    streams: Vec<Subscribed>,
+    opening_at: Option<u64>,
+    opened: u64,
+    connection: u64,
+    connected: bool,
+    /// A command whose answer is awaited.
+    is_waiting: bool,
+    watched: u64,
+    wake_at: Option<Instant>,
+    paused_until: u64,
+    is_alive: bool,
+    is_stopped: bool,
+    /// It was told to stop; and it has yet to end its subscriptions.
+    is_told_to_stop: bool,
+    stopping: bool,
+    heard: HashSet<u32>,
+    lost: usize,
+    by_claims: usize,
+    gaps: usize,
+}
+
+struct World {
+    random: SmallRng,
+    start: Instant,
+    now_ms: u64,
+    redis: Redis,
+    hosts: Vec<Host>,
+    sent: Vec<Sent>,
+    replies: Vec<Reply>,
+    next_id: u32,
+    copied: HashSet<u32>,
+    /// What happened, to be read when it came out wrong.
+    story: Vec<String>,
+    buffer_bytes_max: usize,
+}
+
+impl World {
+    fn new(seed: u64) -> World {
+        let mut random = SmallRng::seed_from_u64(seed);
+        let buffer_bytes_max = if random.random_ratio(1, 8) { 600 } else { 1 << 20 };
+        let redis = Redis {
+            data: Data::default(),
+            logs: vec![Vec::new()],
+            identity: 1,
+            stalled_until: 0,
+            away_until: 0,
+            full_until: 0,
+            older: VecDeque::new(),
+        };
+        let mut world = World {
+            random,
+            start: Instant::now(),
+            now_ms: 1_000_000,
+            redis,
+            hosts: Vec::new(),
+            sent: Vec::new(),
+            replies: Vec::new(),
+            next_id: 0,
+            copied: HashSet::new(),
+            story: Vec::new(),
+            buffer_bytes_max,
+        };
+        for _ in 0..world.random.random_range(1..=3) {
+            world.join();
+        }
+        world
+    }
+
+    fn now(&self) -> Instant {
+        self.start + Duration::from_millis(self.now_ms - 1_000_000)
+    }
+
+    fn join(&mut self) {
+        let settings = Settings {
+            buffer_bytes_max: self.buffer_bytes_max,
+            silence_max: Duration::from_secs(3),
+            claim_age_max: Duration::from_millis(DEDUP_WINDOW_MS / 2),
+            round_messages_max: self.random.random_range(20..60),
+            round_bytes_max: 2 << 20,
+        };
+        let name: Arc<str> = format!("host-{}", self.hosts.len()).into();
+        self.hosts.push(Host {
+            protocol: Protocol::new(name, settings, self.now(), self.random.random()),
+            streams: Vec::new(),
+            opening_at: None,
+            opened: 0,
+            connection: 0,
+            connected: true,
+            is_waiting: false,
+            watched: u64::MAX,
+            wake_at: None,
+            paused_until: 0,
+            is_alive: true,
+            is_stopped: false,
+            is_told_to_stop: false,
+            stopping: false,
+            heard: HashSet::new(),
+            lost: 0,
+            by_claims: 0,
+            gaps: 0,
+        });
+    }
+
+    fn is_up(&self) -> bool {
+        self.now_ms >= self.redis.away_until
+    }
+
+    fn executes(&self) -> bool {
+        self.is_up() && self.now_ms >= self.redis.stalled_until
+    }
+
+    fn run(&mut self) -> Result<usize, String> {
+        for tick in 0..TICKS + REST_TICKS {
+            self.now_ms += TICK_MS;
+            if tick < TICKS {
+                self.publish();
+                self.fault();
+            } else if tick == TICKS {
+                self.heal();
+            }
+            self.execute();
+            let mut order: Vec<usize> = (0..self.hosts.len()).collect();
+            for at in (1..order.len()).rev() {
+                order.swap(at, self.random.random_range(0..=at));
+            }
+            for host in order {
+                self.step(host);
+            }
+            if self.executes() && tick % 8 == 0 {
+                let data = self.redis.data.clone();
+                self.redis.older.push_back(data);
+                if self.redis.older.len() > 10 {
+                    self.redis.older.pop_front();
+                }
+            }
+        }
+        self.judge()
+    }
+
+    fn publish(&mut self) {
+        if !self.executes() {
+            return;
+        }
+        for _ in 0..*[0, 0, 1, 2, 5].get(self.random.random_range(0..5)).expect("an index") {
+            let id = match self.random.random_ratio(1, 30) && self.next_id > 20 {
+                // A copy by the publisher, well within the window.
+                true => {
+                    let id = self.next_id - self.random.random_range(1..5);
+                    self.copied.insert(id);
+                    id
+                }
+                false => {
+                    self.next_id += 1;
+                    self.next_id
+                }
+            };
+            self.redis.log().push(Event::Message(id));
+        }
+    }
+
+    fn execute(&mut self) {
+        if !self.executes() {
+            return;
+        }
+        let now_ms = self.now_ms;
+        let (mut due, later): (Vec<Sent>, Vec<Sent>) =
+            std::mem::take(&mut self.sent).into_iter().partition(|sent| sent.execute_at <= now_ms);
+        self.sent = later;
+        due.sort_by_key(|sent| sent.execute_at);
+        for sent in due {
+            // What was sent to a server that is gone is gone.
+            if sent.identity != self.redis.identity {
+                continue;
+            }
+            let what = match sent.what {
+                What::Mark(wish) => {
+                    let name = format!("host-{}", sent.host);
+                    Answered::Marked(self.redis.mark(&name, wish, now_ms))
+                }
+                What::Watch => Answered::Listed(self.redis.data.covered.clone(), self.redis.data.version),
+                What::Append { .. } if now_ms < self.redis.full_until => Answered::Refused,
+                What::Append { watched, messages, covered } => {
+                    let is_appended = self.redis.append(watched, &messages, &covered, now_ms);
+                    Answered::Appended(is_appended, self.redis.data.covered.clone(), self.redis.data.version)
+                }
+            };
+            let arrives_at = now_ms + self.random.random_range(0..60);
+            self.replies.push(Reply { host: sent.host, connection: sent.connection, arrives_at, what });
+        }
+    }
+
+    fn step(&mut self, index: usize) {
+        let (now, now_ms, is_up) = (self.now(), self.now_ms, self.is_up());
+        let host = &mut self.hosts[index];
+        if !host.is_alive || host.is_stopped || now_ms < host.paused_until {
+            return;
+        }
+        // Subscriptions.
+        for stream in &mut host.streams {
+            if now_ms < stream.silent_until {
+                continue;
+            }
+            let log = &self.redis.logs[stream.log];
+            let most = self.random.random_range(0..60);
+            for event in log[stream.next..].iter().take(most) {
+                match event {
+                    Event::Message(id) => {
+                        let text = id.to_string();
+                        host.heard.insert(*id);
+                        host.protocol.messages(stream.id, [text.as_bytes()].into_iter(), now);
+                    }
+                    Event::Mark(announcement) => host.protocol.mark(stream.id, announcement, now),
+                }
+                stream.next += 1;
+            }
+        }
+        host.protocol.tend(now);
+        if let Some(id) = host.protocol.useless_stream(now) {
+            host.protocol.closed(id);
+            host.streams.retain(|stream| stream.id != id);
+        }
+        match host.opening_at {
+            _ if host.is_told_to_stop => host.opening_at = None,
+            Some(at) if at <= now_ms && is_up && now_ms >= self.redis.stalled_until => {
+                host.opening_at = None;
+                host.opened += 1;
+                let log = self.redis.logs.len() - 1;
+                let next = self.redis.logs[log].len();
+                host.streams.push(Subscribed { id: host.opened, log, next, silent_until: 0 });
+                host.protocol.opened(host.opened, now);
+            }
+            None if host.streams.len() < 2 && host.protocol.wants_stream(now) => {
+                host.opening_at = Some(now_ms + self.random.random_range(0..200));
+            }
+            _ => {}
+        }
+        if host.stopping {
+            // Everything that was published before the end of the subscription has arrived.
+            let has_all = host.streams.iter().all(|stream| stream.next == self.redis.logs[stream.log].len());
+            if has_all {
+                for stream in host.streams.drain(..) {
+                    host.protocol.closed(stream.id);
+                }
+                host.protocol.stop();
+                host.stopping = false;
+            }
+        }
+        // Answers.
+        let (due, later): (Vec<Reply>, Vec<Reply>) = std::mem::take(&mut self.replies)
+            .into_iter()
+            .partition(|reply| reply.host == index && reply.arrives_at <= now_ms);
+        self.replies = later;
+        for reply in due.into_iter().filter(|reply| reply.connection == host.connection && host.connected) {
+            host.is_waiting = false;
+            host.wake_at = None;
+            match reply.what {
+                Answered::Marked(announcement) => host.protocol.announced(&announcement, now),
+                Answered::Listed(covered, version) => {
+                    host.watched = version;
+                    host.protocol.listed(covered);
+                }
+                Answered::Appended(is_appended, covered, version) => {
+                    host.watched = version;
+                    host.protocol.appended(is_appended, covered);
+                }
+                Answered::Refused => drop(host.protocol.refused(now)),
+            }
+        }
+        let counted = host.protocol.take_counted();
+        host.lost += counted.shed + counted.too_old;
+        host.by_claims += counted.by_claims;
+        host.gaps += counted.gaps.len();
+        // The connection that appends.
+        if !host.connected {
+            if is_up && self.random.random_ratio(1, 4) {
+                host.connected = true;
+                host.connection += 1;
+                host.is_waiting = false;
+            }
+            return;
+        }
+        if host.is_waiting {
+            return;
+        }
+        let what = match host.protocol.next(now) {
+            Step::Mark(wish) => What::Mark(wish),
+            Step::Watch => What::Watch,
+            Step::Append => What::Append {
+                watched: host.watched,
+                messages: host
+                    .protocol
+                    .round()
+                    .map(|payload| str::from_utf8(payload).expect("text").parse().expect("a number"))
+                    .collect(),
+                covered: host.protocol.list_then().clone(),
+            },
+            Step::Wait(_) => return,
+            Step::Done => {
+                host.is_stopped = true;
+                return;
+            }
+        };
+        host.is_waiting = true;
+        let execute_at = now_ms + self.random.random_range(0..60);
+        let (connection, identity) = (host.connection, self.redis.identity);
+        self.sent.push(Sent { host: index, connection, identity, execute_at, what });
+    }
+
+    fn cut_writes(&mut self, index: usize) {
+        let now_ms = self.now_ms;
+        let is_late = self.random.random_ratio(1, 3);
+        let late = now_ms + self.random.random_range(0..15_000);
+        // What has been sent is lost, or is executed at some time.
+        if is_late {
+            for sent in self.sent.iter_mut().filter(|sent| sent.host == index) {
+                sent.execute_at = late;
+            }
+        } else if self.random.random_ratio(1, 2) {
+            self.sent.retain(|sent| sent.host != index);
+        }
+        let host = &mut self.hosts[index];
+        host.connected = false;
+        host.protocol.disconnected();
+    }
+
+    fn cut_streams(&mut self, index: usize) {
+        let host = &mut self.hosts[index];
+        for stream in host.streams.drain(..) {
+            host.protocol.closed(stream.id);
+        }
+    }
+
+    fn fault(&mut self) {
+        if !self.random.random_ratio(1, 40) {
+            return;
+        }
+        let living: Vec<usize> = (0..self.hosts.len())
+            .filter(|index| self.hosts[*index].is_alive && !self.hosts[*index].is_told_to_stop)
+            .collect();
+        let Some(index) = living.get(self.random.random_range(0..living.len().max(1))).copied() else {
+            self.join();
+            return;
+        };
+        let now_ms = self.now_ms;
+        let kind = self.random.random_range(0..FAULTS.len());
+        let at = Duration::from_millis(now_ms - 1_000_000);
+        self.story.push(format!("{at:?}, message {}, host {index}: {}", self.next_id, FAULTS[kind]));
+        match kind {
+            0 if living.len() > 1 => self.hosts[index].is_alive = false,
+            1 if self.hosts.len() < 8 => self.join(),
+            2 => self.cut_streams(index),
+            3 => self.cut_writes(index),
+            4 => {
+                self.cut_streams(index);
+                self.cut_writes(index);
+                let later = now_ms + self.random.random_range(0..4_000);
+                self.hosts[index].opening_at = Some(later);
+            }
+            5 => {
+                let pauses = [200, 1_500, 4_000, 9_000, 20_000];
+                let pause = pauses[self.random.random_range(0..pauses.len())];
+                self.hosts[index].paused_until = now_ms + pause;
+            }
+            6 => {
+                let silent_until = now_ms + self.random.random_range(500..12_000);
+                for stream in &mut self.hosts[index].streams {
+                    stream.silent_until = silent_until;
+                }
+            }
+            7 => self.redis.stalled_until = now_ms + self.random.random_range(500..8_000),
+            8 => self.redis.full_until = now_ms + self.random.random_range(500..12_000),
+            9 => self.restart(false),
+            10 => self.restart(true),
+            11 => self.fail_over(),
+            12 if living.len() > 1 => {
+                self.hosts[index].stopping = true;
+                self.hosts[index].is_told_to_stop = true;
+            }
+            _ => {}
+        }
+    }
+
+    /// Redis goes away and comes back, with all of its data or with an older state of it.
+    fn restart(&mut self, is_older: bool) {
+        if is_older {
+            self.go_back();
+        }
+        self.redis.identity += 1;
+        self.redis.away_until = self.now_ms + [300, 3_000, 12_000][self.random.random_range(0..3)];
+        self.redis.logs.push(Vec::new());
+        for index in 0..self.hosts.len() {
+            if self.hosts[index].paused_until <= self.now_ms {
+                self.cut_streams(index);
+                self.cut_writes(index);
+            } else {
+                // It finds out when it wakes; what has arrived in its sockets is still there.
+                self.hosts[index].connected = false;
+                self.hosts[index].protocol.disconnected();
+            }
+        }
+        self.sent.clear();
+    }
+
+    /// A replica that lags is promoted. Subscriptions stay with the old server, which is silent, or are cut.
+    fn fail_over(&mut self) {
+        self.go_back();
+        self.redis.identity += 1;
+        self.redis.logs.push(Vec::new());
+        let stay = self.random.random_ratio(1, 2);
+        for index in 0..self.hosts.len() {
+            if !stay {
+                self.cut_streams(index);
+            }
+            self.cut_writes(index);
+        }
+        self.sent.clear();
+    }
+
+    fn go_back(&mut self) {
+        // A replica is promoted or a snapshot loaded once: what was written in the meantime is in no older state.
+        if let Some(older) = self.redis.older.get(self.random.random_range(0..self.redis.older.len().max(1))) {
+            self.redis.data = older.clone();
+        }
+        self.redis.older.clear();
+    }
+
+    fn heal(&mut self) {
+        for host in &mut self.hosts {
+            host.paused_until = 0;
+            for stream in &mut host.streams {
+                stream.silent_until = 0;
+            }
+        }
+        let redis = &mut self.redis;
+        (redis.stalled_until, redis.away_until, redis.full_until) = (0, 0, 0);
+        if self.hosts.iter().all(|host| !host.is_alive || host.is_told_to_stop) {
+            self.join();
+        }
+    }
+
+    fn judge(&self) -> Result<usize, String> {
+        let mut problems = Vec::new();
+        let appended = &self.redis.data.appended;
+        let mut heard: HashSet<u32> = HashSet::new();
+        for host in self.hosts.iter().filter(|host| host.is_alive && !host.is_stopped) {
+            heard.extend(&host.heard);
+        }
+        let lost: usize = self.hosts.iter().map(|host| host.lost).sum();
+        let missing: Vec<&u32> = heard.iter().filter(|id| !appended.contains_key(id)).collect();
+        if missing.len() > lost {
+            problems.push(format!(
+                "{} messages are missing, {lost} were counted: {:?}",
+                missing.len(),
+                &missing[..missing.len().min(5)]
+            ));
+        }
+        // A copy that waits for longer than the dedup window, because Redis is away, is none any more.
+        let twice: Vec<(&u32, &u32)> =
+            appended.iter().filter(|(id, count)| **count > 1 && !self.copied.contains(id)).collect();
+        // Nobody knows whether what was heard without a mark has been appended before: claims tell, as long as they last.
+        let by_claims: usize = self.hosts.iter().map(|host| host.by_claims).sum();
+        if twice.len() > by_claims {
+            problems.push(format!("{} messages came twice: {:?}", twice.len(), &twice[..twice.len().min(5)]));
+        }
+        let running = self.hosts.iter().filter(|host| host.is_alive && !host.is_stopped);
+        let active = running.clone().filter(|host| host.protocol.state(self.now()) == State::Active).count();
+        if active != 1 {
+            let states: Vec<State> = running.clone().map(|host| host.protocol.state(self.now())).collect();
+            problems.push(format!("{active} intakes are active: {states:?}"));
+        }
+        let lag: usize = running.map(|host| host.protocol.lag()).sum();
+        if lag > 0 {
+            problems.push(format!("{lag} messages wait"));
+        }
+        if problems.is_empty() { Ok(heard.len()) } else { Err(problems.join("; ")) }
+    }
+}
+
+#[test]
+fn every_message_that_a_living_host_has_heard_is_appended_once_whatever_happens() {
+    let seeds = std::env::var("HOST_SIMULATION_SEEDS").unwrap_or_else(|_| {
+        let first = u64::from(rand::random::<u32>());
+        format!("{first}..{}", first + 2_000)
+    });
+    let (first, end) = seeds.split_once("..").expect("FIRST..END");
+    let (first, end): (u64, u64) = (first.parse().expect("a number"), end.parse().expect("a number"));
+    let mut heard = 0;
+    let mut failures = Vec::new();
+    for seed in first..end {
+        let mut world = World::new(seed);
+        match world.run() {
+            Ok(messages) => heard += messages,
+            Err(problem) => failures.push(format!("seed {seed}: {problem}\n  {}", world.story.join("\n  "))),
+        }
+    }
+    assert!(
+        failures.is_empty(),
+        "{} of {seeds} failed; {}",
+        failures.len(),
+        failures[..failures.len().min(4)].join("\n")
+    );
+    assert!(heard > 0, "nothing was published");
+}
