@@ -241,8 +241,8 @@ fn limits_come_from_file_and_environment_as_for_a_host() {
     expect(&call(&["--config", file, "test", plugin, &path]).run(), 0, &["1 passed"], &[]);
     expect(&call(&["--max-plugin-time", "50ms", "test", plugin, &path]).run(), 0, &["1 passed"], &[]);
     let ended = call(&["--consumers", "3", "test", plugin, &path]).run();
-    expect(&ended, 2, &[], &["`host test` has no use for --consumers"]);
-    expect(&call(&["--plugin", plugin, "check", plugin]).run(), 2, &[], &["no use for --plugin"]);
+    expect(&ended, 2, &[], &["`host test` does not use --consumers"]);
+    expect(&call(&["--plugin", plugin, "check", plugin]).run(), 2, &[], &["does not use --plugin"]);
 }
 
 #[test]

@@ -308,7 +308,7 @@ fn on_a_terminal_a_purge_asks_first() {
         terminal.stdout.take().unwrap().read_to_string(&mut screen).unwrap();
         drop(keyboard);
         assert!(terminal.wait().unwrap().success(), "{screen}");
-        assert!(screen.contains("delete 4 dead letters for good? [y/N]"), "{screen}");
+        assert!(screen.contains("delete 4 dead letters permanently? [y/N]"), "{screen}");
         assert_eq!(redis.length(DEAD), left, "{answer:?}: {screen}");
     }
 }
