@@ -125,7 +125,7 @@ fn a_closed_terminal_stops_the_host_in_order() {
     let mut host = OnTerminal::start(&redis, "");
     // As long as the terminal is there, SIGHUP reloads.
     Signal::Hangup.send(host.process.unwrap());
-    wait_until("a reload", || host.log().contains("as asked by SIGHUP"));
+    wait_until("a reload", || host.log().contains("after SIGHUP"));
     host.close();
     wait_until("an orderly end", || host.log().contains("stopped"));
     assert!(redis.consumer_ids().is_empty());
@@ -138,7 +138,7 @@ fn a_host_under_nohup_outlives_its_terminal() {
     let process = host.process.unwrap();
     host.close();
     Signal::Hangup.send(process);
-    wait_until("a reload", || host.log().contains("as asked by SIGHUP"));
+    wait_until("a reload", || host.log().contains("after SIGHUP"));
     Publisher::new(&redis).publish(message("m", json!({})));
     redis.result_of("m");
     Signal::Terminate.send(process);

@@ -1,5 +1,5 @@
-//! The report: one line every interval on standard output, as text or JSON. A host without traffic reports 0, not silence.
-//! What is in it is a `snapshot`; this module only prints.
+//! The report: one line every interval on standard output, as text or JSON. A host without traffic reports zeros.
+//! The figures come from a `snapshot`; this module only prints them.
 
 pub mod snapshot;
 
@@ -15,7 +15,7 @@ use crate::redis::store::stats::GroupStats;
 use crate::version::Versions;
 use snapshot::{Sampler, Snapshot};
 
-/// Share of Redis's memory limit past which the host warns.
+/// Share of Redis's memory limit above which the host warns.
 const MEMORY_WARN_PERCENT: u64 = 80;
 
 /// Reports for ever.
@@ -37,7 +37,7 @@ pub async fn run(group: Arc<Group>, versions: Arc<Versions>, every: Duration, fo
     }
 }
 
-/// The line in the wanted form.
+/// The report line in this format.
 fn line(snapshot: &Snapshot, format: LogFormat) -> String {
     match format {
         LogFormat::Json => serde_json::to_string(snapshot).unwrap_or_default(),
@@ -80,7 +80,7 @@ fn text(snapshot: &Snapshot) -> String {
     line
 }
 
-/// Warns once when Redis comes close to its limit, and again only after it had been clear of it.
+/// Warns once when Redis comes close to its memory limit, and again only after the memory was below the threshold.
 fn warn_about_memory(stats: GroupStats, output: &str, warned: &mut bool) {
     let GroupStats { memory_bytes, memory_bytes_max, .. } = stats;
     let close = memory_bytes_max > 0 && memory_bytes > memory_bytes_max / 100 * MEMORY_WARN_PERCENT;
@@ -88,7 +88,7 @@ fn warn_about_memory(stats: GroupStats, output: &str, warned: &mut bool) {
         warn!(
             memory_bytes,
             memory_bytes_max,
-            "Redis uses more than {MEMORY_WARN_PERCENT} % of its maxmemory; read and trim {output}, or bound it with --max-output-length"
+            "Redis uses more than {MEMORY_WARN_PERCENT} % of its maxmemory; trim the stream {output}, or set --max-output-length"
         );
     }
     *warned = close;
