@@ -101,7 +101,8 @@ fn deliveries_of_a_dead_host_are_taken_over() {
     assert!(redis.pending().is_empty(), "nothing stays behind with the dead host");
 }
 
-/// A host that was paused with these messages in hand, each in a delivery of its own, and the milliseconds that they take.
+/// A host that was paused with these messages in hand, each in a delivery of its own, and the milliseconds that they
+/// take.
 fn paused_with_work(redis: &Redis, messages: &[(&str, u32)]) -> Host {
     let host = Host::on(redis).arg("--max-plugin-time", "60s").ready(redis, messages.len());
     for (number, (id, ms)) in messages.iter().enumerate() {

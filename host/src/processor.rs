@@ -1,6 +1,6 @@
-//! The one call of a plugin: a message in, an outcome out. Everything between a message and the plugin is here: the choice
-//! of the version, probation, and in the benchmark the plugin's function as native code. This file knows nothing of Redis
-//! except the form of an output entry, and does not decide what becomes of the message.
+//! The one call of a plugin: a message in, an outcome out. Everything between a message and the plugin is here: the
+//! choice of the version, probation, and in the benchmark the plugin's function as native code. This file knows nothing
+//! of Redis except the form of an output entry, and does not decide what becomes of the message.
 
 use std::sync::Arc;
 
@@ -140,8 +140,8 @@ impl Processor {
         let version = self.orders.borrow_and_update().version.clone();
         if version.plugin.generation() != self.version.plugin.generation() {
             self.add_up();
-            // The new instance is created with its first message, after the old one is gone: a swap does not need memory
-            // for two instances of each consumer.
+            // The new instance is created with its first message, after the old one is gone: a swap does not need
+            // memory for two instances of each consumer.
             self.instance = version.plugin.instance_to_be(self.consumer_id.clone());
         }
         self.version = version;
@@ -172,8 +172,8 @@ impl Processor {
         Processed { outcome, instead: None }
     }
 
-    /// Gives a message that a version on probation has failed to the previous version. `None` if the previous version fails
-    /// as well, or if no version is on probation.
+    /// Gives a message that a version on probation has failed to the previous version. `None` if the previous version
+    /// fails as well, or if no version is on probation.
     async fn ask_the_version_before(
         &mut self,
         input: Input<'_>,

@@ -70,7 +70,8 @@ impl Registry {
         Ok(agreed)
     }
 
-    /// Lists this number of consumers, and removes stale ids from the list. The first call adds the host to the registry.
+    /// Lists this number of consumers, and removes stale ids from the list. The first call adds the host to the
+    /// registry.
     pub async fn announce(&self, consumers: u32) {
         let before = self.consumers.swap(consumers, Ordering::Relaxed);
         // If the host counts as dead, the next heartbeat handles that.
@@ -133,7 +134,8 @@ impl Registry {
             .await;
         match joined {
             Ok(agreed) => group.set_format(agreed.format),
-            // The host agreed with the group at its start. Since then the descriptor was deleted, or Redis was away for long.
+            // The host agreed with the group at its start. Since then the descriptor was deleted, or Redis was away for
+            // long.
             Err(misfit) if self.misfits.permit().is_some() => {
                 error!("this host no longer fits into its group: {misfit}")
             }

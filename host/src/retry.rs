@@ -1,5 +1,5 @@
-//! Returns waiting retries to the inbox when they are due. Every host does this for all retries of the group, so that no
-//! retry depends on one host. This file does not know why a message waits.
+//! Returns waiting retries to the inbox when they are due. Every host does this for all retries of the group, so that
+//! no retry depends on one host. This file does not know why a message waits.
 
 use std::sync::Arc;
 use std::time::Duration;

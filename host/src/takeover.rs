@@ -1,5 +1,5 @@
-//! The reaper. It finds fetched deliveries that no consumer works on: deliveries of dead hosts, and deliveries that were
-//! lost between Redis and this host. This file does not process deliveries.
+//! The reaper. It finds fetched deliveries that no consumer works on: deliveries of dead hosts, and deliveries that
+//! were lost between Redis and this host. This file does not process deliveries.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -66,8 +66,8 @@ impl Reaper {
         Ok(Vec::new())
     }
 
-    /// Takes over deliveries of a dead host. A delivery with which several hosts have died returns to the inbox instead,
-    /// with one entry for each of its messages.
+    /// Takes over deliveries of a dead host. A delivery with which several hosts have died returns to the inbox
+    /// instead, with one entry for each of its messages.
     async fn take_over(
         &self,
         connection: &mut LibraryConnection,

@@ -104,8 +104,8 @@ impl Failure {
     }
 }
 
-/// The error and its causes, without passwords. Some errors already contain the text of their cause; such a cause is not
-/// repeated.
+/// The error and its causes, without passwords. Some errors already contain the text of their cause; such a cause is
+/// not repeated.
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut text = String::new();

@@ -57,7 +57,8 @@ pub struct PluginFlags {
 }
 
 impl PluginFlags {
-    /// These flags on top of the flags before the command. The error is the name of a flag that the command would ignore.
+    /// These flags on top of the flags before the command. The error is the name of a flag that the command would
+    /// ignore.
     pub fn under(self, before: &Flags) -> Result<Given, &'static str> {
         let mut given = before.given.clone();
         let useless = SETTINGS.iter().filter(|setting| !matters_to_plugins(setting)).map(Setting::flag);

@@ -39,7 +39,8 @@ A generated message is {\"message_id\":\"<a random UUID>\"}, with padding if --p
 Redis and the channel are those of a host: flags before `publish`, environment variables, configuration file. Ctrl-C \
 ends the command with the summary.")]
 pub(super) struct PublishArgs {
-    /// Address of Redis; embedded is the private Redis of a running host [default: as for a host, redis://127.0.0.1:6379]
+    /// Address of Redis; embedded is the private Redis of a running host [default: as for a host,
+    /// redis://127.0.0.1:6379]
     #[arg(long, value_name = "URL")]
     redis: Option<String>,
 
@@ -157,8 +158,8 @@ async fn publish(args: &PublishArgs, connector: &Connector, channel: &str) -> Re
     report(&result?, channel)
 }
 
-/// Publishes from `source` until the load is done, the source ends or `shutdown` is ready. Then waits for the replies to
-/// all sent messages, so that the numbers are complete.
+/// Publishes from `source` until the load is done, the source ends or `shutdown` is ready. Then waits for the replies
+/// to all sent messages, so that the numbers are complete.
 ///
 /// # Errors
 /// When a source cannot be read, Redis refuses a message or the connection breaks.

@@ -13,8 +13,8 @@ use tokio::time::{Instant, sleep};
 use super::Exit;
 use crate::output;
 
-/// Two signals within this time count as one. GNU `timeout`, npm and process managers forward a signal that the terminal
-/// has already sent to the whole process group.
+/// Two signals within this time count as one. GNU `timeout`, npm and process managers forward a signal that the
+/// terminal has already sent to the whole process group.
 const SAME_SIGNAL_TIME: Duration = Duration::from_secs(1);
 
 /// Time between SIGHUP and a second check of the terminal: a shell that ends first sends the signal, and the terminal

@@ -58,7 +58,8 @@ pub fn masked(text: &str) -> String {
 }
 
 /// Whether the word is the name of a WebAssembly interface, such as `host:plugin/processor@0.1.0`. Such a name has the
-/// form of a login, but a version of exactly three numbers stands in the place of the address. No address has that form.
+/// form of a login, but a version of exactly three numbers stands in the place of the address. No address has that
+/// form.
 fn is_interface(word: &str) -> bool {
     let Some((name, version)) = word.rsplit_once('@') else { return false };
     let version = version.trim_end_matches(|c: char| !c.is_ascii_alphanumeric());

@@ -6,8 +6,8 @@ use std::time::Duration;
 use super::redis_url;
 use super::{Loaded, PluginConfig, SETTINGS};
 
-/// The consumers of a killed host leave `consumer:ids` one interval after its last heartbeat has expired. The promise is
-/// 10 s, of which 1 s is reserved for a busy Redis and a slow script.
+/// The consumers of a killed host leave `consumer:ids` one interval after its last heartbeat has expired. The promise
+/// is 10 s, of which 1 s is reserved for a busy Redis and a slow script.
 const BEAT_TOTAL_MAX: Duration = Duration::from_secs(9);
 
 /// Problems of the configuration as a whole, when every single value is valid.

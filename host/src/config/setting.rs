@@ -134,9 +134,9 @@ impl Setting {
 
 /// Generates the configuration structs, their defaults and the table of settings from one description.
 ///
-/// The first struct is the configuration itself, with one field for each section. In the brackets of a section stand the
-/// name of that field and, after `=`, the section's name in the file. The text after the brackets is the heading. The
-/// open section is a field that does not consist of settings.
+/// The first struct is the configuration itself, with one field for each section. In the brackets of a section stand
+/// the name of that field and, after `=`, the section's name in the file. The text after the brackets is the heading.
+/// The open section is a field that does not consist of settings.
 macro_rules! settings {
     (
         $(#[doc = $root_doc:literal])+

@@ -123,7 +123,8 @@ impl Crew {
         self.leaving.extend(self.consumers.drain(to..));
     }
 
-    /// Waits for leaving consumers, removes them from the list and reduces the room. The future may be dropped at any moment.
+    /// Waits for leaving consumers, removes them from the list and reduces the room. The future may be dropped at any
+    /// moment.
     async fn settle(&mut self) {
         ended(&mut self.leaving).await;
         let size = self.size();

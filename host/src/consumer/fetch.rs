@@ -24,8 +24,9 @@ use crate::throttle::Throttle;
 /// Maximum number of deliveries in one fetch.
 const FETCH_MAX: usize = 64;
 
-/// Maximum number of deliveries that wait in the host, so that a consumer finds the next delivery when it is idle. There is
-/// one for each consumer, but not more than this number, because no other host can take a delivery that waits here.
+/// Maximum number of deliveries that wait in the host, so that a consumer finds the next delivery when it is idle.
+/// There is one for each consumer, but not more than this number, because no other host can take a delivery that waits
+/// here.
 const AHEAD_MAX: u32 = 32;
 
 /// A delivery in this host, from its fetch until it is settled.
@@ -140,7 +141,8 @@ impl Fetcher {
                 let left_behind = self
                     .connection
                     .repeat("look for deliveries of dead hosts", move |mut connection| async move {
-                        // Read before Redis is asked. Meanwhile deliveries can only leave, because only this task fetches.
+                        // Read before Redis is asked. Meanwhile deliveries can only leave, because only this task
+                        // fetches.
                         let in_work = self.in_work.entries().clone();
                         self.reaper.left_behind(&mut connection, &in_work, permits).await
                     })
@@ -156,7 +158,8 @@ impl Fetcher {
                 (new, Some(Held { host_id: own.clone(), asked }))
             };
             let deliveries = self.set_aside_newer(deliveries, &own).await;
-            // If this host counted as dead meanwhile, these deliveries belong to its old id and are taken over from there.
+            // If this host counted as dead meanwhile, these deliveries belong to its old id and are taken over from
+            // there.
             if self.group.identity.confirmed().await == own {
                 self.enqueue(deliveries, held.as_ref(), room);
             }

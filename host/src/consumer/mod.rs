@@ -1,5 +1,6 @@
 //! Consumers. A consumer takes a delivery from the host's queue, claims messages without a valid claim, processes the
-//! messages with its own plugin instance, and settles the delivery. Consumers know nothing of Pub/Sub or of other hosts.
+//! messages with its own plugin instance, and settles the delivery. Consumers know nothing of Pub/Sub or of other
+//! hosts.
 
 pub mod crew;
 pub mod fetch;
@@ -48,8 +49,8 @@ pub struct Workplace {
     pub versions: Arc<Versions>,
     /// Settles deliveries without dead letters and retries.
     pub settler: Settler,
-    /// Held by the consumer that tries a suspect message. One suspect at a time, so that a death of the host has only one
-    /// possible cause.
+    /// Held by the consumer that tries a suspect message. One suspect at a time, so that a death of the host has only
+    /// one possible cause.
     pub trial: Mutex<()>,
 }
 
@@ -185,8 +186,8 @@ impl Workplace {
         }
     }
 
-    /// Time until which the claims from the intake are valid for this delivery, by the dedup window of those claims. `None`
-    /// when the claims are too old.
+    /// Time until which the claims from the intake are valid for this delivery, by the dedup window of those claims.
+    /// `None` when the claims are too old.
     fn claims_good_until(&self, delivery: &Delivery) -> Option<Instant> {
         let window = delivery.claims.as_ref()?.window;
         let age = self.group.clock.age_of(&delivery.entry_id)?;
@@ -236,8 +237,8 @@ impl Workplace {
         Some(turn)
     }
 
-    /// Claims the messages of a delivery without valid claims. Returns the indices of the claimed messages, and the time
-    /// until which their claims are valid. All other messages are duplicates.
+    /// Claims the messages of a delivery without valid claims. Returns the indices of the claimed messages, and the
+    /// time until which their claims are valid. All other messages are duplicates.
     async fn claim_first(
         &self,
         connection: &Reconnecting<SharedConnection>,
@@ -272,8 +273,8 @@ impl Workplace {
             .await
     }
 
-    /// Renews the claims of messages in progress whenever half of their validity has passed. A call may take longer than
-    /// the dedup window, and a copy published meanwhile must still be a duplicate. Never returns.
+    /// Renews the claims of messages in progress whenever half of their validity has passed. A call may take longer
+    /// than the dedup window, and a copy published meanwhile must still be a duplicate. Never returns.
     async fn keep_claims(
         &self,
         connection: &Reconnecting<SharedConnection>,

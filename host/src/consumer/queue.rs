@@ -5,10 +5,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::oneshot;
 
-/// Maximum number of idle consumers that take turns. Other consumers, which have been idle for longer, are not woken: the
-/// memory of their instances has left the processor's cache, or was never touched. With 1,000 consumers of a fast plugin
-/// this saves an eighth of the host's CPU time for a message, and a third of its memory. Any number from 8 to 128 has the
-/// same effect.
+/// Maximum number of idle consumers that take turns. Other consumers, which have been idle for longer, are not woken:
+/// the memory of their instances has left the processor's cache, or was never touched. With 1,000 consumers of a fast
+/// plugin this saves an eighth of the host's CPU time for a message, and a third of its memory. Any number from 8 to
+/// 128 has the same effect.
 const IN_TURN: usize = 64;
 
 /// A queue of work for idle consumers. Clones share the same queue.

@@ -88,7 +88,8 @@ pub struct Reloader {
     /// The threads of the consumers.
     workers: Handle,
     watched: Watched,
-    /// The version that was in the file at the last reload. `None`: the next version is tried even if it was seen before.
+    /// The version that was in the file at the last reload. `None`: the next version is tried even if it was seen
+    /// before.
     seen: Option<Fingerprint>,
     /// Refused versions with their reasons. These versions are not tried again.
     refused: HashMap<Fingerprint, String>,

@@ -1,7 +1,7 @@
 //! Detects that one of a few files has changed and then stayed unchanged for a while.
 //!
-//! The stamps of the files decide. File system events only bring the next look at the stamps forward, because events get
-//! lost, arrive for unfinished files, and do not exist on every file system. This file reads no content.
+//! The stamps of the files decide. File system events only bring the next look at the stamps forward, because events
+//! get lost, arrive for unfinished files, and do not exist on every file system. This file reads no content.
 
 use std::collections::BTreeSet;
 use std::os::unix::fs::MetadataExt as _;
@@ -70,7 +70,8 @@ impl Watched {
         self.set_up().await;
     }
 
-    /// Waits until a file has changed and then stayed unchanged for the quiet time. The future may be dropped at any moment.
+    /// Waits until a file has changed and then stayed unchanged for the quiet time. The future may be dropped at any
+    /// moment.
     pub async fn changed(&mut self) {
         if self.config.watch == Watch::Off {
             return std::future::pending().await;
@@ -151,8 +152,8 @@ impl Watched {
     }
 }
 
-/// The folders with an event when the file at this path is replaced: the file's own folder, and the folder of every link
-/// on the path. A folder that does not exist is left out.
+/// The folders with an event when the file at this path is replaced: the file's own folder, and the folder of every
+/// link on the path. A folder that does not exist is left out.
 fn folders(path: &Path) -> Vec<(PathBuf, u64, u64)> {
     let mut folders = Vec::new();
     let mut next = Some(std::path::absolute(path).unwrap_or_else(|_| path.to_owned()));

@@ -148,8 +148,8 @@ impl Sampler {
         }
     }
 
-    /// The figures from Redis, or `None` after a timeout. An idle connection may have been cut, so a failure is followed by
-    /// one attempt on a new connection.
+    /// The figures from Redis, or `None` after a timeout. An idle connection may have been cut, so a failure is
+    /// followed by one attempt on a new connection.
     async fn stats(&mut self) -> Option<GroupStats> {
         let kept = self.connection.take();
         let (connector, keys) = (&self.group.connector, &self.group.keys);

@@ -1,5 +1,5 @@
-//! From an outcome to the writes in Redis. `settlement` is the one place that decides what becomes of a message. `attempts`
-//! decides whether there is another attempt. `settler` writes the usual deliveries, many at a time.
+//! From an outcome to the writes in Redis. `settlement` is the one place that decides what becomes of a message.
+//! `attempts` decides whether there is another attempt. `settler` writes the usual deliveries, many at a time.
 
 pub mod attempts;
 pub mod settlement;

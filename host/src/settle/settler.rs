@@ -1,5 +1,5 @@
-//! Settles deliveries without dead letters and retries, many in one transaction. One transaction is under way at a time;
-//! the next one contains all deliveries that finished meanwhile. This file does not decide what is written.
+//! Settles deliveries without dead letters and retries, many in one transaction. One transaction is under way at a
+//! time; the next one contains all deliveries that finished meanwhile. This file does not decide what is written.
 
 use std::sync::Arc;
 
@@ -48,8 +48,8 @@ impl Settler {
         Settler { group, length_max, requests }
     }
 
-    /// Settles a delivery with these results, or without results. `false`: nothing was or will be written, and the caller
-    /// must settle the delivery with the script.
+    /// Settles a delivery with these results, or without results. `false`: nothing was or will be written, and the
+    /// caller must settle the delivery with the script.
     pub async fn settle(&self, entry_id: &str, held: &Held, results: &Entries) -> bool {
         let appends = appends(&self.group.keys, results, self.length_max);
         let (answer, answered) = oneshot::channel();
@@ -89,7 +89,8 @@ impl Clerk {
     ) -> Result<(), RedisError> {
         let mut connection = Connection::open(&self.group.connector).await?;
         let mut permit = self.permit(&mut connection).await?;
-        // The new permit makes Redis discard every transaction that the old connection has sent and Redis has not executed.
+        // The new permit makes Redis discard every transaction that the old connection has sent and Redis has not
+        // executed.
         self.answer(false);
         backoff.reset();
         while let Some(batch) = collect(requests).await {

@@ -1,5 +1,5 @@
-//! The version of the plugin that a host uses: the consumers' view of the version, and the steps from one version to the
-//! next. A step happens at once and for all consumers, from any thread. This room knows no files.
+//! The version of the plugin that a host uses: the consumers' view of the version, and the steps from one version to
+//! the next. A step happens at once and for all consumers, from any thread. This room knows no files.
 
 pub mod probation;
 

@@ -38,8 +38,8 @@ impl Record {
     }
 }
 
-/// The probation of a version. Every message that the version fails is given to the previous version. A message that the
-/// previous version processes is a regression.
+/// The probation of a version. Every message that the version fails is given to the previous version. A message that
+/// the previous version processes is a regression.
 #[derive(Debug)]
 pub struct Probation {
     before: Arc<Version>,
@@ -90,9 +90,9 @@ impl Probation {
     }
 }
 
-/// Whether the new version is worse: whether its regressions exceed twice the failures expected from the failure rate of
-/// the previous version by at least `max`. A plugin with random failures also has random failures in its next version,
-/// and those must not cause a rollback.
+/// Whether the new version is worse: whether its regressions exceed twice the failures expected from the failure rate
+/// of the previous version by at least `max`. A plugin with random failures also has random failures in its next
+/// version, and those must not cause a rollback.
 fn is_worse(regressions: u64, max: u64, messages: u64, failures_before: u64, messages_before: u64) -> bool {
     let Some(surplus) = regressions.checked_sub(max) else { return false };
     // surplus ÷ messages ≥ 2 × failures_before ÷ messages_before

@@ -93,8 +93,8 @@ impl Swap {
         config.reload.probation_time = (time / 6).min(PROBATION_TIME_MAX);
     }
 
-    /// Copies the better version into place after a third of `time`, and the broken version after two thirds. Prints what
-    /// the host does, and fails if the host does not do what it should.
+    /// Copies the better version into place after a third of `time`, and the broken version after two thirds. Prints
+    /// what the host does, and fails if the host does not do what it should.
     pub async fn play(&self, connection: &mut LibraryConnection, config: &Config, time: Duration) -> Result<()> {
         let start = Instant::now();
         let (better, broken) = (&self.better, &self.broken);
