@@ -246,7 +246,7 @@ fn expect_refused(launch: Launch, words: &[&str]) {
 fn a_start_that_never_ends() {
     let redis = Redis::start();
     let launch = Host::on(&redis).arg("--plugin", loops_at_start()).arg("--max-plugin-time", "300ms");
-    expect_refused(launch, &["does not start", "longer than 300ms", "time limit"]);
+    expect_refused(launch, &["does not start", "longer than 300ms", "--max-plugin-time"]);
 }
 
 #[test]
@@ -262,7 +262,7 @@ fn a_start_that_takes_too_much_memory() {
     let greedy = || Host::on(&redis).arg("--plugin", grows_at_start()).arg("--max-plugin-time", "20s");
     expect_refused(
         greedy().arg("--max-plugin-memory", "32MiB"),
-        &["does not start", "more than 33554432 bytes", "memory limit"],
+        &["does not start", "more than 33554432 bytes", "--max-plugin-memory"],
     );
     let _host = greedy().ready(&redis, 1);
 }

@@ -43,7 +43,7 @@ fn a_host_whose_output_nobody_reads_goes_on_and_stops_in_order() {
                 all
             });
             host.stop();
-            assert!(all.join().unwrap().contains("lines were dropped"));
+            assert!(all.join().unwrap().contains("dropped lines"));
         } else {
             host.stop();
         }

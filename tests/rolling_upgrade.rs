@@ -137,6 +137,6 @@ fn a_host_that_says_no_format_keeps_others_from_joining() {
     redis.run::<usize>(cmd("HSET").arg("{consumer:ids}:hosts").arg(&id).arg(r#"{"generation":1}"#));
     let refused = Host::on(&redis).consumers(1).start().ended();
     assert_eq!(refused.code, Some(2), "{}", refused.stderr);
-    assert!(refused.stderr.contains(&id) && refused.stderr.contains("stop them before"), "{}", refused.stderr);
+    assert!(refused.stderr.contains(&id) && refused.stderr.contains("stop these hosts"), "{}", refused.stderr);
     old.signal(Signal::Continue);
 }

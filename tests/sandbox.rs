@@ -185,7 +185,7 @@ fn a_cache_that_cannot_be_used_is_a_warning() {
     let open = redis.folder().join("open");
     fs::create_dir_all(open.join("host/compiled")).unwrap();
     fs::set_permissions(open.join("host/compiled"), fs::Permissions::from_mode(0o777)).unwrap();
-    for (folder, words) in [(file, "cannot make it"), (open, "other users may write to it")] {
+    for (folder, words) in [(file, "cannot create the folder"), (open, "other users may write to the folder")] {
         let log = Host::on(&redis).env("XDG_CACHE_HOME", folder).ready(&redis, 1).stop().stderr;
         assert!(log.contains(words) && log.contains("--no-cache"), "{log}");
     }

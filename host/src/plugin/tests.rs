@@ -220,7 +220,10 @@ async fn a_sleeping_guest_is_ended() {
     let mut puppet = instance("puppet", &short).await;
     let failure = order(&mut puppet, json!({"do": "sleep"})).await.unwrap_err();
     assert_eq!(failure, Failure::TimedOut(short.time_max));
-    assert_eq!(failure.to_string(), "the plugin took longer than 50ms; raise its time limit or make it faster");
+    assert_eq!(
+        failure.to_string(),
+        "the plugin took longer than 50ms; raise --max-plugin-time or make the plugin faster"
+    );
     assert_eq!(calls(&mut puppet).await, 1);
 }
 
@@ -410,7 +413,7 @@ async fn http_is_linked_and_denied() {
     let mut instance = caller.plugin.unwrap().instantiate("host-1:0".into()).await.unwrap();
     assert_eq!(order(&mut instance, json!({})).await, Ok(Outcome::Emit("{}".into())));
     let failure = order(&mut instance, json!({"do": "request"})).await.unwrap_err().to_string();
-    assert!(failure.contains("it called wasi:http/types@0.2.") && failure.contains("not granted"), "{failure}");
+    assert!(failure.contains("the plugin called wasi:http/types@0.2.") && failure.contains("not granted"), "{failure}");
 }
 
 #[tokio::test]
