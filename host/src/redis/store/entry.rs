@@ -10,9 +10,8 @@
 //! <message id> <JSON text>
 //! ```
 //!
-//! A waiting retry is `v<format> <attempt> <token> <crashes> <bytes of the id>
-//! <id><JSON text>`. A dead letter is a list of named fields, including `format`. Data without a format has format 0,
-//! which is still read.
+//! A waiting retry is `v<format> <attempt> <token> <crashes> <bytes of the id>\n<id><JSON text>`. A dead letter is a
+//! list of named fields, including `format`. Data without a format has format 0, which is still read.
 //!
 //! A host leaves a newer format alone. Hosts write the newest format that all hosts of the group can read
 //! (`store::group`).
