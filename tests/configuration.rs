@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 
 use host::config::{Kind, SETTINGS, Setting};
 
-/// What a finished process left behind.
+/// Output of a finished process.
 struct Finished {
     code: Option<i32>,
     stdout: String,
@@ -48,14 +48,14 @@ impl Call {
 }
 
 impl Finished {
-    /// Standard output of a call that must have succeeded.
+    /// Standard output of a call that must succeed.
     fn output(self) -> String {
         assert_eq!(self.code, Some(0), "{}", self.stderr);
         assert_eq!(self.stderr, "");
         self.stdout
     }
 
-    /// Standard error of a call that must have been refused.
+    /// Standard error of a call that must be refused.
     fn refusal(self) -> String {
         assert_eq!(self.code, Some(2), "{}{}", self.stdout, self.stderr);
         assert_eq!(self.stdout, "");
@@ -71,7 +71,7 @@ fn line<'a>(config: &'a str, key: &str) -> &'a str {
     line
 }
 
-/// A valid value for each setting, all of them valid together.
+/// A valid value for each setting; all values together are valid as well.
 fn value(setting: &Setting) -> String {
     match (setting.kind, setting.default()) {
         (Kind::File, _) => format!("{}.pem", setting.key),

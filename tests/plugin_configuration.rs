@@ -1,4 +1,4 @@
-//! The plugin's own configuration: where it comes from, who can read it, and who not.
+//! The plugin's own configuration: its sources, and who can read it.
 
 use std::fs;
 
@@ -77,7 +77,8 @@ fn a_plugin_that_reads_no_configuration_runs_with_one() {
     assert_eq!(redis.result_of("enriched").text("random_property").len(), 16);
 }
 
-/// A folder with this text as `host.toml`, and `host` with these words and that file, to be run while the folder is there.
+/// A folder with this text as `host.toml`, and a command of `host` with these words and that file, valid while the
+/// folder exists.
 fn with_file(text: &str, words: &[&str]) -> (TempDir, Launch) {
     let folder = tempfile::tempdir().expect("make a folder");
     let file = folder.path().join("host.toml");

@@ -1,4 +1,4 @@
-//! The promise: whatever dies and when, every message id gives exactly one result.
+//! The promise: whichever process dies at whichever moment, every message id gives exactly one result.
 
 use redis::{Value, cmd};
 use serde_json::json;
@@ -114,7 +114,7 @@ fn paused_with_work(redis: &Redis, messages: &[(&str, u32)]) -> Host {
     host
 }
 
-/// A permit that has expired can be deleted by nobody, so that it expires has to be as good.
+/// No host can delete an expired permit, so the expiry must have the same effect as a deletion.
 #[test]
 fn redis_discards_a_transaction_when_a_key_that_it_watches_has_expired() {
     let server = Redis::start();

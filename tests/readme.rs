@@ -1,4 +1,4 @@
-//! Every command in the README and in the handbook does what a reader expects: it works. And every link leads somewhere.
+//! Every command in the README and in the handbook works, and every link has a target.
 
 use std::env;
 use std::ffi::OsString;
@@ -40,7 +40,7 @@ fn commands(document: &str) -> Vec<String> {
     lines.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')).map(str::to_owned).collect()
 }
 
-/// `host` itself and a demo without an end run until somebody stops them.
+/// `host` itself and a demo without an end run until a signal stops them.
 fn runs_for_ever(command: &str) -> bool {
     let words = command.split_whitespace();
     let mut words =

@@ -1,4 +1,5 @@
-//! Two builds of the host, which write different formats, in one group: what one must not misread the other does not write.
+//! Two builds of the host with different formats in one group: a host never writes a format that another one would
+//! misread.
 
 use std::env;
 use std::path::PathBuf;
@@ -126,7 +127,7 @@ fn a_host_leaves_a_newer_format_alone_and_a_newer_host_finishes_it() {
     old.stop();
 }
 
-/// Hosts of a version that says nothing about its format are not mixed with.
+/// A host does not start in a group with hosts that do not report their formats.
 #[test]
 fn a_host_that_says_no_format_keeps_others_from_joining() {
     let redis = Redis::start();
