@@ -99,13 +99,13 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         assert!(open_in(folder.path()).is_ok());
         std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o770)).unwrap();
-        assert_eq!(open_in(folder.path()).unwrap_err(), "other users may write to it");
+        assert_eq!(open_in(folder.path()).unwrap_err(), "other users may write to the folder");
     }
 
     #[test]
     fn a_file_in_the_place_of_the_folder_is_named() {
         let file = tempfile::NamedTempFile::new().unwrap();
         let error = open_in(&file.path().join("compiled")).unwrap_err();
-        assert!(error.starts_with("cannot make it:"), "{error}");
+        assert!(error.starts_with("cannot create the folder:"), "{error}");
     }
 }

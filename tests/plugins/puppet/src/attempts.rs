@@ -1,4 +1,4 @@
-//! Attempts at what a plugin may not have, and at what it may.
+//! Attempts at forbidden and at permitted actions.
 
 use std::collections::hash_map::RandomState;
 use std::fmt::Display;
