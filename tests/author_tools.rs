@@ -1,4 +1,4 @@
-//! The tools for authors of plugins, `host check` and `host test`: what they say, and with which exit code they end.
+//! The tools for authors of plugins, `host check` and `host test`: their output and their exit codes.
 //! No Redis runs here, and the address that the tools are given is closed.
 
 use std::fs;
@@ -47,7 +47,7 @@ impl Call {
             .spawn()
             .expect("start the binary");
         let mut stdin = child.stdin.take().expect("stdin is piped");
-        // Whoever does not read it may close it.
+        // A command that does not read its standard input may close it.
         let _ = stdin.write_all(self.input.unwrap_or_default().as_bytes());
         drop(stdin);
         let output = child.wait_with_output().expect("wait for the binary");

@@ -164,7 +164,7 @@ fn silent_connections_are_noticed_and_replaced() {
     Publisher::new(&redis).publish_all(slow(&before, 20));
     redis.wait_until_received(&before);
     proxy.silence();
-    // Published until one comes through: the old subscription swallows what it still gets.
+    // Published until one arrives: the old subscription drops messages that it still gets.
     let mut publisher = Publisher::new(&redis);
     let mut probes = 0;
     wait_until("a probe to come through", || {

@@ -28,7 +28,7 @@ fn a_plugin_reads_flags_over_the_environment_over_the_file() {
         ("two.of", "secret=of the variable"),
         ("file", "1.50"),
         ("empty", ""),
-        // Nobody has set it.
+        // No source sets this key.
         ("unknown", "null"),
         ("All", "null"),
     ] {

@@ -128,7 +128,7 @@ fn redis_discards_a_transaction_when_a_key_that_it_watches_has_expired() {
     assert!(executed.is_none(), "{executed:?}");
 }
 
-/// Waits until a host has found out so often that somebody else was first.
+/// Waits until a host has found this number of deliveries settled by another host.
 fn wait_until_outrun(host: &Host, times: usize) {
     wait_until("deliveries that others had settled", || {
         host.log().matches("another host settled this delivery first").count() == times

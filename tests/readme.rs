@@ -31,7 +31,8 @@ fn read(document: &str) -> String {
     fs::read_to_string(repository().join(document)).unwrap_or_else(|error| panic!("read {document}: {error}"))
 }
 
-/// The commands in the `sh` blocks of a document, in order, without comments; a line ending in a backslash goes on.
+/// The commands in the `sh` blocks of a document, in order, without comments. A line that ends in a backslash
+/// continues.
 fn commands(document: &str) -> Vec<String> {
     let text = read(document);
     let blocks = text.split("\n```sh\n").skip(1).map(|block| block.split("\n```").next().unwrap_or_default());

@@ -10,8 +10,8 @@ use crate::support::guests::{loops_at_start, traps_at_start, unknown_import, wro
 use crate::support::host::Launch;
 use crate::support::{Flow, Redis, Release, Signal};
 
-/// Puts this in the place of version A; requires that it is refused in these words, once, that version A goes on, and
-/// that version B is taken afterwards.
+/// Replaces version A by these bytes. Requires that they are refused once with these words, that version A stays in
+/// use, and that version B is accepted afterwards.
 fn expect_refused(options: impl FnOnce(Launch) -> Launch, wrong: &[u8], words: &[&str]) {
     let (a, b) = (Release::new("A"), Release::new("B"));
     let wrong = Release::of("wrong", wrong);

@@ -115,7 +115,7 @@ fn a_host_leaves_a_newer_format_alone_and_a_newer_host_finishes_it() {
     let count: usize = redis.run(cmd("ZCARD").arg(RETRY));
     assert_eq!((redis.output().len(), count), (1, 1));
 
-    // It reads both formats, and goes on with what was left. What never ends is given up by its time limit.
+    // The host reads both formats and continues with the remaining entries. An endless call ends at its time limit.
     let new = next(&redis).arg("--max-plugin-time", "50ms").arg("--max-attempts", "1").ready(&redis, 2);
     expect_each_outcome_once(&redis, &["own", "waiting", "behind", "retried", "busy"].map(str::to_owned));
     redis.dead_letter_of("busy");

@@ -189,7 +189,7 @@ settings! {
         pub probation_time: Duration = flag("probation-time").default("30s").between("0s", "1d");
     }
 
-    /// What is written to the output stream.
+    /// Settings of the output stream.
     #[derive(Clone, Debug)]
     pub struct OutputConfig [output = "output"], "Output" {
         /// Format of an output entry: one field for each property of the result, or all of it in the field json.

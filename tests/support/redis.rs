@@ -38,7 +38,7 @@ impl Redis {
     pub fn start_in(folder: TempDir, arguments: &[&str]) -> Redis {
         let path = folder.path().to_str().expect("a temporary folder has a name in UTF-8");
         let arguments: Vec<String> = arguments.iter().map(|argument| argument.replace("{folder}", path)).collect();
-        // Another process may take the port between our look and the server's bind: try again.
+        // Another process may take the port before the server binds it: try again.
         for _ in 0..10 {
             let port = free_port();
             let mut child = spawn(&folder, port, &arguments);

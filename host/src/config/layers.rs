@@ -10,7 +10,7 @@ use super::{Config, Kind, PluginConfig, SETTINGS, Setting, file, plugin_config, 
 /// Environment variable that names the file when `--config` does not.
 pub(super) const FILE_VARIABLE: &str = "HOST_CONFIG";
 
-/// What was given on the command line.
+/// The arguments of the command line.
 #[derive(Clone, Debug, Default)]
 pub struct Given {
     /// `--config`.
@@ -58,7 +58,7 @@ impl fmt::Display for Source {
 #[derive(Debug, thiserror::Error)]
 #[error("the configuration is not valid:\n  {}", problems.join("\n  "))]
 pub struct ConfigError {
-    /// One sentence each, with source, value and what is valid.
+    /// A sentence for each problem, with source, value and valid form.
     pub problems: Vec<String>,
 }
 

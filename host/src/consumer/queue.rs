@@ -144,7 +144,7 @@ mod tests {
 
     type Next<'a> = Pin<Box<dyn Future<Output = Option<u32>> + 'a>>;
 
-    /// So many consumers, which became idle one after the other.
+    /// This number of consumers, which became idle one after the other.
     fn idle(queue: &Queue<u32>, consumers: usize) -> Vec<Next<'_>> {
         let mut idle: Vec<Next<'_>> = (0..consumers).map(|_| -> Next<'_> { Box::pin(queue.next()) }).collect();
         idle.iter_mut().for_each(|next| assert!(poll(next.as_mut()).is_pending()));

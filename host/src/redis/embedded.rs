@@ -405,7 +405,7 @@ mod tests {
         assert!(servers.iter().all(|server| running.contains(&socket(server))), "{running:?}");
     }
 
-    // What a SIGKILL of the host leaves to the watcher: the end of the pipe, and nobody who waits or tidies up.
+    // A SIGKILL of the host leaves only the end of the pipe to the shell; no process waits or cleans up.
     #[test]
     fn the_end_of_the_pipe_alone_ends_the_server_and_removes_its_folder() {
         let mut embedded = Embedded::start().unwrap();

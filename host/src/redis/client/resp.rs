@@ -251,7 +251,7 @@ mod tests {
             let (mut cursor, mut pending) = (Cursor::new(&REPLY[..arrived], 0), 1);
             cursor.skip(&mut pending).unwrap();
             assert_eq!(pending == 0, arrived >= end, "{arrived}");
-            // It goes on where it stopped.
+            // The cursor continues where it stopped.
             let mut cursor = Cursor::new(REPLY, cursor.at());
             cursor.skip(&mut pending).unwrap();
             assert_eq!((cursor.at(), pending), (end, 0));

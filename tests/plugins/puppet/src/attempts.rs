@@ -9,7 +9,7 @@ use std::process::Command;
 use std::time::SystemTime;
 use std::{env, fs};
 
-/// Tries it: `Ok` with what came of it if it worked, `Err` if it did not.
+/// Tries the action: `Ok` with the answer if it worked, else `Err`.
 pub fn attempt(what: &str, target: &str) -> Result<String, String> {
     match what {
         "read-file" => told(fs::read_to_string(target)),

@@ -1,12 +1,12 @@
 -- One heartbeat of a host: renews the host, lists its consumers, removes all dead hosts and their consumers.
 --
 -- KEYS  1 list of consumer ids   2 sorted set of hosts by expiry (ms, server time)
---       3 hash of what each host says about itself
+--       3 hash with the status of each host
 -- ARGV  1 host id   2 number of consumers, 0 to leave   3 validity in ms
 --       4 "join" for a host that is new or "beat" for one that should be known
---       5 what it says about itself
--- Reply {1, hosts alive, consumers alive, server time in ms}, or {0} when a beating host is not known any more: it was
---       taken for dead and has to come back under a new id.
+--       5 status of the host
+-- Reply {1, hosts alive, consumers alive, server time in ms}, or {0} when the host is not registered any more: it
+--       counted as dead and must return with a new id.
 --
 -- Atomic, because list and set must agree for a reader between two commands. The id of a consumer is its host's id, a
 -- slash and a number, so the expiry of a host is also the expiry of its consumers. All keys expire with the last host,

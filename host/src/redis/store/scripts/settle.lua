@@ -7,7 +7,7 @@
 --       5 number of results, then for each: number of values, field, value, …
 --       then number of dead letters, then each likewise
 --       then, for each message to try again: delay in ms, member, token of its claim, ms that the claim is to last
--- Reply 1 when this call settled the delivery, 0 when somebody had settled it before: then nothing is written.
+-- Reply 1 when this call settled the delivery, 0 when it was already settled: then nothing is written.
 --
 -- Atomic, because XACK is the fence: only the caller that gets its 1 writes, and no reader sees the delivery
 -- acknowledged without its results. The types are checked first, because a script that fails half-way is not undone.
