@@ -1,14 +1,14 @@
-# Everything that is done with this repository, one recipe each. `just` alone lists them.
-# Shell of more than a few lines lies in .ci/.
+# All tasks of this repository, one recipe each. `just` alone lists them.
+# Longer shell scripts are in .ci/.
 
-# So that "$@" hands a recipe's arguments on as they were quoted.
+# So that "$@" passes the arguments of a recipe on as they were quoted.
 set positional-arguments
 
 [private]
 default:
     @just --list --unsorted
 
-# Install what is missing: the Wasm target and a Redis server
+# Install the Wasm target and a Redis server, if they are missing
 setup:
     @.ci/setup
 
@@ -24,7 +24,7 @@ plugins: setup
 test-plugins: setup
     cargo build --release --target wasm32-wasip2 --manifest-path tests/plugins/Cargo.toml
 
-# See it work: private Redis, ten consumers, a publisher; `just demo --help` shows its options
+# Run the demo: a private Redis, ten consumers, a publisher; `just demo --help` shows its options
 [no-exit-message]
 demo *args: plugins build
     @target/release/host demo "$@"
@@ -37,7 +37,7 @@ test *args: plugins test-plugins
 lint: setup
     @.ci/lint
 
-# Write the handbook's chapter on configuration anew, from the table of settings
+# Generate the handbook's chapter on configuration from the table of settings
 docs: build
     target/release/host config --reference > host/docs/configuration.md
 
@@ -46,7 +46,7 @@ format:
     cargo fmt
     @.ci/guests cargo fmt --all
 
-# Measure the host in a quarter of an hour, or parts of it by name; `just bench --help` lists them and the options
+# Measure the host in a quarter of an hour, or some parts by name; `just bench --help` lists parts and options
 bench *args: plugins build
     @cargo bench --quiet --bench bench -- "$@"
 

@@ -13,7 +13,7 @@ use crate::support::host::Launch;
 use crate::support::records::{CHANNEL, IDS, OUTPUT};
 use crate::support::{BOUND, Host, Publisher, Redis, message, puppet, repository, wait_for, wait_until};
 
-/// Requires that a message goes its whole way and that the host stops cleanly.
+/// Requires that a host processes a message and stops cleanly.
 fn expect_work(redis: &Redis, launch: Launch) {
     let host = launch.ready(redis, 2);
     let mut publisher = Publisher::new(redis);
@@ -61,7 +61,7 @@ fn with_user(redis: &Redis, rule: &[String]) -> Launch {
 fn the_documented_rights_are_enough() {
     let redis = Redis::start();
     expect_work(&redis, with_user(&redis, &documented_rule()));
-    // Also for taking over from the dead.
+    // Includes a takeover of a dead host's deliveries.
     let doomed = with_user(&redis, &documented_rule()).ready(&redis, 1);
     let ids: Vec<String> = (0..20).map(|n| format!("m-{n}")).collect();
     Publisher::new(&redis).publish_all(ids.iter().map(|id| message(id, json!({"do": "wait", "ms": 100}))));
@@ -83,7 +83,7 @@ fn each_missing_right_is_named_at_start() {
         let without: Vec<String> = rule.iter().filter(|word| *word != right).cloned().collect();
         let ended = with_user(&redis, &without).run();
         assert_eq!(ended.code, Some(3), "without {right}: {}", ended.stderr);
-        // Of a pattern a key that it would allow is named.
+        // For a pattern, take a key that the pattern allows.
         let named = right[1..].trim_end_matches('*').replace('|', " ").to_uppercase();
         assert!(ended.stderr.to_uppercase().contains(&named), "no {named} in: {}", ended.stderr);
     }

@@ -1,4 +1,4 @@
-//! The tools for authors of plugins, `host check` and `host test`: what they say, and with which exit code they end.
+//! The tools for authors of plugins, `host check` and `host test`: their output and their exit codes.
 //! No Redis runs here, and the address that the tools are given is closed.
 
 use std::fs;
@@ -18,7 +18,7 @@ use crate::support::{enrich, puppet, repository};
 /// Compiled plugins are shared with the other tests, and kept apart from the user's.
 const CACHE: &str = concat!(env!("CARGO_TARGET_TMPDIR"), "/cache");
 
-/// One call of the binary. Output goes to files, so that a full pipe holds nothing up.
+/// One call of the binary. Output goes to files, so that a full pipe blocks nothing.
 struct Call {
     arguments: Vec<String>,
     input: Option<String>,
@@ -33,7 +33,7 @@ impl Call {
         Call { input: Some(input.to_owned()), ..self }
     }
 
-    /// Runs it to its end, in an environment where Redis cannot be reached.
+    /// Runs the command to its end, in an environment without a reachable Redis.
     fn run(self) -> Ended {
         let mut child = Command::new(env!("CARGO_BIN_EXE_host"))
             .args(&self.arguments)
@@ -47,7 +47,7 @@ impl Call {
             .spawn()
             .expect("start the binary");
         let mut stdin = child.stdin.take().expect("stdin is piped");
-        // Whoever does not read it may close it.
+        // A command that does not read its standard input may close it.
         let _ = stdin.write_all(self.input.unwrap_or_default().as_bytes());
         drop(stdin);
         let output = child.wait_with_output().expect("wait for the binary");
@@ -114,7 +114,7 @@ fn a_good_plugin_is_told_about_and_can_be_used() {
 
 #[test]
 fn the_language_of_a_plugin_is_read_from_it() {
-    // The examples are stripped of it, this guest is not.
+    // The examples are stripped of that section, and this guest is not.
     let ended = call(&["check", unknown_import().to_str().unwrap(), "--json"]).run();
     let facts: Value = serde_json::from_str(&ended.stdout).expect("one JSON object");
     let producers = facts["producers"].as_array().expect("a list of producers");
@@ -171,7 +171,7 @@ fn the_cases_of_the_example_pass() {
     expect(&ended, 0, &["5 passed\n", "time    p50 ", "memory  ", "limit 256.00 MiB"], &[]);
 }
 
-/// A case for everything that may be expected, all of them true of the puppet.
+/// A case for every kind of expectation. The puppet fulfils all of them.
 const ALL_TRUE: &str = r#"
 {"name": "exact", "message": {"message_id": "1", "a": 1.0, "b": {"c": [1, 2]}}, "emit": {"b": {"c": [1, 2]}, "a": 1.0}}
 {"name": "exact with ids", "message": {"message_id": 7}, "emit": {"message_id": "other", "consumer_id": "x"}}
@@ -202,7 +202,7 @@ fn everything_that_may_become_of_a_message_can_be_expected() {
     let limits = ["--max-plugin-time", "300ms", "--max-plugin-memory", "32MiB", "--max-result-bytes", "64KiB"];
     let ended = test_puppet(&path, &limits);
     expect(&ended, 0, &["21 passed\n", "limit 32.00 MiB", "time    p50 "], &[]);
-    // Both end at the limit, whichever is a little later.
+    // Both end at the limit, in either order.
     assert!(["(line 14 \"loop\")", "(line 15 \"sleep\")"].iter().any(|slowest| ended.stdout.contains(slowest)));
     let ok = ended.stdout.lines().filter(|line| line.starts_with("ok ")).count();
     assert_eq!(ok, 21, "{}", ended.stdout);
@@ -241,8 +241,8 @@ fn limits_come_from_file_and_environment_as_for_a_host() {
     expect(&call(&["--config", file, "test", plugin, &path]).run(), 0, &["1 passed"], &[]);
     expect(&call(&["--max-plugin-time", "50ms", "test", plugin, &path]).run(), 0, &["1 passed"], &[]);
     let ended = call(&["--consumers", "3", "test", plugin, &path]).run();
-    expect(&ended, 2, &[], &["`host test` has no use for --consumers"]);
-    expect(&call(&["--plugin", plugin, "check", plugin]).run(), 2, &[], &["no use for --plugin"]);
+    expect(&ended, 2, &[], &["`host test` does not use --consumers"]);
+    expect(&call(&["--plugin", plugin, "check", plugin]).run(), 2, &[], &["does not use --plugin"]);
 }
 
 #[test]
@@ -257,7 +257,7 @@ fn a_plugins_configuration_is_handed_over() {
     fs::write(&file, "[plugin_config]\na = 'of the file'\nb = 7\n").unwrap();
     let flags = ["--config", file.to_str().unwrap(), "--plugin-config", "a=of a flag"];
     expect(&test_puppet(&path, &flags), 0, &["3 passed"], &[]);
-    // Also before the command; what stands behind it is stronger.
+    // Flags work before the command as well; flags behind the command take precedence.
     let (plugin, path) = (puppet(), path.to_str().unwrap().to_owned());
     let arguments =
         ["--plugin-config=a=1", "--plugin-config=b=7", "test", plugin.to_str().unwrap(), &path, "--plugin-config"];

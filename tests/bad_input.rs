@@ -1,4 +1,4 @@
-//! Whatever arrives on the channel that is no message becomes one dead letter, and the flow goes on.
+//! Every payload that is not a message becomes one dead letter, and other messages are processed.
 
 use std::iter;
 
@@ -8,7 +8,7 @@ use crate::support::host::Launch;
 use crate::support::records::{DEAD, OUTPUT};
 use crate::support::{BOUND, Entry, Host, Publisher, Redis, enrich, message, wait_for, wait_until};
 
-/// A bad payload, the reason that it must get, and the id that the dead letter must know.
+/// A bad payload, the expected reason, and the expected id in the dead letter.
 struct Bad {
     payload: Vec<u8>,
     reason: &'static str,
@@ -19,7 +19,8 @@ fn bad(reason: &'static str, payload: impl Into<Vec<u8>>) -> Bad {
     Bad { payload: payload.into(), reason, id: None }
 }
 
-/// Publishes a good message before and after every bad one; gives the dead letters in the order of the bad ones.
+/// Publishes a good message before and after every bad one, and returns the dead letters in the order of the bad
+/// messages.
 fn dead_letters_among_good_messages(redis: &Redis, all: &[Bad]) -> Vec<Entry> {
     let good = |n: usize| message(&format!("good-{n}"), json!({"n": n})).into_bytes();
     let around = all.iter().enumerate().flat_map(|(n, bad)| [good(n), bad.payload.clone()]);
@@ -62,7 +63,7 @@ fn nested(arrays: usize) -> Vec<u8> {
 #[test]
 fn what_is_no_json_object_becomes_a_dead_letter() {
     let redis = Redis::start();
-    // A standby sees the bad messages as well: they must not be counted twice.
+    // A standby sees the bad messages as well, and must not count them twice.
     let _hosts = [Host::ready(&redis, 3), Host::ready(&redis, 3)];
     let every_byte: Vec<u8> = (0..=255).collect();
     expect_one_dead_letter_each(
@@ -136,7 +137,7 @@ fn half_of_a_surrogate_pair_outside_the_id_is_no_reason_to_give_a_message_up() {
     assert_eq!(entry.text("text"), "cut \u{fffd}");
     assert_eq!(entry.text("list"), r#"["\udc00",{"\ud800":1}]"#, "byte for byte");
     assert_eq!(redis.result_of("before").text("text"), "cut \u{fffd}");
-    // The plugin gives this one up, and not the host: the message comes to it whole.
+    // The plugin rejects this message, not the host: the plugin gets the message unchanged.
     publisher.publish(r#"{"message_id":"name","\ud800":1}"#);
     assert_eq!(redis.dead_letter_of("name").text("reason"), "plugin-failed");
 }
@@ -150,7 +151,7 @@ fn a_byte_order_mark_is_named() {
     let letter = redis.dead_letters().remove(0);
     assert_eq!(letter.text("reason"), "not-json");
     assert!(letter.text("error").contains("begins with a byte order mark (U+FEFF)"), "{}", letter.text("error"));
-    // At the start of a file it is no part of the first message.
+    // At the start of a file the mark is not part of the first message.
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(&file, "\u{feff}{\"message_id\":\"of a file\"}\n").unwrap();
     let published = Launch::subcommand("publish").arg("--file", file.path()).arg("--redis", redis.url()).run();
@@ -208,7 +209,7 @@ fn a_bad_message_is_kept_once_also_when_a_standby_takes_over() {
     let active = Host::ready(&redis, 2);
     let lease = redis.wait_for_a_lease();
     let _standby = Host::ready(&redis, 2);
-    // Published three times, it is three bad messages.
+    // Three publications are three bad messages.
     let all = (0..20).map(|n| format!("bad {n}")).chain(iter::repeat_n("again".to_owned(), 3));
     let mut publisher = Publisher::new(&redis);
     publisher.publish_all(all);
@@ -216,7 +217,7 @@ fn a_bad_message_is_kept_once_also_when_a_standby_takes_over() {
     wait_until("a dead letter each", || letters() == 23);
     active.kill();
     wait_until("another active intake", || redis.lease().is_some_and(|now| now != lease));
-    // It has replayed what it had kept by the time that it takes in something new.
+    // When the new intake appends something new, it has already replayed its kept messages.
     publisher.publish("new");
     publisher.publish(message("after", json!({})));
     redis.result_of("after");

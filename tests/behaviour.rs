@@ -1,5 +1,5 @@
 //! Black-box tests: the real binary with real plugins against a real Redis, one subject a file.
-//! They are one target, so that all of them run side by side and share one build of the plugins.
+//! All subjects are one target, so that they run in parallel and share one build of the plugins.
 
 #![expect(unreachable_pub, reason = "a test target exports nothing")]
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]

@@ -1,4 +1,4 @@
-//! Floods: what Redis sends faster than the world is used to.
+//! Bursts: Redis sends faster than usual.
 
 use redis::cmd;
 use serde_json::json;
@@ -27,7 +27,7 @@ fn the_largest_messages_arrive_whole() {
     let filler = "x".repeat((1 << 20) - 100);
     let ids: Vec<String> = (0..100).map(|n| format!("large-{n}")).collect();
     let mut publisher = Publisher::new(&redis);
-    // Redis cuts subscribers off that are 32 of them behind, and on a busy machine that is soon.
+    // Redis disconnects subscribers that are 32 messages behind, and on a busy machine that happens soon.
     for (round, some) in ids.chunks(10).enumerate() {
         publisher.publish_all(some.iter().map(|id| message(id, json!({"filler": filler}))));
         redis.wait_for_settled((round + 1) * 10);

@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 
 use host::config::{Kind, SETTINGS, Setting};
 
-/// What a finished process left behind.
+/// Output of a finished process.
 struct Finished {
     code: Option<i32>,
     stdout: String,
@@ -48,14 +48,14 @@ impl Call {
 }
 
 impl Finished {
-    /// Standard output of a call that must have succeeded.
+    /// Standard output of a call that must succeed.
     fn output(self) -> String {
         assert_eq!(self.code, Some(0), "{}", self.stderr);
         assert_eq!(self.stderr, "");
         self.stdout
     }
 
-    /// Standard error of a call that must have been refused.
+    /// Standard error of a call that must be refused.
     fn refusal(self) -> String {
         assert_eq!(self.code, Some(2), "{}{}", self.stdout, self.stderr);
         assert_eq!(self.stdout, "");
@@ -71,7 +71,7 @@ fn line<'a>(config: &'a str, key: &str) -> &'a str {
     line
 }
 
-/// A valid value for each setting, all of them valid together.
+/// A valid value for each setting; all values together are valid as well.
 fn value(setting: &Setting) -> String {
     match (setting.kind, setting.default()) {
         (Kind::File, _) => format!("{}.pem", setting.key),
@@ -369,10 +369,10 @@ fn completions_and_the_man_page_name_every_flag() {
 fn settings_in_front_of_a_command_that_ignores_them_are_refused() {
     for arguments in [&["--consumers", "5", "man"][..], &["--config", "host.toml", "completions", "bash"]] {
         let refusal = Call::new().run(arguments).refusal();
-        assert!(refusal.contains("has no use for --con"), "{refusal}");
+        assert!(refusal.contains("does not use --con"), "{refusal}");
     }
     let refusal = Call::new().run(&["--plugin-config", "a=b", "man"]).refusal();
-    assert!(refusal.contains("has no use for --plugin-config"), "{refusal}");
+    assert!(refusal.contains("does not use --plugin-config"), "{refusal}");
     Call::new().run(&["man", "--consumers", "5"]).refusal();
 }
 
@@ -415,7 +415,7 @@ fn relative_paths_in_a_file_start_at_its_folder() {
 fn what_is_probably_meant_otherwise_is_named_at_the_start() {
     let call = Call::new().variable("HOST_CONSUMER", "5").variable("HOSTNAME", "h");
     let started = call.run(&["--plugin", "p.wasm", "--redis", "redis://127.0.0.1:1", "--channel", "orders.*"]);
-    assert!(started.stderr.contains("HOST_CONSUMER is no setting and is ignored; did you mean `HOST_CONSUMERS`?"));
+    assert!(started.stderr.contains("HOST_CONSUMER is not a setting and is ignored; did you mean `HOST_CONSUMERS`?"));
     assert!(started.stderr.contains("orders.*") && started.stderr.contains("patterns are not supported"));
     assert!(!started.stderr.contains("HOSTNAME"), "{}", started.stderr);
 }

@@ -1,4 +1,4 @@
-//! Redis goes away, comes back, cuts connections, falls silent or runs full: the host is never deaf for good.
+//! Redis goes away, returns, cuts connections, falls silent or runs full: the host always recovers.
 
 use redis::cmd;
 use serde_json::{Value, json};
@@ -54,7 +54,7 @@ fn a_host_tries_to_reconnect_for_ever() {
     let mut redis = Redis::start();
     let _host = Host::ready(&redis, 2);
     redis.kill();
-    // More attempts than any client library makes by itself, on all of the host's connections.
+    // More attempts than any client library makes by itself, on all connections of the host.
     let closed_door = Proxy::hanging_up(redis.port());
     wait_until("many attempts", || closed_door.accepted() >= 30);
     drop(closed_door);
@@ -115,7 +115,7 @@ fn cut_working_connections_lose_and_double_nothing() {
     redis.wait_for_consumers(8);
 }
 
-/// A host behind a network that has held up what it was settling when its only message was done.
+/// A host behind a network that delayed its settling of the only message.
 fn held_up_while_settling(redis: &Redis, id: &str) -> (Proxy, Host) {
     let proxy = Proxy::start(redis);
     let host = reporting(redis, proxy.url());
@@ -127,7 +127,7 @@ fn held_up_while_settling(redis: &Redis, id: &str) -> (Proxy, Host) {
     (proxy, host)
 }
 
-/// What was held up comes through; then some more work is done, so that Redis has read it by the end.
+/// The delayed bytes arrive; then more messages are processed, so that Redis has read those bytes at the end.
 fn expect_nothing_twice(redis: &Redis, proxy: &Proxy, id: &str) {
     proxy.release();
     let more = numbered("more", 100);
@@ -139,7 +139,7 @@ fn expect_nothing_twice(redis: &Redis, proxy: &Proxy, id: &str) {
 fn a_result_that_reaches_redis_after_another_attempt_is_not_written_twice() {
     let redis = Redis::start();
     let (proxy, _host) = held_up_while_settling(&redis, "late");
-    // It hears nothing from Redis, gives the connection up and settles on a new one.
+    // The host gets no reply from Redis, drops the connection and settles on a new one.
     redis.result_of("late");
     expect_nothing_twice(&redis, &proxy, "late");
 }
@@ -163,7 +163,7 @@ fn silent_connections_are_noticed_and_replaced() {
     Publisher::new(&redis).publish_all(slow(&before, 20));
     redis.wait_until_received(&before);
     proxy.silence();
-    // Published until one comes through: the old subscription swallows what it still gets.
+    // Published until one arrives: the old subscription drops messages that it still gets.
     let mut publisher = Publisher::new(&redis);
     let mut probes = 0;
     wait_until("a probe to come through", || {

@@ -1,4 +1,4 @@
-//! `host dead`: what somebody does who looks after dead letters.
+//! `host dead`, as an operator uses it.
 
 use std::io::{Read, Write};
 use std::process::{Command, Stdio};
@@ -16,7 +16,7 @@ fn dead(redis: &Redis, words: &[&str]) -> Ended {
     launch.arg("--redis", redis.url()).run()
 }
 
-/// Runs `host dead`, which must succeed, and gives what it printed.
+/// Runs `host dead`, which must succeed, and returns its standard output.
 fn done(redis: &Redis, words: &[&str]) -> String {
     let ended = dead(redis, words);
     assert_eq!(ended.code, Some(0), "{words:?}: {}{}", ended.stdout, ended.stderr);
@@ -218,7 +218,7 @@ fn what_never_was_a_message_cannot_be_replayed_and_is_counted() {
     assert_eq!(ended.stdout, "replayed 3 dead letters\n");
     assert!(ended.stderr.contains("1 cannot be replayed"), "{}", ended.stderr);
     assert_eq!((redis.length(DEAD), redis.length(INBOX)), (1, 3));
-    // Whoever comes later finds them in the inbox.
+    // A later replay finds them in the inbox.
     let _host = Host::on(&redis).ready(&redis, 1);
     redis.result_of("later");
 }
@@ -258,7 +258,7 @@ fn thousands_are_replayed_by_several_at_once_and_give_one_result_each() {
         .into_iter()
         .map(|running| {
             let ended = running.ended();
-            // Whoever comes when all is done finds nothing.
+            // A command that comes after all the others finds no dead letters.
             assert!(matches!(ended.code, Some(0 | 1)), "{}", ended.stderr);
             let count = ended.stdout.split(' ').nth(1).expect("a sentence with a number");
             count.replace(',', "").parse::<u64>().expect("a number")
@@ -308,7 +308,7 @@ fn on_a_terminal_a_purge_asks_first() {
         terminal.stdout.take().unwrap().read_to_string(&mut screen).unwrap();
         drop(keyboard);
         assert!(terminal.wait().unwrap().success(), "{screen}");
-        assert!(screen.contains("delete 4 dead letters for good? [y/N]"), "{screen}");
+        assert!(screen.contains("delete 4 dead letters permanently? [y/N]"), "{screen}");
         assert_eq!(redis.length(DEAD), left, "{answer:?}: {screen}");
     }
 }

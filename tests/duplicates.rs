@@ -1,4 +1,4 @@
-//! A message id gives one result, however often and by whomever it is published.
+//! A message id gives one result, however often and by whichever publisher it is published.
 
 use std::thread;
 
@@ -55,7 +55,7 @@ fn an_id_published_again_and_again_gives_one_result() {
 fn copies_in_one_burst_give_one_result_each() {
     let redis = Redis::start();
     let _host = Host::ready(&redis, 4);
-    // Neighbours share a delivery, the second round does not.
+    // Neighbours share a delivery; the second round does not.
     let ids: Vec<String> = (0..2_000).map(|n| format!("twin-{n}")).collect();
     let neighbours = ids.iter().flat_map(|id| [id, id]);
     let all = neighbours.chain(&ids).map(|id| message(id, json!({})));

@@ -1,4 +1,4 @@
-//! What the hosts of a group must agree on, and what becomes of messages when their settings differ.
+//! Facts on which the hosts of a group must agree, and the effect of different settings.
 
 use std::collections::HashSet;
 
@@ -11,7 +11,7 @@ use crate::support::{BOUND, Host, Publisher, Redis, expect_each_once, message, w
 
 const DESCRIPTOR: &str = "{messages:processed}:group";
 
-/// A host that nothing but time limits.
+/// A host without any relevant limits except time limits.
 fn patient(redis: &Redis) -> Launch {
     Host::on(redis).arg("--max-plugin-time", "1h").arg("--delivery-time", "1ms")
 }
@@ -23,7 +23,7 @@ fn in_hand(redis: &Redis, owner: &str) -> usize {
     pending.len()
 }
 
-/// The id of the host whose consumers are not among those.
+/// The id of the host that is not among these.
 fn host_id(redis: &Redis, others: &[String]) -> String {
     let ids = redis.consumer_ids();
     let id = ids.iter().find(|id| !others.contains(id)).expect("a new consumer");
@@ -39,14 +39,14 @@ fn a_host_that_takes_in_another_channel_is_refused_and_told_how_to_separate() {
     for part in [CHANNEL, "orders", "--output-key", "messages:processed"] {
         assert!(refused.stderr.contains(part), "{part:?} in {}", refused.stderr);
     }
-    // A group of its own is no trouble, and each message goes through the plugin of its own channel.
+    // A separate group works, and each message goes through the plugin of its own channel.
     let other = Host::on(&redis).arg("--channel", "orders").arg("--output-key", "done").consumers(2).start();
     other.wait_for_log("ready");
     Publisher::new(&redis).publish(message("m", json!({})));
     redis.result_of("m");
     assert_eq!(redis.length("done"), 0);
     other.stop();
-    // Nobody is left in the first group once its host has stopped.
+    // When the only host of the first group has stopped, the group has no hosts.
     first.stop();
     assert!(!redis.run::<bool>(cmd("EXISTS").arg(DESCRIPTOR)));
     let next = Host::on(&redis).arg("--channel", "orders").consumers(2).start();
@@ -81,8 +81,8 @@ fn hosts_in_another_database_that_take_in_the_same_channel_are_named() {
     second.wait_for_log("[0]");
 }
 
-/// A host with a short window takes messages in, and another one, with a long window, works on them. Claims end by the window
-/// that they were made with.
+/// A host with a short window receives messages, and another host with a long window processes them. The window of the
+/// first host decides how long the claims are valid.
 #[test]
 fn a_claim_is_trusted_by_the_window_with_which_it_was_made() {
     let redis = Redis::start();
@@ -91,7 +91,7 @@ fn a_claim_is_trusted_by_the_window_with_which_it_was_made() {
     redis.wait_for_a_lease();
     let ids = redis.consumer_ids();
     let first = host_id(&redis, &[]);
-    // It has room for one in work and one ahead.
+    // The host has room for one delivery in progress and one waiting.
     for id in ["busy-1", "busy-2"] {
         publisher.publish(message(id, json!({"do": "wait", "ms": 5_000})));
     }
@@ -134,7 +134,8 @@ fn a_message_that_begins_late_in_its_window_renews_its_claim() {
     let redis = Redis::start();
     let _host = patient(&redis).arg("--dedup-window", "2s").arg("--intake-lease", "1s").ready(&redis, 1);
     redis.wait_for_a_lease();
-    // One in work for more than half of the window, so that the one behind it begins late in its own.
+    // The first message is processed for more than half of the window, so that the second one begins late in its own
+    // window.
     Publisher::new(&redis).publish(message("busy", json!({"do": "wait", "ms": 1_500})));
     wait_until("the host is at work", || redis.length(INBOX) == 1);
     expect_one_result_among_copies(&redis, "late", &message("late", json!({"do": "wait", "ms": 1_500})));
@@ -161,7 +162,7 @@ fn stops_with_a_message_in_hand_are_no_deaths() {
     redis.result_of("slow");
     assert_eq!(redis.length(DEAD), 0);
     let log = host.stop().stderr;
-    assert!(!log.contains("isolated") && !log.contains("died with"), "{log}");
+    assert!(!log.contains("isolated") && !log.contains("hosts died"), "{log}");
 }
 
 #[test]

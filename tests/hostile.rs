@@ -1,5 +1,5 @@
-//! Plugins that do their worst: their message gets the right outcome, the host lives, every other message comes
-//! through, and the memory comes back.
+//! Plugins that do their worst: their message gets the right outcome, the host stays alive, every other message is
+//! processed, and the memory is freed.
 
 use serde_json::{Value, json};
 
@@ -8,14 +8,14 @@ use crate::support::host::Launch;
 use crate::support::records::{DEAD, OUTPUT};
 use crate::support::{BOUND, Host, Publisher, Redis, message, wait_for};
 
-/// How many messages attack.
+/// Number of attacking messages.
 const ATTACKS: usize = 3;
-/// How many others flow around each attack.
+/// Number of other messages around each attack.
 const OTHERS: usize = 40;
-/// How much more memory a host may have after an attack than before.
+/// Maximum growth of the host's memory over an attack.
 const KEPT_BYTES_MAX: u64 = 64 << 20;
 
-/// A host with two consumers that have worked, and its memory then.
+/// A host with two consumers that have already worked, and its memory at that time.
 struct Scene {
     redis: Redis,
     host: Host,
@@ -43,7 +43,7 @@ impl Scene {
         Publisher::new(&self.redis).publish_all(ids.map(|n| message(&format!("other-{n}"), json!({}))));
     }
 
-    /// Publishes the attack several times among other messages; gives the ids of the attacks.
+    /// Publishes the attack several times among other messages, and returns the ids of the attacks.
     fn attack(&mut self, name: &str, order: &Value) -> Vec<String> {
         let ids: Vec<String> = (0..ATTACKS).map(|n| format!("{name}-{n}")).collect();
         for id in &ids {
@@ -54,8 +54,8 @@ impl Scene {
         ids
     }
 
-    /// Requires that whatever was published besides has exactly one result, also what comes now, and that the
-    /// memory has come back. `results` and `letters` are those of the attacks.
+    /// Requires that every other message, including new ones, has exactly one result, and that the memory is freed.
+    /// `results` and `letters` are those of the attacks.
     fn expect_survived(mut self, results: usize, letters: usize) {
         self.publish_others();
         self.redis.wait_for_settled(self.others + results + letters);
@@ -77,7 +77,7 @@ impl Scene {
     }
 }
 
-/// Requires that each attack ends as a dead letter with this reason, whose error says this, and hurts nobody.
+/// Requires that each attack ends as a dead letter with this reason and this error, and affects no other message.
 fn expect_dead_letters(options: &[(&str, &str)], order: Value, reason: &str, words: &str) {
     let mut scene = Scene::set(options);
     let ids = scene.attack("bad", &order);
@@ -182,7 +182,7 @@ fn a_log_flood_is_dropped_and_counted() {
     let parsed = |log: String| -> Vec<Value> {
         log.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"))).collect()
     };
-    // What was dropped is told with the next message after a second.
+    // Dropped lines are reported with the next message after a second.
     let dropped = wait_for("every dropped line to be counted", BOUND, || {
         let id = format!("late-{}", scene.others);
         Publisher::new(&scene.redis).publish(message(&id, json!({})));
@@ -197,7 +197,7 @@ fn a_log_flood_is_dropped_and_counted() {
     assert!(logged <= ATTACKS * 100, "{logged} lines of the flood");
 }
 
-/// The lines of a log that have their end.
+/// The complete lines of a log.
 fn complete(log: &str) -> String {
     log[..log.rfind('\n').map_or(0, |end| end + 1)].to_owned()
 }
@@ -233,7 +233,7 @@ fn all_of_them_at_once() {
     scene.expect_survived(0, ids.len());
 }
 
-/// Requires that a host with this plugin does not start, and says this.
+/// Requires that a host with this plugin does not start, and that the error contains these words.
 fn expect_refused(launch: Launch, words: &[&str]) {
     let ended = launch.run();
     assert_eq!(ended.code, Some(4), "{}", ended.stderr);
@@ -246,7 +246,7 @@ fn expect_refused(launch: Launch, words: &[&str]) {
 fn a_start_that_never_ends() {
     let redis = Redis::start();
     let launch = Host::on(&redis).arg("--plugin", loops_at_start()).arg("--max-plugin-time", "300ms");
-    expect_refused(launch, &["does not start", "longer than 300ms", "time limit"]);
+    expect_refused(launch, &["does not start", "longer than 300ms", "--max-plugin-time"]);
 }
 
 #[test]
@@ -262,7 +262,7 @@ fn a_start_that_takes_too_much_memory() {
     let greedy = || Host::on(&redis).arg("--plugin", grows_at_start()).arg("--max-plugin-time", "20s");
     expect_refused(
         greedy().arg("--max-plugin-memory", "32MiB"),
-        &["does not start", "more than 33554432 bytes", "memory limit"],
+        &["does not start", "more than 33554432 bytes", "--max-plugin-memory"],
     );
     let _host = greedy().ready(&redis, 1);
 }

@@ -1,4 +1,4 @@
-//! Results that are large in number instead of bytes: whatever they are, the message ends and nothing is stuck.
+//! Results that are large in number instead of bytes: the message ends in any case, and nothing is blocked.
 
 use serde_json::json;
 
@@ -52,7 +52,7 @@ fn thousands_of_results_of_one_message_are_written_or_refused_as_a_whole() {
     };
     publisher.publish(many("many", 10_000));
     wait_until("all results", || redis.length(OUTPUT) == 10_000);
-    // So many would keep Redis from answering anybody for seconds.
+    // So many fields would block Redis for seconds.
     publisher.publish(many("too many", 600_000));
     publisher.publish_all((0..100).map(|n| message(&format!("m-{n}"), json!({}))));
     assert_eq!(redis.dead_letter_of("too many").text("reason"), "bad-result");

@@ -1,5 +1,5 @@
-//! The host as it will be when the format of entries has changed, built with the feature `next-format` for the test of a rolling
-//! upgrade. Everything else is the binary's own source.
+//! The host with a later format of entries, built with the feature `next-format` for the test of a rolling upgrade.
+//! Everything else is the source of the binary.
 
 use std::process::ExitCode;
 

@@ -178,7 +178,7 @@ fn all_names_can_be_changed_and_no_other_is_touched() {
     host.stop();
 }
 
-/// Whether Redis has the script that settles a delivery: it is loaded when it is needed.
+/// Whether Redis has the script that settles a delivery. The script is loaded on demand.
 fn has_settle_script(redis: &Redis) -> bool {
     let digest = redis::Script::new(include_str!("../host/src/redis/store/scripts/settle.lua")).get_hash().to_owned();
     redis.run::<(bool,)>(cmd("SCRIPT").arg("EXISTS").arg(digest)).0
@@ -188,7 +188,7 @@ fn has_settle_script(redis: &Redis) -> bool {
 fn deliveries_that_give_results_only_need_no_script() {
     let redis = Redis::start();
     let _host = Host::ready(&redis, 4);
-    // What was fetched in the first moment, before the host had its permit, may need it.
+    // Deliveries fetched before the host had its permit may need the script.
     Publisher::new(&redis).publish(message("first", json!({})));
     redis.result_of("first");
     wait_until("an empty inbox", || redis.length(INBOX) == 0);

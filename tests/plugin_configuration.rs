@@ -1,4 +1,4 @@
-//! The plugin's own configuration: where it comes from, who can read it, and who not.
+//! The plugin's own configuration: its sources, and who can read it.
 
 use std::fs;
 
@@ -28,7 +28,7 @@ fn a_plugin_reads_flags_over_the_environment_over_the_file() {
         ("two.of", "secret=of the variable"),
         ("file", "1.50"),
         ("empty", ""),
-        // Nobody has set it.
+        // No source sets this key.
         ("unknown", "null"),
         ("All", "null"),
     ] {
@@ -77,7 +77,8 @@ fn a_plugin_that_reads_no_configuration_runs_with_one() {
     assert_eq!(redis.result_of("enriched").text("random_property").len(), 16);
 }
 
-/// A folder with this text as `host.toml`, and `host` with these words and that file, to be run while the folder is there.
+/// A folder with this text as `host.toml`, and a command of `host` with these words and that file, valid while the
+/// folder exists.
 fn with_file(text: &str, words: &[&str]) -> (TempDir, Launch) {
     let folder = tempfile::tempdir().expect("make a folder");
     let file = folder.path().join("host.toml");
@@ -105,7 +106,7 @@ fn it_is_printed_without_its_values() {
     let (_folder, call) = with_file(text, &["config", "--sources", "--plugin-config=first=hush=1"]);
     let config = printed(call.env("HOST_PLUGIN_CONFIG", "first=hush\nlast=hush\r\n"));
     let (_, section) = config.split_once("\n[plugin_config]\n").expect("the section is there");
-    let (_, keys) = section.split_once("set HOST_PLUGIN_CONFIG.\n").expect("it is said that values are masked");
+    let (_, keys) = section.split_once("readable for your user only.\n").expect("it is said that values are masked");
     let expected = [
         "host.toml:4:9\n\"a.b\" = \"***\"\n# from: ",
         "--plugin-config\nfirst = \"***\"\n# from: ",

@@ -1,4 +1,4 @@
-//! A plugin that fails in whatever way: its message becomes a dead letter, all others flow on.
+//! A plugin that fails in any way: its message becomes a dead letter, and all other messages are processed.
 
 use serde_json::{Value, json};
 
@@ -36,7 +36,7 @@ fn expect_failure(options: &[(&str, &str)], order: Value, reason: &str) {
     });
     redis.wait_for_an_empty_inbox();
     assert_eq!(redis.length(DEAD), 1);
-    // The consumer that failed works on, in a fresh instance where it needs one.
+    // The consumer that failed continues, with a fresh instance if necessary.
     Publisher::new(&redis).publish_all((100..200).map(good));
     redis.wait_for_settled(201);
     assert_eq!((redis.length(OUTPUT), redis.length(DEAD)), (200, 1));
@@ -120,7 +120,7 @@ fn one_wrong_result_among_several_is_a_dead_letter_and_none_is_written() {
 
 #[test]
 fn text_that_is_not_utf_8_is_a_dead_letter_at_once() {
-    // With attempts left: another one would give the same bytes.
+    // Although attempts are left: another attempt would give the same bytes.
     for place in ["emit", "emit-all", "reject", "fail"] {
         let order = json!({"do": "not-utf-8", "place": place});
         expect_failure(&[("--max-attempts", "5")], order, "bad-result");

@@ -1,4 +1,4 @@
-//! What a plugin writes appears in the host's log, and cannot pretend to be anything else.
+//! A plugin's output appears in the host's log, and cannot be mistaken for another line.
 
 use serde_json::{Value, json};
 

@@ -1,4 +1,4 @@
-//! Plugins that cannot be used for a reason outside their contract: each gets a sentence of its own that says what to do.
+//! Plugins that cannot be used for a reason outside their contract: each reason has its own error with advice.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -6,7 +6,7 @@ use std::process::Command;
 use crate::support::host::{Ended, Launch};
 use crate::support::puppet;
 
-/// Makes memory that the process maps stay as it is: what a service manager does for MemoryDenyWriteExecute.
+/// Forbids the process to change mapped memory to executable, like a service manager with MemoryDenyWriteExecute.
 const DENY_EXECUTABLE: &str = "
 import ctypes, os, sys
 PR_SET_MDWE, REFUSE_EXEC_GAIN = 65, 1
@@ -70,7 +70,7 @@ fn a_process_with_little_address_space_says_so() {
         puppet().display()
     );
     expect_refusal(&Launch::shell(&line).run(), &["no memory", "ulimit -v"]);
-    // Otherwise the limit would not be what the test is about.
+    // Otherwise the test would not test this limit.
     assert!(Command::new("sh").arg("-c").arg("ulimit -v 2000000").status().unwrap().success());
 }
 

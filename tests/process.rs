@@ -36,14 +36,14 @@ fn a_host_whose_output_nobody_reads_goes_on_and_stops_in_order() {
         Publisher::new(&redis).publish_all(ids.iter().map(|id| message(id, json!({"do": "log", "text": text}))));
         expect_each_once(&redis, ids);
         if stream == "stderr" {
-            // More was logged than may wait: that is told when somebody reads again.
+            // More lines were logged than may wait. The loss is reported when the reader reads again.
             let all = std::thread::spawn(move || {
                 let mut all = String::new();
                 reader.read_to_string(&mut all).unwrap();
                 all
             });
             host.stop();
-            assert!(all.join().unwrap().contains("lines were dropped"));
+            assert!(all.join().unwrap().contains("dropped lines"));
         } else {
             host.stop();
         }
@@ -66,10 +66,10 @@ fn two_signals_close_to_each_other_are_one() {
     assert!(redis.pending().is_empty(), "what was in work is settled");
 }
 
-/// A host on a terminal of its own, with its log in a file.
+/// A host on its own terminal, with its log in a file.
 struct OnTerminal {
     terminal: std::process::Child,
-    /// The host's own number.
+    /// Process id of the host.
     process: Option<u32>,
     log: std::path::PathBuf,
     _folder: TempDir,
@@ -88,7 +88,7 @@ impl OnTerminal {
         );
         let mut command = Command::new("python3");
         command.args(["-c", "import pty, sys; pty.spawn(sys.argv[1:])", "sh", "-c", &host]);
-        // `nohup` leaves a file where it is started.
+        // `nohup` writes a file into the working directory.
         command.current_dir(folder.path()).env_remove("HOST_CONFIG");
         let terminal = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
         let mut on_terminal = OnTerminal { terminal, process: None, log, _folder: folder };
@@ -113,7 +113,7 @@ impl Drop for OnTerminal {
         let _ = self.terminal.kill();
         let _ = self.terminal.wait();
         if let Some(process) = self.process {
-            // It is gone already, unless the test has failed.
+            // The process has already ended, unless the test has failed.
             let _ = Command::new("sh").arg("-c").arg(format!("kill -9 {process} 2>/dev/null")).status();
         }
     }
@@ -123,9 +123,9 @@ impl Drop for OnTerminal {
 fn a_closed_terminal_stops_the_host_in_order() {
     let redis = Redis::start();
     let mut host = OnTerminal::start(&redis, "");
-    // As long as the terminal is there, SIGHUP reloads.
+    // While the terminal exists, SIGHUP reloads.
     Signal::Hangup.send(host.process.unwrap());
-    wait_until("a reload", || host.log().contains("as asked by SIGHUP"));
+    wait_until("a reload", || host.log().contains("after SIGHUP"));
     host.close();
     wait_until("an orderly end", || host.log().contains("stopped"));
     assert!(redis.consumer_ids().is_empty());
@@ -138,7 +138,7 @@ fn a_host_under_nohup_outlives_its_terminal() {
     let process = host.process.unwrap();
     host.close();
     Signal::Hangup.send(process);
-    wait_until("a reload", || host.log().contains("as asked by SIGHUP"));
+    wait_until("a reload", || host.log().contains("after SIGHUP"));
     Publisher::new(&redis).publish(message("m", json!({})));
     redis.result_of("m");
     Signal::Terminate.send(process);

@@ -1,4 +1,4 @@
-//! The promise: whatever dies and when, every message id gives exactly one result.
+//! The promise: whichever process dies at whichever moment, every message id gives exactly one result.
 
 use redis::{Value, cmd};
 use serde_json::json;
@@ -101,7 +101,8 @@ fn deliveries_of_a_dead_host_are_taken_over() {
     assert!(redis.pending().is_empty(), "nothing stays behind with the dead host");
 }
 
-/// A host that was paused with these messages in hand, each in a delivery of its own, and the milliseconds that they take.
+/// A host that was paused with these messages in hand, each in a delivery of its own, and the milliseconds that they
+/// take.
 fn paused_with_work(redis: &Redis, messages: &[(&str, u32)]) -> Host {
     let host = Host::on(redis).arg("--max-plugin-time", "60s").ready(redis, messages.len());
     for (number, (id, ms)) in messages.iter().enumerate() {
@@ -113,7 +114,7 @@ fn paused_with_work(redis: &Redis, messages: &[(&str, u32)]) -> Host {
     host
 }
 
-/// A permit that has expired can be deleted by nobody, so that it expires has to be as good.
+/// No host can delete an expired permit, so the expiry must have the same effect as a deletion.
 #[test]
 fn redis_discards_a_transaction_when_a_key_that_it_watches_has_expired() {
     let server = Redis::start();
@@ -127,10 +128,10 @@ fn redis_discards_a_transaction_when_a_key_that_it_watches_has_expired() {
     assert!(executed.is_none(), "{executed:?}");
 }
 
-/// Waits until a host has found out so often that somebody else was first.
+/// Waits until a host has found this number of deliveries settled by another host.
 fn wait_until_outrun(host: &Host, times: usize) {
     wait_until("deliveries that others had settled", || {
-        host.log().matches("somebody else settled this delivery first").count() == times
+        host.log().matches("another host settled this delivery first").count() == times
     });
 }
 

@@ -1,4 +1,4 @@
-//! Every command in the README and in the handbook does what a reader expects: it works. And every link leads somewhere.
+//! Every command in the README and in the handbook works, and every link has a target.
 
 use std::env;
 use std::ffi::OsString;
@@ -31,7 +31,8 @@ fn read(document: &str) -> String {
     fs::read_to_string(repository().join(document)).unwrap_or_else(|error| panic!("read {document}: {error}"))
 }
 
-/// The commands in the `sh` blocks of a document, in order, without comments; a line ending in a backslash goes on.
+/// The commands in the `sh` blocks of a document, in order, without comments. A line that ends in a backslash
+/// continues.
 fn commands(document: &str) -> Vec<String> {
     let text = read(document);
     let blocks = text.split("\n```sh\n").skip(1).map(|block| block.split("\n```").next().unwrap_or_default());
@@ -40,7 +41,7 @@ fn commands(document: &str) -> Vec<String> {
     lines.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')).map(str::to_owned).collect()
 }
 
-/// `host` itself and a demo without an end run until somebody stops them.
+/// `host` itself and a demo without an end run until a signal stops them.
 fn runs_for_ever(command: &str) -> bool {
     let words = command.split_whitespace();
     let mut words =

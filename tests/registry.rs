@@ -1,4 +1,4 @@
-//! `consumer:ids` holds the consumers alive, and nothing else.
+//! `consumer:ids` contains exactly the consumers that are alive.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use serde_json::json;
 use crate::support::records::{HEARTBEAT, IDS};
 use crate::support::{Host, Publisher, Redis, Signal, message, wait_for, wait_until};
 
-/// After this time the list has promised to be true.
+/// Time within which the list must be correct.
 const TRUE_AFTER: Duration = Duration::from_secs(10);
 
 fn wait_for_truth(redis: &Redis, expected: &[String]) {
@@ -28,7 +28,7 @@ fn the_list_holds_every_consumer_of_every_host_once() {
     let ids = redis.consumer_ids();
     assert_eq!(ids.len(), 14);
     assert_eq!(ids.iter().collect::<HashSet<_>>().len(), 14, "{ids:?}");
-    // Work comes from exactly these.
+    // Results come from exactly these consumers.
     Publisher::new(&redis).publish_all((0..500).map(|n| message(&format!("m-{n}"), json!({"do": "wait", "ms": 5}))));
     redis.wait_for_settled(500);
     let known: HashSet<String> = ids.into_iter().collect();
@@ -135,7 +135,7 @@ fn a_host_taken_for_dead_comes_back_under_new_ids() {
     paused.signal(Signal::Continue);
     let ids = redis.wait_for_consumers(3);
     assert!(old.iter().all(|id| !ids.contains(id)), "{old:?} came back in {ids:?}");
-    // The new ids work.
+    // The new ids write results.
     Publisher::new(&redis).publish_all((0..200).map(|n| message(&format!("m-{n}"), json!({"do": "wait", "ms": 5}))));
     redis.wait_for_settled(200);
     let output = redis.output();
@@ -159,7 +159,7 @@ fn nothing_is_written_under_the_ids_of_a_host_that_was_taken_for_dead() {
     let paused = Host::ready(&redis, 4);
     let old = redis.consumer_ids();
     let _witness = take_for_dead(&redis, &paused);
-    // There is work for it at the very moment that it comes back.
+    // Messages are published at the very moment when the host returns.
     Publisher::new(&redis).publish_all((0..600).map(|n| message(&format!("m-{n}"), json!({"do": "wait", "ms": 10}))));
     paused.signal(Signal::Continue);
     redis.wait_for_settled(600);

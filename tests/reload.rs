@@ -1,4 +1,4 @@
-//! A new plugin file replaces the version in use, in whatever way it comes, while messages flow.
+//! A new plugin file replaces the version in use, in every way of replacing a file, while messages flow.
 
 use std::fs::{self, File};
 use std::io::Write as _;
@@ -10,12 +10,12 @@ use crate::support::flow::{self, GONE, IN_USE, PER_SECOND, REFUSED};
 use crate::support::host::Launch;
 use crate::support::{Flow, Redis, Release, Signal};
 
-/// Events alone tell of changes.
+/// Only events report changes.
 fn only_events(launch: Launch) -> Launch {
     launch.arg("--watch-interval", "1h")
 }
 
-/// Runs version A, changes its file to version B in this way, and requires that the flow went over from one to the other.
+/// Runs version A, changes its file to version B in this way, and requires that the flow switches to version B.
 fn expect_taken_over(options: impl FnOnce(Launch) -> Launch, change: impl FnOnce(&Flow, &Release)) {
     let (a, b) = (Release::new("A"), Release::new("B"));
     let mut flow = Flow::with(&a, options);
@@ -95,7 +95,7 @@ fn polling_finds_what_no_event_tells() {
     expect_taken_over(
         |launch| launch.arg("--watch", "poll").arg("--watch-interval", "100ms"),
         |flow, b| {
-            // Written under another name of the same file, so nothing happens in the folder of the plugin.
+            // Written under another name of the same file, so there is no event in the plugin's folder.
             let other = flow.redis.folder().join("other-name");
             fs::hard_link(flow.plugin(), &other).unwrap();
             b.write_to(&other);
@@ -154,10 +154,10 @@ fn a_link_to_another_folder_is_followed_when_it_changes_and_when_its_target_does
     versions.iter().for_each(|version| flow.expect(version));
     retarget(&flow.plugin(), "green/it.wasm");
     flow.wait_for_results_of(b);
-    // The new target is watched as the old one was.
+    // The new target is watched like the old one.
     c.write_to(&folder.join("green/it.wasm"));
     flow.wait_for_results_of(c);
-    // As `ln -sf` does it: for a moment there is no link.
+    // Like `ln -sf`: for a moment there is no link.
     d.write_to(&folder.join("blue/it.wasm"));
     fs::remove_file(flow.plugin()).unwrap();
     symlink("blue/it.wasm", flow.plugin()).unwrap();
@@ -193,12 +193,12 @@ fn a_large_file_copied_in_slow_pieces_is_taken_when_it_is_complete() {
     let mut flow = Flow::with(&a, only_events);
     flow.expect(&b);
     let mut file = File::create(flow.plugin()).unwrap();
-    // Pauses of about 20 ms, within which nobody takes the file for complete.
+    // Pauses of about 20 ms, within which the file must not count as complete.
     for piece in b.bytes[..b.bytes.len() / 2].chunks(256 << 10) {
         file.write_all(piece).unwrap();
         flow.wait_for_more(PER_SECOND / 50);
     }
-    // A pause that is long enough to be taken for the end.
+    // A pause that is long enough to count as the end.
     flow.wait_for_logged(REFUSED, 1);
     for piece in b.bytes[b.bytes.len() / 2..].chunks(1 << 20) {
         file.write_all(piece).unwrap();

@@ -52,7 +52,7 @@ fn text(redis: &Redis, plugin: &str, consumers: usize, sections: &str) -> String
     format!("plugin = {plugin:?}\nconsumers = {consumers}\n[redis]\nurl = {:?}\n{sections}", redis.url())
 }
 
-/// Grows and shrinks the host, which learns of it in this way, under traffic and with long calls.
+/// Grows and shrinks the host through this way of reloading, under traffic and with long calls.
 fn expect_resized(options: &[(&str, &str)], tell: impl Fn(&Flow)) {
     let a = Release::new("A");
     let mut host = Configured::start(&a, 4, "", options);
@@ -66,7 +66,7 @@ fn expect_resized(options: &[(&str, &str)], tell: impl Fn(&Flow)) {
         assert_eq!((&line["from"], &line["to"]), (&json!(from), &json!(to)), "{line}");
         let ids: HashSet<String> = host.flow.redis.wait_for_consumers(to).into_iter().collect();
         assert_eq!(ids.len(), to);
-        // Work comes from these and no others, as soon as what was in work is done.
+        // Results come from these consumers only, as soon as the deliveries in progress are finished.
         let redis = &host.flow.redis;
         wait_for("work of all consumers on the list and nobody else", BOUND, || {
             let before = redis.length(OUTPUT);
@@ -98,7 +98,7 @@ fn the_plugins_path_follows_the_file() {
     host.flow.expect(&b);
     host.change("other.wasm", 4, "");
     host.flow.wait_for_results_of(&b);
-    // From now on this is the file that counts.
+    // From now on the plugin is this file.
     Release::new("nobody's").write_to(&host.flow.plugin());
     host.flow.wait_for_more(PER_SECOND / 2);
     host.flow.expect(&c);

@@ -1,4 +1,4 @@
-//! A wrong version harms nothing: it is refused once, with a reason, and the version in use goes on.
+//! A wrong version does no harm: it is refused once, with a reason, and the version in use stays.
 
 use std::fs::{self, File};
 use std::time::SystemTime;
@@ -10,8 +10,8 @@ use crate::support::guests::{loops_at_start, traps_at_start, unknown_import, wro
 use crate::support::host::Launch;
 use crate::support::{Flow, Redis, Release, Signal};
 
-/// Puts this in the place of version A; requires that it is refused in these words, once, that version A goes on, and
-/// that version B is taken afterwards.
+/// Replaces version A by these bytes. Requires that they are refused once with these words, that version A stays in
+/// use, and that version B is accepted afterwards.
 fn expect_refused(options: impl FnOnce(Launch) -> Launch, wrong: &[u8], words: &[&str]) {
     let (a, b) = (Release::new("A"), Release::new("B"));
     let wrong = Release::of("wrong", wrong);
@@ -19,7 +19,7 @@ fn expect_refused(options: impl FnOnce(Launch) -> Launch, wrong: &[u8], words: &
     wrong.write_to(&flow.plugin());
     let refused = &flow.wait_for_logged(REFUSED, 1)[0];
     expect_refusal(refused, &wrong, &a, words);
-    // The same bytes again are no reason for another try.
+    // The same bytes again are not tried again.
     File::options().append(true).open(flow.plugin()).unwrap().set_modified(SystemTime::now()).unwrap();
     flow.wait_for_more(PER_SECOND / 2);
     wrong.write_to(&flow.plugin());
@@ -32,7 +32,7 @@ fn expect_refused(options: impl FnOnce(Launch) -> Launch, wrong: &[u8], words: &
     assert_eq!((&report["refusals"], &report["swaps"]), (&1.into(), &1.into()), "{report}");
 }
 
-/// Requires that this log line says so.
+/// Requires this content of a log line.
 fn expect_refusal(line: &Value, wrong: &Release, in_use: &Release, words: &[&str]) {
     assert_eq!(line["level"], "WARN", "{line}");
     assert_eq!(line["digest"], wrong.digest[..12], "{line}");
@@ -123,13 +123,13 @@ fn a_missing_file_is_warned_of_once_and_the_version_in_use_goes_on() {
     fs::remove_file(flow.plugin()).unwrap();
     let gone = &flow.wait_for_logged(GONE, 1)[0];
     assert_eq!(gone["level"], "WARN", "{gone}");
-    // Other files come and go.
+    // Other files are created and deleted.
     for _ in 0..3 {
         Release::new("other").write_to(&flow.folder().join("other.wasm"));
         flow.wait_for_more(PER_SECOND / 2);
     }
     assert_eq!(flow.logged(GONE).len(), 1, "{}", flow.host.log());
-    // The same version back in its place is no new one.
+    // The same version again is not a new version.
     flow.deploy(&a);
     flow.wait_for_more(PER_SECOND / 2);
     assert!(flow.logged(IN_USE).is_empty(), "{}", flow.host.log());

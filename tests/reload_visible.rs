@@ -1,4 +1,4 @@
-//! Which version a host runs, since when, and what it thinks of it: in its report and in Redis.
+//! The version of a host, and its state, in the report and in Redis.
 
 use std::collections::HashMap;
 use std::time::SystemTime;
@@ -11,17 +11,17 @@ use crate::support::host::Launch;
 use crate::support::records::HOSTS;
 use crate::support::{BOUND, Flow, Host, Redis, Release, Signal, wait_for, wait_until};
 
-/// Heartbeats whose end is noticed soon.
+/// Heartbeats that expire soon.
 const HEARTBEAT: [(&str, &str); 2] = [("--heartbeat-interval", "200ms"), ("--heartbeat-ttl", "3s")];
 
-/// What the hosts say of themselves, by host id.
+/// The status of each host, by host id.
 fn hosts(redis: &Redis) -> HashMap<String, Value> {
     let fields: HashMap<String, String> = redis.run(cmd("HGETALL").arg(HOSTS));
     let parse = |text: String| serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"));
     fields.into_iter().map(|(host, text)| (host, parse(text))).collect()
 }
 
-/// Waits until the only host says this of itself.
+/// Waits until the only host has this status.
 fn wait_for_state(redis: &Redis, what: &str, is_it: impl Fn(&Value) -> bool) -> Value {
     wait_for(&format!("a host that says: {what}"), BOUND, || {
         let hosts = hosts(redis);
@@ -30,7 +30,7 @@ fn wait_for_state(redis: &Redis, what: &str, is_it: impl Fn(&Value) -> bool) -> 
     })
 }
 
-/// The id of the host whose consumers these are.
+/// The id of the host with these consumers.
 fn host_id(consumers: &[String]) -> String {
     consumers[0].rsplit_once('/').unwrap().0.to_owned()
 }
@@ -62,7 +62,7 @@ fn report_and_redis_tell_every_step() {
     assert_eq!((&host["consumers"], &host["refused"]), (&json!(CONSUMERS), &Value::Null), "{host}");
     assert!((start..SystemTime::now()).contains(&time(&host["since"])), "{host}");
 
-    // Without messages nothing is proved.
+    // Without messages the probation does not end.
     flow.pause();
     flow.deploy(&b);
     let on_probation = expect_told(&flow, &b, 2, "probation", [1, 0, 0]);
@@ -138,7 +138,7 @@ fn hosts_go_their_own_ways_and_the_dead_are_forgotten() {
     flow.deploy(&c);
     wait_for_digests(&flow, &[(&first, &c), (&second, &b)]);
     flow.wait_for_more(PER_SECOND / 2);
-    // One that stops takes its field along; that of one that is killed is removed by the others.
+    // A host that stops removes its field; the other hosts remove the field of a killed host.
     other.stop();
     wait_for_digests(&flow, &[(&first, &c)]);
     let (other, third) = start_other(&flow);

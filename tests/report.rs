@@ -50,7 +50,7 @@ fn the_report_counts_what_happened() {
     let report = host.wait_for_report("3 dead letters and 10 duplicates", is_complete);
     assert!(report["processed"].as_u64().unwrap() >= 100, "{report}");
     host.wait_for_report("a rate", |report| report["messages_per_second"].as_f64().unwrap() > 0.0);
-    // And back to zero, as nothing more comes.
+    // And back to zero, because no more messages arrive.
     host.wait_for_report("quiet", |report| is_complete(report) && report["messages_per_second"].as_f64() == Some(0.0));
 }
 

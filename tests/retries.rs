@@ -1,4 +1,4 @@
-//! A message that fails is tried again, later, and given up on after a bound; and the promise holds through all of it.
+//! A message that fails is tried again later and is given up after a bound, and the promise holds throughout.
 
 use std::collections::{HashMap, HashSet};
 
@@ -9,12 +9,12 @@ use crate::support::host::Launch;
 use crate::support::records::{DEAD, GROUP, INBOX, OUTPUT, RETRY};
 use crate::support::{BOUND, Entry, Host, Publisher, Redis, Traffic, expect_each_once, message, wait_for};
 
-/// A host that waits only shortly between attempts.
+/// A host with short waits between attempts.
 fn hasty(redis: &Redis) -> Launch {
     Host::on(redis).arg("--retry-delay", "10ms").arg("--max-retry-delay", "50ms")
 }
 
-/// A host whose death is noticed soon.
+/// A host whose death is detected soon.
 fn frail(redis: &Redis) -> Launch {
     let launch = hasty(redis).arg("--heartbeat-interval", "100ms").arg("--heartbeat-ttl", "1s");
     launch.arg("--takeover-interval", "50ms").arg("--max-plugin-time", "1h")
@@ -37,7 +37,7 @@ fn now_ms(redis: &Redis) -> u64 {
     seconds * 1000 + micros / 1000
 }
 
-/// Makes what waits due now, as if its time had come.
+/// Makes all waiting retries due now.
 fn make_due(redis: &Redis) {
     let members: Vec<Vec<u8>> = redis.run(cmd("ZRANGE").arg(RETRY).arg(0).arg(-1));
     for member in members {

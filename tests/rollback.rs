@@ -1,4 +1,4 @@
-//! A version that fails what the version before could do is taken back by the host itself, and costs no message.
+//! The host rolls back a version that fails messages which the previous version processes, and no message is lost.
 
 use serde_json::{Value, json};
 
@@ -11,7 +11,7 @@ fn long_probation(launch: Launch) -> Launch {
     launch.arg("--probation-time", "10m")
 }
 
-/// A probation that is over soon.
+/// A probation that ends soon.
 fn short_probation(launch: Launch) -> Launch {
     launch.arg("--probation-time", "300ms").arg("--probation-messages", "1000")
 }
@@ -103,7 +103,7 @@ fn the_version_to_go_back_to_is_the_last_one_that_has_proved_itself() {
     expect_rollback(&flow.wait_for_logged(ROLLED_BACK, 1)[0], &bad, &b);
     flow.finish();
 
-    // A version on probation has proved nothing.
+    // A version on probation is not trusted yet.
     let mut flow = Flow::with(&a, long_probation);
     flow.change_to(&c);
     flow.deploy(&bad);

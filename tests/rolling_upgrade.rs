@@ -1,4 +1,5 @@
-//! Two builds of the host, which write different formats, in one group: what one must not misread the other does not write.
+//! Two builds of the host with different formats in one group: a host never writes a format that another one would
+//! misread.
 
 use std::env;
 use std::path::PathBuf;
@@ -114,7 +115,7 @@ fn a_host_leaves_a_newer_format_alone_and_a_newer_host_finishes_it() {
     let count: usize = redis.run(cmd("ZCARD").arg(RETRY));
     assert_eq!((redis.output().len(), count), (1, 1));
 
-    // It reads both formats, and goes on with what was left. What never ends is given up by its time limit.
+    // The host reads both formats and continues with the remaining entries. An endless call ends at its time limit.
     let new = next(&redis).arg("--max-plugin-time", "50ms").arg("--max-attempts", "1").ready(&redis, 2);
     expect_each_outcome_once(&redis, &["own", "waiting", "behind", "retried", "busy"].map(str::to_owned));
     redis.dead_letter_of("busy");
@@ -126,7 +127,7 @@ fn a_host_leaves_a_newer_format_alone_and_a_newer_host_finishes_it() {
     old.stop();
 }
 
-/// Hosts of a version that says nothing about its format are not mixed with.
+/// A host does not start in a group with hosts that do not report their formats.
 #[test]
 fn a_host_that_says_no_format_keeps_others_from_joining() {
     let redis = Redis::start();
@@ -137,6 +138,6 @@ fn a_host_that_says_no_format_keeps_others_from_joining() {
     redis.run::<usize>(cmd("HSET").arg("{consumer:ids}:hosts").arg(&id).arg(r#"{"generation":1}"#));
     let refused = Host::on(&redis).consumers(1).start().ended();
     assert_eq!(refused.code, Some(2), "{}", refused.stderr);
-    assert!(refused.stderr.contains(&id) && refused.stderr.contains("stop them before"), "{}", refused.stderr);
+    assert!(refused.stderr.contains(&id) && refused.stderr.contains("stop these hosts"), "{}", refused.stderr);
     old.signal(Signal::Continue);
 }

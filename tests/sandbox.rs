@@ -1,4 +1,4 @@
-//! What a plugin may have and what not, how long its instances live, what it may log, and the cache.
+//! The rights of a plugin, the lifetime of its instances, its log, and the cache.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -9,7 +9,7 @@ use crate::support::guests::http;
 use crate::support::records::OUTPUT;
 use crate::support::{Host, Publisher, Redis, message};
 
-/// Lets the puppet try something in a host with something to find; gives what came of it.
+/// Lets the puppet try something in a host where there is something to find, and returns the outcome.
 fn attempt(what: &str, target: &str) -> (bool, String) {
     let redis = Redis::start();
     let host = Host::on(&redis).env("A_SECRET", "of the host").ready(&redis, 1);
@@ -22,14 +22,14 @@ fn attempt(what: &str, target: &str) -> (bool, String) {
     let result = redis.result_of("attempt");
     assert_eq!(fs::read_to_string(redis.folder().join("secret.txt")).unwrap(), "a secret");
     assert!(!redis.folder().join("new.txt").exists());
-    // The instance goes on.
+    // The instance stays in use.
     Publisher::new(&redis).publish(message("after", json!({})));
     redis.result_of("after");
     host.stop();
     (result.text("granted") == "true", result.text("answer").to_owned())
 }
 
-/// Requires that the guest gets an error, and the host nothing to do.
+/// Requires that the guest gets an error, and that the host does nothing.
 fn expect_denied(attempts: &[(&str, &str)]) {
     for (what, target) in attempts {
         let (granted, answer) = attempt(what, target);
@@ -167,7 +167,7 @@ fn compiled_plugins_are_kept_in_a_folder_of_the_user_alone() {
     launch().ready(&redis, 1).stop();
     assert_eq!(kept(), first, "a second start compiles nothing");
 
-    // What is broken is compiled again.
+    // A broken cache entry is compiled again.
     for file in &first {
         fs::write(file, "rubbish").unwrap();
     }
@@ -185,7 +185,7 @@ fn a_cache_that_cannot_be_used_is_a_warning() {
     let open = redis.folder().join("open");
     fs::create_dir_all(open.join("host/compiled")).unwrap();
     fs::set_permissions(open.join("host/compiled"), fs::Permissions::from_mode(0o777)).unwrap();
-    for (folder, words) in [(file, "cannot make it"), (open, "other users may write to it")] {
+    for (folder, words) in [(file, "cannot create the folder"), (open, "other users may write to the folder")] {
         let log = Host::on(&redis).env("XDG_CACHE_HOME", folder).ready(&redis, 1).stop().stderr;
         assert!(log.contains(words) && log.contains("--no-cache"), "{log}");
     }

@@ -1,4 +1,4 @@
-//! More consumers do more work at a time.
+//! More consumers do more work at the same time.
 
 use std::collections::HashSet;
 

@@ -1,4 +1,4 @@
-//! What keeps a host from starting: a clear sentence and an exit code by cause.
+//! Reasons why a host does not start: each has a clear error and an exit code.
 
 use std::fs;
 
@@ -51,7 +51,7 @@ fn a_server_that_is_no_redis_is_an_error() {
 
 #[test]
 fn a_server_that_never_answers_is_an_error() {
-    // The system accepts connections in its name.
+    // The system accepts connections for the server.
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let ended = Launch::bare().arg("--plugin", puppet()).arg("--redis", format!("redis://{address}")).run();
@@ -152,7 +152,7 @@ fn a_redis_that_may_evict_claims_is_warned_about() {
     let redis = Redis::start_with(&["--save", "", "--maxmemory", "100mb", "--maxmemory-policy", "allkeys-lru"]);
     let host = Host::ready(&redis, 2);
     host.wait_for_log("allkeys-lru");
-    // It works all the same.
+    // The host works anyway.
     Publisher::new(&redis).publish(message("m", json!({})));
     redis.result_of("m");
 }
@@ -189,7 +189,7 @@ fn a_large_plugin_is_said_to_be_compiled_and_the_start_is_counted_from_the_proce
         rest.split(|char: char| !char.is_ascii_digit()).next().unwrap().parse().unwrap()
     };
     assert!(number("after_ms=") >= number("compile_ms="), "{log}");
-    // A small one is compiled too soon to be worth a line.
+    // A small plugin is compiled too soon for a log line.
     let small = Host::on(&redis).consumers(1).start();
     small.wait_for_log("ready");
     assert!(!small.log().contains("compiling"), "{}", small.log());

@@ -1,4 +1,4 @@
-//! A polite stop loses nothing, says goodbye, and comes to an end in any case.
+//! An ordered stop loses nothing, leaves the registry, and ends in any case.
 
 use redis::cmd;
 use serde_json::json;
@@ -61,7 +61,7 @@ fn what_is_unfinished_after_the_drain_timeout_is_handed_back_at_once() {
     redis.wait_until_received(&ids);
     wait_until("work in flight", || !redis.pending().is_empty());
     first.stop();
-    // Others need not wait until a heartbeat has expired: nobody holds the work any more.
+    // Other hosts need not wait for the expiry of a heartbeat: no host owns the deliveries any more.
     let alive: Vec<String> = redis.run(cmd("ZRANGE").arg(HEARTBEAT).arg(0).arg(-1));
     assert!(alive.is_empty(), "the stopped host counts as alive: {alive:?}");
     assert!(redis.length(INBOX) > 0, "what it has not finished is not lost");
@@ -79,9 +79,9 @@ fn a_second_signal_ends_the_host_immediately() {
         Publisher::new(&redis).publish(message("sleeper", json!({"do": "sleep"})));
         wait_until("work in flight", || !redis.pending().is_empty());
         host.signal(signal);
-        // It has understood the first one.
+        // The host has handled the first signal.
         host.wait_for_log("stopping");
-        // Another one counts as the same until a second has passed.
+        // Another signal counts as the same one until a second has passed.
         wait_until("the end", || {
             host.log().contains("ended at once") || {
                 host.signal(signal);
@@ -95,7 +95,7 @@ fn a_second_signal_ends_the_host_immediately() {
 
 #[test]
 fn a_host_can_be_stopped_while_redis_is_away() {
-    // From the first sign of life in Redis on, which is in the midst of the start, and later.
+    // From the first sign of life in Redis on, which is in the middle of the start, and later.
     let has_begun = |redis: &Redis| redis.run::<bool>(cmd("EXISTS").arg(INBOX));
     let is_registered = |redis: &Redis| !redis.consumer_ids().is_empty();
     let is_active = |redis: &Redis| redis.lease().is_some();

@@ -1,33 +1,33 @@
-//! What the property tests draw from: JSON texts of every kind, right and wrong, and a reader that says what is in
-//! them. The reader is written from the grammar and shares nothing with the parser that the host uses.
+//! Generators for the property tests: valid and invalid JSON texts of every kind, and a reader for the contents. The
+//! reader is written from the grammar and shares nothing with the parser that the host uses.
 
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
 
-/// So many random cases in each run. A failure prints the smallest case that fails; no file is kept.
+/// Number of random cases in each run. A failure prints the smallest failing case; no file is kept.
 pub(crate) fn cases(count: u32) -> ProptestConfig {
     ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(count) }
 }
 
-/// What a JSON text is, with the text of each value as it was written.
+/// A JSON value, with the original text of each value.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Node<'a> {
     pub(crate) raw: &'a str,
     pub(crate) kind: Kind<'a>,
 }
 
-/// What a JSON string stands for.
+/// The contents of a JSON string.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Text {
-    /// With U+FFFD in the place of each half of a surrogate pair.
+    /// Text with U+FFFD in place of each half of a surrogate pair.
     pub(crate) lossy: String,
-    /// Whether there is no such half.
+    /// Whether the string has no half of a surrogate pair.
     pub(crate) is_exact: bool,
 }
 
 impl Text {
-    /// Whether it is this.
+    /// Whether the contents are this text.
     pub(crate) fn is(&self, text: &str) -> bool {
         self.is_exact && self.lossy == text
     }
@@ -44,7 +44,7 @@ pub(crate) enum Kind<'a> {
 }
 
 impl Node<'_> {
-    /// How many objects and arrays lie inside each other.
+    /// Nesting depth of objects and arrays.
     pub(crate) fn depth(&self) -> u32 {
         match &self.kind {
             Kind::Array(items) => 1 + items.iter().map(Node::depth).max().unwrap_or(0),
@@ -54,7 +54,7 @@ impl Node<'_> {
     }
 }
 
-/// Reads a JSON text; `None` if it is none.
+/// Reads a JSON text; `None` if the text is not JSON.
 pub(crate) fn read(text: &str) -> Option<Node<'_>> {
     let mut reader = Reader { text, at: 0 };
     let node = reader.value()?;
@@ -76,14 +76,14 @@ impl<'a> Reader<'a> {
         self.at = self.text.len() - self.rest().trim_start_matches([' ', '\t', '\n', '\r']).len();
     }
 
-    /// Steps over `token` if it is next.
+    /// Steps over `token` if it comes next.
     fn skip(&mut self, token: &str) -> bool {
         let found = self.rest().starts_with(token);
         self.at += if found { token.len() } else { 0 };
         found
     }
 
-    /// Steps over digits; whether there was one.
+    /// Steps over digits, and returns whether there was at least one.
     fn digits(&mut self) -> bool {
         let rest = self.rest();
         let count = rest.len() - rest.trim_start_matches(|c: char| c.is_ascii_digit()).len();
@@ -115,7 +115,7 @@ impl<'a> Reader<'a> {
         (whole && fraction && exponent).then_some(Kind::Number)
     }
 
-    /// A string's text, from the UTF-16 units that its escapes stand for.
+    /// The text of a string, from the UTF-16 units of its characters and escapes.
     fn string(&mut self) -> Option<Text> {
         self.at += 1;
         let mut units = Vec::new();
@@ -191,7 +191,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// The JSON of a string: as short as it can be, or all in escapes.
+/// The JSON of a string: as short as possible, or all in escapes.
 pub(crate) fn json_string(text: &str, escaped: bool) -> String {
     if !escaped {
         return serde_json::to_string(text).unwrap();
@@ -204,7 +204,7 @@ fn blank() -> impl Strategy<Value = &'static str> {
     prop_oneof![4 => Just(""), 1 => select(vec![" ", "\n\t", "\r  "])]
 }
 
-/// Strings of JSON, with halves of surrogate pairs, in any order, between everything else.
+/// Strings of JSON with halves of surrogate pairs, in any order, between other parts.
 pub(crate) fn json_text() -> impl Strategy<Value = String> {
     let part = prop_oneof![
         3 => select(vec!["\\ud800", "\\uDBFF", "\\udc00", "\\uDfFf", "\\ud83d\\ude00", "\\u0041", "\\n", "\\\\", "\\\"", "ud800"])
@@ -257,7 +257,7 @@ pub(crate) fn json_object() -> impl Strategy<Value = String> {
     (blank(), object_of(json()), blank()).prop_map(|(before, object, after)| format!("{before}{object}{after}"))
 }
 
-/// Texts that may be anything: JSON, JSON with a mistake, a soup of its tokens, anything at all.
+/// Any texts: JSON, JSON with a mistake, a mix of JSON tokens, arbitrary text.
 pub(crate) fn almost_json() -> impl Strategy<Value = String> {
     let tokens =
         vec!["{", "}", "[", "]", "\"", "\\", ":", ",", "\"message_id\"", "\"a\"", "1", "-", "e", ".", "nul", "\\u"];
@@ -270,7 +270,7 @@ pub(crate) fn almost_json() -> impl Strategy<Value = String> {
     ]
 }
 
-/// The text with a token put in somewhere, in the place of a character or between two.
+/// The text with an inserted token, in place of a character or between two characters.
 fn mistaken((text, place, token, instead): (String, prop::sample::Index, &'static str, bool)) -> String {
     let mut characters: Vec<String> = text.chars().map(String::from).collect();
     let place = place.index(characters.len());

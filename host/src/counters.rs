@@ -1,51 +1,51 @@
-//! What a host has counted since it started. Every number only grows; rates are made from two readings.
+//! Counters of a host since its start. Every counter only grows; a rate comes from two readings.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// A number that only grows, shared by all threads.
+/// A counter that only grows, shared by all threads.
 #[derive(Debug, Default)]
 pub struct Counter(AtomicU64);
 
 impl Counter {
-    /// Adds to the number.
+    /// Adds to the counter.
     pub fn add(&self, more: usize) {
         self.0.fetch_add(more as u64, Ordering::Relaxed);
     }
 
-    /// The number now.
+    /// The present value.
     #[must_use]
     pub fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
 }
 
-/// What a host has counted since it started.
+/// Counters of a host since its start.
 #[derive(Debug, Default)]
 pub struct Counters {
     /// Messages received from Pub/Sub, as active intake or standby.
     pub received: Counter,
-    /// Messages that this host's consumers have settled: results, drops and dead letters, not duplicates or retries.
+    /// Messages settled by this host's consumers: results, drops and dead letters, but no duplicates and no retries.
     pub processed: Counter,
     /// Results written by this host's consumers.
     pub results: Counter,
     /// Messages that the plugin dropped on purpose.
     pub dropped: Counter,
-    /// Messages whose id had been claimed before.
+    /// Messages dropped because their id was already claimed.
     pub duplicates: Counter,
     /// Dead letters written by this host, by its intake and its consumers.
     pub dead_letters: Counter,
-    /// Times that this host's consumers put a message off for another attempt.
+    /// Retries scheduled by this host's consumers.
     pub retries: Counter,
     /// Messages that found the intake's buffer full, or could not be appended for another reason.
     pub shed: Counter,
-    /// Connections made again after they broke.
+    /// Connections established again after a failure.
     pub reconnects: Counter,
     /// Times that no host of the group was subscribed, as far as this host has found out.
     pub gaps: Counter,
-    /// Their length together, in milliseconds.
+    /// Total length of the gaps, in milliseconds.
     pub gap_ms: Counter,
     /// Deliveries taken over from dead hosts.
     pub taken_over: Counter,
-    /// Deliveries that somebody else settled while this host worked on them.
+    /// Deliveries that another host settled first.
     pub outrun: Counter,
 }

@@ -1,43 +1,43 @@
-//! A message given up on. How it is kept is written down in `redis::store::entry`.
+//! A message that was given up. `redis::store::entry` defines its form in Redis.
 
 use crate::message::Reason;
 
-/// Of a message that is too big, so much is kept.
+/// Maximum length of a kept payload of a message that is too big.
 const PAYLOAD_BYTES_MAX: usize = 64 << 10;
 
-/// A message given up on.
+/// A message that was given up.
 #[derive(Debug)]
 pub struct DeadLetter<'a> {
-    /// As it was received.
+    /// The payload as it was received.
     pub payload: &'a [u8],
-    /// Why, from the fixed set.
+    /// The reason, from a fixed set.
     pub reason: Reason,
-    /// Why, for people: what went wrong last.
+    /// The last error, for people.
     pub error: &'a str,
-    /// The host that gave up.
+    /// The host that gave the message up.
     pub host_id: &'a str,
-    /// What is known of a message that came as far as a consumer.
+    /// Facts about a message that a consumer has processed.
     pub origin: Option<Origin<'a>>,
 }
 
-/// What is known of a message that came as far as a consumer.
+/// Facts about a message that a consumer has processed.
 #[derive(Clone, Copy, Debug)]
 pub struct Origin<'a> {
-    /// Its id.
+    /// The message id.
     pub message_id: &'a str,
-    /// Token of its claim, which begins with the time when the message was appended first, in ms since 1970.
+    /// Token of the claim, which begins with the time of the first append, in ms since 1970.
     pub token: &'a str,
-    /// Times that it was tried.
+    /// Number of attempts.
     pub attempts: u32,
-    /// The consumer that gave up.
+    /// The consumer that gave the message up.
     pub consumer_id: &'a str,
-    /// SHA-256 of the version of the plugin that it was tried with last.
+    /// SHA-256 of the plugin version of the last attempt.
     pub plugin_digest: &'a str,
-    /// Its generation in this host.
+    /// Generation of that version in its host.
     pub plugin_generation: u64,
 }
 
-/// What is kept of a payload.
+/// The part of a payload that is kept.
 #[must_use]
 pub fn kept(payload: &[u8], reason: Reason) -> &[u8] {
     match reason {

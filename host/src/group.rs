@@ -1,5 +1,5 @@
-//! The group of a host: one value that is handed to every actor. It says where the group's Redis is, how its keys are called, who
-//! this host is in it, and what is known and counted about it. It does nothing by itself.
+//! The group of a host: one value that is handed to every actor. It contains the connector for the group's Redis, the
+//! names of the keys, this host's id, and shared facts and counters. This file has no behaviour of its own.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -14,20 +14,20 @@ use crate::redis::store::entry::FORMAT;
 use crate::redis::store::keys::Keys;
 use crate::standing::Standing;
 
-/// What the actors of a host share.
+/// The value that all actors of a host share.
 #[derive(Debug)]
 pub struct Group {
-    /// Makes connections.
+    /// Opens connections.
     pub connector: Connector,
     /// Names in Redis.
     pub keys: Keys,
-    /// Under which id the host is known.
+    /// The host's id.
     pub identity: Identity,
-    /// What time it is in Redis.
+    /// The clock of Redis.
     pub clock: Arc<ServerClock>,
-    /// How large the group is, and how fast.
+    /// Size and speed of the group.
     pub pace: Pace,
-    /// What the host has counted.
+    /// Counters of the host.
     pub counters: Arc<Counters>,
     /// What the host's intake is.
     pub standing: Standing,
@@ -36,7 +36,7 @@ pub struct Group {
 }
 
 impl Group {
-    /// The group with these keys, as a host sees it that has not joined yet.
+    /// The group with these keys, before the host has joined.
     #[must_use]
     pub fn new(connector: Connector, keys: Keys) -> Group {
         Group {
@@ -51,18 +51,18 @@ impl Group {
         }
     }
 
-    /// A connection that is made again whenever it breaks; `name` says in the log what it is for.
+    /// A connection that reconnects after a failure. `name` is its purpose, for the log.
     pub fn connect<C: Connect>(&self, name: &'static str) -> Reconnecting<C> {
         Reconnecting::new(name, self.connector.clone(), self.counters.clone())
     }
 
-    /// The format in which entries are written, which every host of the group reads.
+    /// Format of entries to write, which every host of the group can read.
     #[must_use]
     pub fn format(&self) -> u32 {
         self.format.load(Ordering::Relaxed)
     }
 
-    /// Tells which format every host of the group reads.
+    /// Sets the format that every host of the group can read.
     pub fn set_format(&self, format: u32) {
         self.format.store(format, Ordering::Relaxed);
     }

@@ -1,5 +1,5 @@
-//! A running host: what is started in which order, and stopped in which.
-//! It wires the parts together and does none of their work.
+//! A running host: the order in which the parts start, and the order in which they stop.
+//! This file wires the parts together and does none of their work.
 
 use std::io;
 use std::pin::pin;
@@ -38,36 +38,39 @@ use crate::version::Versions;
 /// How long a stop may take beyond its drain: handing deliveries back, leaving the registry.
 const FAREWELL_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Why a host did not run, or not to its end.
+/// Reason why a host did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
     /// No plugin was named.
-    #[error("no plugin is given; name a Wasm component with --plugin FILE or plugin = \"FILE\" in the configuration")]
+    #[error(
+        "no plugin is named: give the file of a Wasm component with --plugin FILE, or as plugin = \"FILE\" in the \
+             configuration file"
+    )]
     NoPlugin,
-    /// The connection to Redis cannot be described.
+    /// The settings for the connection to Redis are wrong.
     #[error(transparent)]
     Connector(#[from] ConnectorError),
     /// Redis cannot be used.
     #[error(transparent)]
     Redis(#[from] CheckError),
-    /// The hosts that run already do something else.
+    /// This host does not fit into the group of running hosts.
     #[error("cannot join the group: {0}")]
     Misfit(#[from] Misfit),
     /// The plugin cannot be used.
     #[error(transparent)]
     Plugin(#[from] LoadError),
-    /// A consumer's instance of the plugin cannot be made.
+    /// A consumer's instance of the plugin cannot be created.
     #[error("cannot start the consumers: {0}")]
     Consumers(#[from] Failure),
     /// The cases for new versions cannot be used.
     #[error("cannot use the cases of --reload-cases:\n  {}", .0.join("\n  "))]
     Cases(Vec<String>),
-    /// The system gives no threads.
+    /// The system refuses to start threads.
     #[error("cannot start the host's threads: {0}")]
     Threads(#[from] io::Error),
 }
 
-/// What a host did.
+/// Totals of a host over its whole run.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Summary {
     /// Messages settled.
@@ -86,16 +89,16 @@ pub struct Summary {
 
 /// Runs a host until `shutdown` resolves, then stops it in order.
 ///
-/// To be called on a runtime with one thread: the consumers get threads of their own, so that beating never
+/// Call this function on a runtime with one thread. The consumers run on separate threads, so that the heartbeat never
 /// waits for a plugin.
 ///
 /// # Errors
-/// When it cannot start. Once it runs it goes on whatever happens to Redis.
+/// When the host cannot start. A running host continues through any failure of Redis.
 pub async fn run(config: Config, control: Control, shutdown: impl Future<Output = ()>) -> Result<Summary, RunError> {
     let mut shutdown = pin!(shutdown);
     let mut running = tokio::select! {
         running = start(config, control) => running?,
-        // Redis may go away in the middle of a start, and a large plugin takes long to compile.
+        // A start can take long: Redis may go away meanwhile, or a large plugin has to be compiled.
         () = &mut shutdown => {
             info!("stopped before the start was complete");
             return Ok(Summary::default());
@@ -108,11 +111,11 @@ pub async fn run(config: Config, control: Control, shutdown: impl Future<Output 
     Ok(running.stop().await)
 }
 
-/// Checks what a host needs and starts it. May be dropped at any moment.
+/// Checks the requirements of a host and starts the host. The future may be dropped at any moment.
 async fn start(config: Config, control: Control) -> Result<Running, RunError> {
     let path = config.plugin.clone().ok_or(RunError::NoPlugin)?;
     if let Some(path) = &config.reload.cases {
-        // They are read again for every new version. A mistake in the name should not wait that long.
+        // Cases are read again for every new version. Reading them here reports a wrong file name at the start.
         Cases::read(path).map_err(RunError::Cases)?;
     }
     let connector = Connector::new(&config.redis)?;
@@ -127,18 +130,18 @@ async fn start(config: Config, control: Control) -> Result<Running, RunError> {
     Running::start(config, control, group, engine, plugin).await
 }
 
-/// What an operator should know before anything is lost.
+/// Logs settings that may lead to loss or to a full Redis.
 fn advise(config: &Config, checked: &checks::Checked) {
     if config.output.length_max == 0 {
         info!(
-            "no result is ever trimmed from {}; whoever reads it should trim it, or bound it with --max-output-length N",
+            "results are never trimmed from the stream {}; let its reader trim the stream, or set --max-output-length N",
             config.keys.output
         );
     }
     if let Some(policy) = &checked.evicting_policy {
         warn!(
             policy,
-            "Redis may evict claims under this maxmemory-policy, and then a message can be processed twice; use noeviction"
+            "Redis may evict claims under this maxmemory-policy, and then a message may be processed twice; use noeviction"
         );
     }
 }
@@ -150,23 +153,23 @@ struct Running {
     registry: Arc<Registry>,
     queue: Queue<Work>,
     intake: Intake,
-    /// Says what is left to say at a stop, apart from whatever the other connections wait for.
+    /// Connection for a stop, independent of anything that the other connections wait for.
     farewell: Reconnecting,
     /// Heartbeat, retries and reports, on the caller's thread.
     tasks: JoinSet<()>,
-    /// On the threads of the consumers.
+    /// Fetching, on the threads of the consumers.
     fetching: JoinHandle<()>,
     crew: Crew,
-    /// Puts changes into effect.
+    /// Applies changes of plugin and configuration.
     reloader: Reloader,
-    /// When the process began to start.
+    /// Start of the process.
     started: Instant,
-    /// Ends when everything else has.
+    /// Last field, because the threads must end after all other parts.
     _workers: Workers,
 }
 
-/// The threads of the consumers. When they are dropped they end without being waited for, as nothing else may be done
-/// in a start that is given up.
+/// The threads of the consumers. A drop ends the threads without waiting for them, because a start that is cancelled
+/// must not block.
 struct Workers {
     handle: Handle,
     runtime: Option<Runtime>,
@@ -225,7 +228,7 @@ impl Running {
         let mut tasks = JoinSet::new();
         let beating = registry.clone();
         tasks.spawn(async move { beating.run().await });
-        // What it fetches is worked on by the thread that has just heard of it.
+        // On the consumers' threads, so that the thread that receives a delivery also processes it.
         let fetching = workers.handle.spawn(async move { fetcher.run().await });
         let forwarder = Forwarder::new(group.clone(), config.delivery.clone());
         tasks.spawn(async move { forwarder.run().await });
@@ -246,7 +249,7 @@ impl Running {
         })
     }
 
-    /// Receives and processes messages for ever, and puts changes into effect.
+    /// Receives and processes messages for ever, and applies changes of plugin and configuration.
     async fn work(&mut self) {
         self.intake.ready().await;
         let (host, consumers) = (self.group.identity.host_id(), self.crew.size());
@@ -257,7 +260,7 @@ impl Running {
         }
     }
 
-    /// Gives deliveries back to the group, so that other hosts take them over now. `false`: Redis has not taken them.
+    /// Hands deliveries back to the group, so that other hosts take them over at once. Returns `false` on failure.
     async fn hand_back(&self, what: HandBack<'_>) -> bool {
         let (keys, host_id) = (&self.group.keys, &*self.group.identity.host_id());
         let name = &format!("{host_id}/handed-back");
@@ -272,18 +275,18 @@ impl Running {
                 true
             }
             Err(_) => {
-                warn!("could not hand deliveries back; others find them once this host counts as dead");
+                warn!("could not hand deliveries back; other hosts take them over when this host counts as dead");
                 false
             }
         }
     }
 
-    /// Stops fetching, finishes what is in work, hands the intake over, takes the ids off the list.
+    /// Stops fetching, finishes deliveries in progress, releases the intake, removes the host from the registry.
     async fn stop(mut self) -> Summary {
         self.fetching.abort();
-        // What it is just about to hand over is handed back as well.
+        // Wait for the end of the task, so that a delivery in its hands is in the queue and is handed back as well.
         let _ = tokio::time::timeout(FAREWELL_TIMEOUT, &mut self.fetching).await;
-        // What no consumer has begun need not wait for what is in work here.
+        // Hand back queued deliveries first, so that they do not wait for the drain.
         let unbegun: Vec<String> = self.queue.close().iter().map(|work| work.delivery.entry_id.clone()).collect();
         if !unbegun.is_empty() {
             self.hand_back(HandBack::Unbegun(&unbegun)).await;
@@ -297,7 +300,8 @@ impl Running {
             let consumers = self.crew.abort();
             warn!(
                 consumers,
-                "not finished within the drain timeout of {:?}; their deliveries are handed back", self.drain_timeout
+                "consumers did not finish within the drain timeout of {:?}; handing their deliveries back",
+                self.drain_timeout
             );
             self.hand_back(HandBack::Everything).await;
         }
@@ -343,7 +347,7 @@ impl Running {
     }
 }
 
-/// Makes the inbox, and meets the hosts that run already: joins them, or says why this host must not.
+/// Creates the inbox, and joins the group of running hosts. The error says why this host must not join.
 async fn meet(
     group: &Arc<Group>,
     connection: &Reconnecting,
@@ -366,8 +370,8 @@ async fn meet(
         warn!(
             group = ?agreed.dedup_window,
             here = ?config.dedup_window,
-            "other hosts of the group remember message ids for longer; an id is remembered as long as the host that takes \
-             its message in says"
+            "other hosts of the group have a longer dedup window; the window of the host that receives a message counts \
+             for that message"
         );
     }
     let databases = in_other_databases(&group.connector, keys).await;
@@ -375,8 +379,8 @@ async fn meet(
         warn!(
             channel = keys.channel,
             ?databases,
-            "hosts in other databases of this server take in the same channel, and process every message as well: a database \
-             does not separate Pub/Sub, only another --channel does"
+            "hosts in other databases of this server receive the same channel and also process every message: a database \
+             does not separate Pub/Sub; use another --channel"
         );
     }
     Ok(())

@@ -1,26 +1,26 @@
-//! Who this host is. An id is used once: a host that was taken for dead goes on under a new one.
+//! The identity of this host. An id is used once: a host that counted as dead continues with a new id.
 
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use rand::RngExt as _;
 
-/// The id under which this host is known now. Shared by everything that signs with it.
+/// The present id of this host. Shared by everything that signs with the id.
 #[derive(Clone, Debug)]
 pub struct Identity(Arc<RwLock<Known>>);
 
-/// An id, and until when nobody can take its host for dead.
+/// An id, and the time until which its host cannot count as dead.
 #[derive(Debug)]
 struct Known {
     id: Arc<str>,
     until: Instant,
 }
 
-/// How often to look for the heartbeat that tells whether an id is still good.
+/// Time between two checks for the heartbeat that confirms an id.
 const CONFIRMATION_LOOK: Duration = Duration::from_millis(10);
 
 impl Identity {
-    /// An id that was never used.
+    /// A new id.
     #[must_use]
     pub fn fresh() -> Identity {
         Identity(Arc::new(RwLock::new(Known { id: new_host_id(), until: Instant::now() })))
@@ -32,8 +32,8 @@ impl Identity {
         self.0.read().unwrap_or_else(PoisonError::into_inner).id.clone()
     }
 
-    /// The same, once no heartbeat is overdue: a host that was paused for long may have been taken for dead, and learns of
-    /// it at its next one.
+    /// The id, after a heartbeat has confirmed it. A host that was paused for long may count as dead, and learns that
+    /// from its next heartbeat.
     pub async fn confirmed(&self) -> Arc<str> {
         loop {
             {
@@ -46,12 +46,12 @@ impl Identity {
         }
     }
 
-    /// Nobody can take the host for dead before this moment.
+    /// The host cannot count as dead before this moment.
     pub fn confirm(&self, until: Instant) {
         self.0.write().unwrap_or_else(PoisonError::into_inner).until = until;
     }
 
-    /// Goes on under a new id.
+    /// Continues with a new id.
     pub fn renew(&self) -> Arc<str> {
         let id = new_host_id();
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = Known { id: id.clone(), until: Instant::now() };
@@ -65,7 +65,7 @@ fn new_host_id() -> Arc<str> {
     format!("{name}-{}-{random:08x}", std::process::id()).into()
 }
 
-/// The id of a host's consumer; consumers are numbered from 1.
+/// The id of a host's consumer. Consumers are numbered from 1.
 #[must_use]
 pub fn consumer_id(host_id: &str, number: u32) -> Arc<str> {
     format!("{host_id}/{number}").into()

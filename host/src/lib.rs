@@ -1,15 +1,14 @@
-//! `host` turns a Redis Pub/Sub channel into a scalable consumer group whose processing function is a sandboxed
-//! WebAssembly component.
+//! `host` turns a Redis Pub/Sub channel into a scalable consumer group that runs a sandboxed WebAssembly component.
 //!
-//! The path of a message, and where each step lives:
+//! The path of a message, and the room of each step:
 //!
 //! ```text
 //! PUBLISH → intake (receive, claim, append) → inbox → consumer (fetch, process, settle) → messages:processed
 //! ```
 //!
-//! Invariants: only `redis` speaks Redis; only `plugin` names wasmtime, and it knows no Redis; no message is acknowledged
-//! before its results are written, and both happen in one step; a poisoned store is never called again; every queue,
-//! wait and retry has a bound that `config` names.
+//! Invariants: only `redis` speaks Redis; only `plugin` names wasmtime, and it knows no Redis; no message is
+//! acknowledged before its results are written, and both happen in one step; a poisoned store is never called again;
+//! every queue, wait and retry has a bound that `config` names.
 
 #[cfg(test)]
 mod arbitrary;

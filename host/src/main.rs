@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use host::cli::{self, Exit};
 use host::output;
 
-/// Everything that the binary is; the benchmark has a second one of the same.
+/// Everything in the binary; the benchmark has a second binary with the same contents.
 pub fn main() -> ExitCode {
     let cli = match cli::parse() {
         Ok(cli) => cli,

@@ -1,5 +1,5 @@
-//! What was published: whether it is a message, and its id.
-//! It knows JSON and nothing of where the bytes came from or go to.
+//! A published payload: whether it is a message, and its id. This file knows JSON, and neither source nor destination
+//! of the bytes.
 
 pub(crate) mod json;
 
@@ -11,10 +11,10 @@ use serde_json::value::RawValue;
 
 use crate::config::MessageLimits;
 
-/// Longest message id, in bytes of its text.
+/// Maximum length of a message id, in bytes.
 pub const ID_BYTES_MAX: usize = 512;
 
-/// Why a message was given up on. The names are part of the contract with whoever reads dead letters.
+/// Reason why a message was given up. The names are a contract with readers of dead letters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Reason {
     /// Longer than the limit.
@@ -25,13 +25,13 @@ pub enum Reason {
     NotJson,
     /// JSON, but not an object.
     NotAnObject,
-    /// More objects and arrays inside each other than the limit.
+    /// Deeper nesting of objects and arrays than the limit.
     TooDeep,
     /// No property `message_id`.
     NoId,
-    /// An id that is empty, or neither a string nor a number, or given twice.
+    /// An id that is empty, is neither a string nor a number, or occurs twice.
     BadId,
-    /// An id of more than [`ID_BYTES_MAX`] bytes.
+    /// An id longer than [`ID_BYTES_MAX`] bytes.
     IdTooLong,
     /// The plugin returned an error.
     PluginFailed,
@@ -43,16 +43,16 @@ pub enum Reason {
     PluginMemory,
     /// The plugin rejected the message.
     PluginRejected,
-    /// The plugin asked for another attempt and none is left.
+    /// The plugin asked for another attempt, and no attempt is left.
     PluginRetried,
     /// The plugin's result is not a JSON object, or too large.
     BadResult,
-    /// Host after host died with the message in hand.
+    /// Several hosts died while processing the message.
     HostKiller,
 }
 
 impl Reason {
-    /// All of them.
+    /// All reasons.
     pub const ALL: [Reason; 16] = [
         Reason::TooBig,
         Reason::NotUtf8,
@@ -72,13 +72,13 @@ impl Reason {
         Reason::HostKiller,
     ];
 
-    /// The reason of this name.
+    /// The reason with this name.
     #[must_use]
     pub fn named(name: &str) -> Option<Reason> {
         Reason::ALL.into_iter().find(|reason| reason.as_str() == name)
     }
 
-    /// The name that stands in a dead letter.
+    /// The name in a dead letter.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -108,13 +108,13 @@ impl fmt::Display for Reason {
     }
 }
 
-/// A payload that is no message.
+/// A payload that is not a message.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{sentence}")]
 pub struct Refusal {
-    /// Its place in the fixed set.
+    /// The reason.
     pub reason: Reason,
-    /// What is wrong and what would be right, for people.
+    /// A sentence with the problem and the valid form.
     pub sentence: String,
 }
 
@@ -122,7 +122,7 @@ fn refuse(reason: Reason, sentence: impl Into<String>) -> Refusal {
     Refusal { reason, sentence: sentence.into() }
 }
 
-/// Finds the id of a message, and with it whether the payload is one.
+/// Finds the id of a message, and checks whether the payload is a message.
 ///
 /// # Errors
 /// A [`Refusal`] when the payload is not a JSON object with a usable `message_id`.
@@ -133,10 +133,10 @@ pub fn read_id<'a>(payload: &'a [u8], limits: &MessageLimits) -> Result<Cow<'a, 
     }
     let text = std::str::from_utf8(payload).map_err(|error| {
         let at = error.valid_up_to();
-        refuse(Reason::NotUtf8, format!("the message is not UTF-8: byte {at} begins no character"))
+        refuse(Reason::NotUtf8, format!("the message is not UTF-8: byte {at} does not begin a character"))
     })?;
     if depth_exceeds(payload, limits.depth_max) {
-        let sentence = format!("the message has more than {} objects and arrays inside each other", limits.depth_max);
+        let sentence = format!("the message has more than {} nested objects and arrays", limits.depth_max);
         return Err(refuse(Reason::TooDeep, sentence));
     }
     let Envelope { id, ids } = serde_json::from_str(text).map_err(|_| not_an_object(text))?;
@@ -149,8 +149,8 @@ pub fn read_id<'a>(payload: &'a [u8], limits: &MessageLimits) -> Result<Cow<'a, 
     id_text(id.get())
 }
 
-/// Why a text is not the JSON of an object. The parser itself stumbles over what it cannot hold before it says that
-/// a string or a number is no object, and says so of an array before it has read it.
+/// Why a text is not the JSON of an object. For a string or a number the parser may report a syntax error before it
+/// reports that the value is no object, and for an array it reports the type before it has read the array.
 fn not_an_object(text: &str) -> Refusal {
     if text.starts_with(json::BYTE_ORDER_MARK) {
         let sentence = "the message begins with a byte order mark (U+FEFF); publish the JSON without it";
@@ -162,7 +162,7 @@ fn not_an_object(text: &str) -> Refusal {
     }
 }
 
-/// The text of an id from its JSON: a string's characters, or a number as it was written.
+/// The text of an id: the characters of a string, or a number as it was written.
 fn id_text(json: &str) -> Result<Cow<'_, str>, Refusal> {
     let id = match json.as_bytes().first() {
         Some(b'"') => json::decode(json).map_err(|_| {
@@ -185,8 +185,8 @@ fn id_text(json: &str) -> Result<Cow<'_, str>, Refusal> {
     Ok(id)
 }
 
-/// Whether more than `depth_max` objects and arrays lie inside each other. Right for valid JSON; a text
-/// that is not JSON is found out by the parser, which skips values without recursion.
+/// Whether objects and arrays are nested deeper than `depth_max`. Correct for valid JSON. Invalid JSON is detected by
+/// the parser, which skips values without recursion.
 fn depth_exceeds(json: &[u8], depth_max: u32) -> bool {
     let opening = |byte: &u8| matches!(byte, b'{' | b'[');
     if json.len() <= depth_max as usize || json.iter().filter(|byte| opening(byte)).count() <= depth_max as usize {
@@ -211,7 +211,7 @@ fn depth_exceeds(json: &[u8], depth_max: u32) -> bool {
     false
 }
 
-/// The one property of a message that the host looks at; everything else is checked for syntax and skipped.
+/// The only property of a message that the host reads. All other properties are checked for syntax and skipped.
 struct Envelope<'a> {
     id: Option<&'a RawValue>,
     ids: u32,
@@ -246,7 +246,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Envelope<'a> {
     }
 }
 
-/// Whether this is the name of the id. The name is raw, because the parser refuses half of a surrogate pair in a text.
+/// Whether this is the name `message_id`. The name is raw JSON, because the parser rejects half of a surrogate pair.
 fn is_id(name: &str) -> bool {
     name == "\"message_id\"" || (name.contains('\\') && json::decode(name).as_deref() == Ok("message_id"))
 }

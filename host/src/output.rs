@@ -1,9 +1,9 @@
-//! Lines for standard output and standard error that never hold up the code that writes them.
-//! This module knows bytes and two streams, and nothing of what the lines say.
+//! Lines for standard output and standard error, written without ever blocking the caller. This module knows bytes and
+//! two streams, and no contents.
 //!
-//! A write to a full pipe, to a stopped terminal or to a slow disk blocks the thread that writes. So each stream has a
-//! thread of its own for that, and a bounded queue in front of it. A line that finds the queue full is dropped and
-//! counted, and the log tells the count as soon as the stream takes something again.
+//! A write to a full pipe, to a stopped terminal or to a slow disk blocks the writing thread. So each stream has a
+//! separate writing thread behind a bounded queue. A line that finds the queue full is dropped and counted. The count
+//! goes to the log as soon as the stream accepts lines again.
 
 use std::io::{self, Write};
 use std::os::fd::{AsFd as _, BorrowedFd};
@@ -14,13 +14,13 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 use tracing::warn;
 
-/// Bytes that may wait for a stream: some seconds of a flood of log lines.
+/// Maximum number of bytes that wait for a stream: some seconds of a flood of log lines.
 const WAITING_BYTES_MAX: usize = 1 << 20;
 
-/// Wait for a stream that takes nothing now and does not block either, because somebody has set it so.
+/// Wait after a write to a non-blocking stream that accepts nothing now.
 const RETRY_INTERVAL: Duration = Duration::from_millis(10);
 
-/// Longest wait at the end of the process for streams that do not take what is left.
+/// Maximum wait for both streams at the end of the process.
 const END_TIME_MAX: Duration = Duration::from_secs(1);
 
 static STDOUT: Output = Output::new(Stream::Stdout);
@@ -36,45 +36,45 @@ pub fn stderr() -> &'static Output {
     &STDERR
 }
 
-/// Writes what waits for both streams, as far as the streams take it within a second. For the end of the process.
+/// Writes all waiting lines, as far as the streams accept them within a second. For the end of the process.
 pub fn finish() {
     let deadline = Instant::now() + END_TIME_MAX;
-    // Half of the time is left for standard error, which tells what standard output has lost.
+    // Half of the time is reserved for standard error, which reports the losses of standard output.
     STDOUT.flush(deadline - END_TIME_MAX / 2);
     STDOUT.give_up();
     STDERR.flush(deadline);
 }
 
-/// Which stream of the process.
+/// A stream of the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stream {
     Stdout,
     Stderr,
 }
 
-/// One stream with the lines that wait for it.
+/// A stream with its waiting lines.
 #[derive(Debug)]
 pub struct Output {
     stream: Stream,
     queue: Mutex<Queue>,
-    /// The queue was filled, or what was taken out of it has been written.
+    /// Signals that the queue has lines, or that taken lines are written.
     changed: Condvar,
 }
 
-/// What waits for a stream, and what has become of the rest.
+/// The waiting lines, and figures about the others.
 #[derive(Debug)]
 struct Queue {
     /// Whole lines.
     waiting: Vec<u8>,
-    /// Whether the thread is writing lines that it has taken out.
+    /// Whether the thread is writing lines that it has taken out of the queue.
     writing: bool,
     /// Whether the thread runs.
     started: bool,
-    /// Lines that were dropped so far.
+    /// Number of dropped lines.
     dropped: u64,
-    /// How many of them the log has told.
+    /// Number of dropped lines that the log has reported.
     told: u64,
-    /// Whether the other end is gone.
+    /// Whether the other end is closed.
     closed: bool,
 }
 
@@ -84,7 +84,7 @@ impl Output {
         Output { stream, queue: Mutex::new(queue), changed: Condvar::new() }
     }
 
-    /// Hands on a line, without its end. Never waits for the stream.
+    /// Queues a line, without its line end. Never waits for the stream.
     pub fn line(&'static self, line: &str) {
         let mut bytes = Vec::with_capacity(line.len() + 1);
         bytes.extend_from_slice(line.as_bytes());
@@ -92,12 +92,12 @@ impl Output {
         self.push(&bytes);
     }
 
-    /// Whether the other end of the stream is gone, so that nobody will ever read it.
+    /// Whether the other end of the stream is closed, so that no reader is left.
     pub fn is_closed(&self) -> bool {
         self.lock().closed
     }
 
-    /// Hands on whole lines, all of them or none.
+    /// Queues whole lines, all or none.
     fn push(&'static self, lines: &[u8]) {
         let mut queue = self.lock();
         if queue.closed {
@@ -109,7 +109,7 @@ impl Output {
         }
         queue.waiting.extend_from_slice(lines);
         if !queue.started {
-            // Without a thread the lines wait for the end of the process.
+            // Without a thread the lines wait until the end of the process.
             let thread = thread::Builder::new().name("output".to_owned()).spawn(|| self.run());
             queue.started = thread.is_ok();
         }
@@ -117,7 +117,7 @@ impl Output {
         self.changed.notify_all();
     }
 
-    /// Writes whatever comes, for ever.
+    /// Writes queued lines for ever.
     fn run(&self) {
         loop {
             let mut queue = self.lock();
@@ -134,7 +134,7 @@ impl Output {
         }
     }
 
-    /// Counts what could not be written, and tells what was dropped if the stream works again.
+    /// Counts lines that could not be written, and reports dropped lines if the stream works again.
     fn note(&self, unwritten: Result<(), Unwritten>) {
         let mut queue = self.lock();
         match unwritten {
@@ -150,28 +150,28 @@ impl Output {
         }
     }
 
-    /// Tells what was dropped and not told yet.
+    /// Reports dropped lines that are not reported yet.
     fn tell(&self, mut queue: MutexGuard<'_, Queue>) {
         let (dropped, told) = (queue.dropped, queue.told);
         queue.told = dropped;
-        // The log goes through a queue, perhaps through this one.
+        // The log line goes through a queue, perhaps through this one.
         drop(queue);
         if dropped > told {
             let stream = self.stream.name();
             warn!(
                 dropped,
-                "{stream} was not read, or could not be written: so many lines were dropped since the start"
+                "dropped lines, because {stream} was not read or could not be written; the count covers the whole run"
             );
         }
     }
 
-    /// Waits until everything is written or the stream is closed, or until the deadline.
+    /// Waits until all lines are written, the stream is closed or the deadline has passed.
     fn flush(&self, deadline: Instant) {
         let mut queue = self.lock();
         if !queue.started {
             let lines = std::mem::take(&mut queue.waiting);
             drop(queue);
-            // The end is near: an error has nobody to hear of it.
+            // The process ends, so an error cannot be reported.
             let _ = self.stream.write(&lines);
             return;
         }
@@ -184,7 +184,7 @@ impl Output {
         }
     }
 
-    /// Drops what waits, and tells what was dropped.
+    /// Drops all waiting lines and reports their number.
     fn give_up(&self) {
         let mut queue = self.lock();
         let waiting = std::mem::take(&mut queue.waiting);
@@ -197,7 +197,7 @@ impl Output {
     }
 }
 
-/// For the log, which writes each of its lines in one piece.
+/// A writer for the log, which writes each line in one piece.
 impl Write for &'static Output {
     fn write(&mut self, lines: &[u8]) -> io::Result<usize> {
         self.push(lines);
@@ -209,7 +209,7 @@ impl Write for &'static Output {
     }
 }
 
-/// Why lines could not be written, and how many.
+/// Reason why lines could not be written, and their number.
 #[derive(Clone, Copy, Debug)]
 struct Unwritten {
     error: Errno,
@@ -224,8 +224,8 @@ impl Stream {
         }
     }
 
-    /// Writes all of it, however long that takes. Past the locks and buffers of the standard library, so that code that
-    /// writes there by itself does not wait for this.
+    /// Writes all bytes, however long that takes. The write bypasses the locks and buffers of the standard library, so
+    /// that other code which writes to the stream does not wait for this write.
     fn write(self, lines: &[u8]) -> Result<(), Unwritten> {
         let (stdout, stderr) = (io::stdout(), io::stderr());
         let stream: BorrowedFd<'_> = match self {

@@ -1,5 +1,5 @@
-//! How many messages go into one delivery, and when fetching gives way to the intake. It decides from what it is told and
-//! touches nothing.
+//! The number of messages in a delivery, and the times when fetching gives way to the intake. Decisions depend only on
+//! reported figures; this file does no input or output.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -8,72 +8,74 @@ use tokio::sync::watch;
 
 use crate::config::DeliveryConfig;
 
-/// Until the plugin's speed is known, a delivery has at most so many messages: should the plugin be slow,
-/// the first deliveries do not hold messages up for seconds.
+/// Maximum number of messages in a delivery until the plugin's speed is known. If the plugin is slow, the first
+/// deliveries must not delay messages for seconds.
 const UNKNOWN_SPEED_MESSAGES_MAX: u64 = 16;
 
-/// A delivery of less work than this costs more to hand over than to do, in the host and in Redis together. With a
-/// thousand consumers of a quick plugin, 20 µs cost twice the host's CPU time for a message and a quarter more of Redis's.
+/// Minimum work in a delivery. A smaller delivery costs more to hand over than to process, in the host and in Redis
+/// together. With 1,000 consumers of a fast plugin, 20 µs cost twice the host's CPU time for a message, and a quarter
+/// more of Redis's CPU time.
 const WORTHWHILE_NS: u64 = 200_000;
 
-/// What is known about the group's size and speed, shared by the parts that learn it and the one that uses it.
+/// Size and speed of the group, shared by all parts that report or use the figures.
 #[derive(Debug, Default)]
 pub struct Pace {
     /// Hosts alive.
     hosts: AtomicU64,
-    /// Consumers alive over all hosts.
+    /// Consumers alive in all hosts.
     consumers: AtomicU64,
-    /// Deliveries in the inbox, those in work included.
+    /// Deliveries in the inbox, waiting or in progress.
     inbox: AtomicU64,
-    /// Whether the intake's buffer is filling up although Redis takes what it holds.
+    /// Whether the intake's buffer fills up although Redis accepts appends.
     intake_is_behind: watch::Sender<bool>,
-    /// Time that the plugin takes for a message, a moving average in nanoseconds; 0 while unknown.
+    /// Time of the plugin for a message: a moving average in nanoseconds; 0 while unknown.
     message_ns: AtomicU64,
 }
 
 impl Pace {
-    /// Tells how many hosts are alive, and how many consumers over all of them.
+    /// Reports the numbers of hosts alive and of consumers in all hosts.
     pub fn set_group(&self, hosts: u64, consumers: u64) {
         self.hosts.store(hosts, Ordering::Relaxed);
         self.consumers.store(consumers, Ordering::Relaxed);
     }
 
-    /// Hosts alive, this one included.
+    /// Number of hosts alive, including this one.
     #[must_use]
     pub fn hosts(&self) -> u64 {
         self.hosts.load(Ordering::Relaxed)
     }
 
-    /// Tells how many deliveries are in the inbox, those in work included.
+    /// Reports the number of deliveries in the inbox, waiting or in progress.
     pub fn set_inbox(&self, deliveries: u64) {
         self.inbox.store(deliveries, Ordering::Relaxed);
     }
 
-    /// Tells whether the intake's buffer is filling up although Redis takes what it holds.
+    /// Reports whether the intake's buffer fills up although Redis accepts appends.
     pub fn set_intake_behind(&self, is_behind: bool) {
         self.intake_is_behind.send_if_modified(|before| std::mem::replace(before, is_behind) != is_behind);
     }
 
-    /// Waits while the intake is behind: what waits in its buffer may have to be shed, and what waits in the inbox is safe.
+    /// Waits while the intake is behind: messages in its buffer may have to be shed, and messages in the inbox are
+    /// safe.
     pub async fn give_way(&self) {
-        // It never ends before this does.
+        // An error is impossible, because the sender lives as long as this value.
         let _ = self.intake_is_behind.subscribe().wait_for(|is_behind| !is_behind).await;
     }
 
-    /// Tells how long the plugin took for so many messages.
+    /// Reports the plugin's time for this number of messages.
     pub fn observe(&self, messages: usize, took: Duration) {
         let Some(mean) = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX).checked_div(messages as u64) else {
             return;
         };
         let old = self.message_ns.load(Ordering::Relaxed);
         let new = if old == 0 { mean } else { old - old / 8 + mean / 8 };
-        // Two consumers may overwrite each other; an average can bear it.
+        // Two consumers may overwrite each other's update, which an average tolerates.
         self.message_ns.store(new.max(1), Ordering::Relaxed);
     }
 
-    /// Messages for the next delivery when so many wait: an equal share for every consumer, or anything while every
-    /// consumer has work and more of it in the inbox; but neither so little that handing over costs more than the work nor
-    /// more than `time_target` of work.
+    /// Number of messages for the next delivery when `waiting` messages wait: an equal share for every consumer, or any
+    /// number while every consumer has work and more work waits in the inbox. The number is never so small that handing
+    /// over costs more than the work, and never more than `time_target` of work.
     #[must_use]
     pub fn delivery_messages(&self, waiting: usize, config: &DeliveryConfig) -> usize {
         let consumers = self.consumers.load(Ordering::Relaxed).max(1);

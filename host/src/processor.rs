@@ -1,6 +1,6 @@
-//! The one call of a plugin: a message in, an outcome out. Whatever stands between a message and the plugin stands here: which
-//! version is asked, probation, and in the benchmark the plugin's function as native code. It knows no Redis beyond the shape
-//! of an output entry, and decides nothing about the message.
+//! The one call of a plugin: a message in, an outcome out. Everything between a message and the plugin is here: the
+//! choice of the version, probation, and in the benchmark the plugin's function as native code. This file knows nothing
+//! of Redis except the form of an output entry, and does not decide what becomes of the message.
 
 use std::sync::Arc;
 
@@ -12,40 +12,40 @@ use crate::redis::store::entries::Entries;
 use crate::redis::store::output::{Own, write_result};
 use crate::version::{Orders, Version, Versions};
 
-/// A message as a plugin is given it.
+/// A message as the plugin receives it.
 #[derive(Clone, Copy, Debug)]
 pub struct Input<'a> {
-    /// Its id.
+    /// The message id.
     pub id: &'a str,
-    /// The JSON text as it was published.
+    /// The published JSON text.
     pub body: &'a str,
-    /// Which attempt this is, from 1.
+    /// Number of the attempt, from 1.
     pub attempt: u32,
 }
 
 /// How results are written.
 #[derive(Clone, Copy, Debug)]
 pub struct Signature<'a> {
-    /// Which consumer signs them.
+    /// Consumer id in every result.
     pub consumer_id: &'a str,
-    /// The form of an entry, and whether the plugin's digest is in it.
+    /// Form of an entry, and whether an entry contains the plugin's digest.
     pub output: &'a OutputConfig,
 }
 
-/// What a message came to.
+/// Outcome of processing a message.
 #[derive(Debug)]
 pub struct Processed {
-    /// The outcome. Its results are written.
+    /// The outcome. Its results are already written.
     pub outcome: Result<Outcome, Failure>,
-    /// Whose outcome it is, if not that of the version in use.
+    /// The version that produced the outcome, if it is not the version in use.
     pub instead: Option<Arc<Version>>,
 }
 
-/// Asks an instance about a message and adds its results to `results`, all of them or none. A result that cannot be written is a
+/// Calls an instance with a message and adds all results to `results`, or none. A result that cannot be written is a
 /// failure.
 ///
 /// # Errors
-/// Why there is no outcome.
+/// The reason why there is no outcome.
 pub async fn call(
     instance: &mut Instance,
     digest: &str,
@@ -96,11 +96,11 @@ fn write(
 pub struct Processor {
     versions: Arc<Versions>,
     orders: watch::Receiver<Orders>,
-    /// The version that the instance is of.
+    /// Version of the instance.
     version: Arc<Version>,
     instance: Instance,
     consumer_id: Arc<str>,
-    /// Messages that the instance was asked about and how many of them it failed, since they were last added up.
+    /// Messages and failures since the last `add_up`.
     tally: (u64, u64),
 }
 
@@ -108,7 +108,7 @@ impl Processor {
     /// A processor with a fresh instance, for the consumer with this id.
     ///
     /// # Errors
-    /// When the instance cannot be made.
+    /// When the instance cannot be created.
     pub async fn start(versions: Arc<Versions>, consumer_id: Arc<str>) -> Result<Processor, Failure> {
         let mut orders = versions.subscribe();
         let version = orders.borrow_and_update().version.clone();
@@ -116,20 +116,20 @@ impl Processor {
         Ok(Processor { versions, orders, version, instance, consumer_id, tally: (0, 0) })
     }
 
-    /// How many consumers there are to be.
+    /// The wanted number of consumers.
     #[must_use]
     pub fn consumers(&self) -> u32 {
         self.orders.borrow().consumers
     }
 
-    /// Returns when something has changed. May be dropped at any moment.
+    /// Waits for a change of version or number of consumers. The future may be dropped at any moment.
     pub async fn changed(&mut self) {
-        // The sender is in `versions`, which is held here.
+        // The channel cannot close, because this processor owns the sender through `versions`.
         let _ = self.orders.changed().await;
         self.adopt();
     }
 
-    /// Goes over to the version in use if something has changed. Asked before every message, so it has to cost next to nothing.
+    /// Switches to the version in use if that has changed. Called before every message, so the check has to be cheap.
     pub fn follow(&mut self) {
         if self.orders.has_changed().unwrap_or(false) {
             self.adopt();
@@ -140,13 +140,14 @@ impl Processor {
         let version = self.orders.borrow_and_update().version.clone();
         if version.plugin.generation() != self.version.plugin.generation() {
             self.add_up();
-            // The old instance goes before the new one comes, so a swap needs no memory for two of each consumer.
+            // The new instance is created with its first message, after the old one is gone: a swap does not need
+            // memory for two instances of each consumer.
             self.instance = version.plugin.instance_to_be(self.consumer_id.clone());
         }
         self.version = version;
     }
 
-    /// The version that the next message is given to.
+    /// The version for the next message.
     #[must_use]
     pub fn version(&self) -> &Arc<Version> {
         &self.version
@@ -158,12 +159,12 @@ impl Processor {
         let outcome = call(&mut self.instance, self.version.plugin.digest(), input, signature, results).await;
         self.tally.0 += 1;
         if self.version.probation.is_some() {
-            // A failure is judged by all messages so far.
+            // A rollback is decided on all messages so far.
             self.add_up();
         }
         if let Err(failure) = &outcome {
             self.tally.1 += 1;
-            // Boxed because it is rare, and the future of a consumer is there ten thousand times.
+            // Boxed, because this call is rare and up to ten thousand consumers each hold this future.
             if let Some(processed) = Box::pin(self.ask_the_version_before(input, signature, results, failure)).await {
                 return processed;
             }
@@ -171,8 +172,8 @@ impl Processor {
         Processed { outcome, instead: None }
     }
 
-    /// What the version before makes of a message that a version on probation has failed; `None` when that one fails too, or
-    /// when there is nothing to prove.
+    /// Gives a message that a version on probation has failed to the previous version. `None` if the previous version
+    /// fails as well, or if no version is on probation.
     async fn ask_the_version_before(
         &mut self,
         input: Input<'_>,
@@ -187,7 +188,7 @@ impl Processor {
         Some(Processed { outcome: Ok(outcome), instead: Some(before.clone()) })
     }
 
-    /// Adds what the instance did to the record of its version.
+    /// Adds messages and failures of the instance to the record of its version.
     pub fn add_up(&mut self) {
         let (messages, failures) = std::mem::take(&mut self.tally);
         if messages > 0 {

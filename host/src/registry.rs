@@ -1,5 +1,5 @@
-//! Who is alive: this host's heartbeat, and with it `consumer:ids` and the descriptor of the group.
-//! Beating never waits for a plugin; it knows nothing of messages.
+//! This host's heartbeat, and with it `consumer:ids` and the descriptor of the group.
+//! The heartbeat never waits for a plugin. This file knows no messages.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -22,20 +22,20 @@ use crate::version::{Status, Versions};
 #[derive(Debug)]
 pub struct Registry {
     group: Arc<Group>,
-    /// A connection that nothing else uses for long.
+    /// A connection without long commands.
     connection: Reconnecting,
-    /// How often to beat, and how long a heartbeat is valid.
+    /// Interval and validity of heartbeats.
     config: RegistryConfig,
     /// How long this host remembers message ids.
     dedup_window: Duration,
-    /// Consumers of this host, 0 before it has joined.
+    /// Number of consumers of this host; 0 before the host has joined.
     consumers: AtomicU32,
-    /// What the host says about its plugin.
+    /// Source of the plugin's status.
     versions: Arc<Versions>,
     misfits: Throttle,
 }
 
-/// What a host says about itself to the others.
+/// Status of this host, for other hosts and for operators.
 #[derive(Serialize)]
 struct About<'a> {
     #[serde(flatten)]
@@ -53,10 +53,10 @@ impl Registry {
         Registry { group, connection, config, dedup_window, consumers, versions, misfits }
     }
 
-    /// Joins the group, or says why this host must not run in it.
+    /// Joins the group.
     ///
     /// # Errors
-    /// When the host does not fit in.
+    /// When this host disagrees with the group, for example about the channel.
     pub async fn join_group(&self) -> Result<Agreement, Misfit> {
         let host_id = &*self.group.identity.host_id();
         let member = Member { host_id, ttl: self.config.beat_ttl, dedup_window: self.dedup_window };
@@ -70,15 +70,16 @@ impl Registry {
         Ok(agreed)
     }
 
-    /// Brings so many consumers onto the list, and takes whatever is stale off it. The first time the host joins.
+    /// Lists this number of consumers, and removes stale ids from the list. The first call adds the host to the
+    /// registry.
     pub async fn announce(&self, consumers: u32) {
         let before = self.consumers.swap(consumers, Ordering::Relaxed);
-        // A host that was taken for dead meanwhile hears of it at its next heartbeat.
+        // If the host counts as dead, the next heartbeat handles that.
         self.send(if before == 0 { Beat::Join } else { Beat::Stay }).await;
     }
 
-    /// Beats for ever, and at once when there is something to say about the plugin. A host that was taken for dead comes
-    /// back under a new id.
+    /// Sends heartbeats for ever: every interval, and at once when the plugin's status changes. A host that counted as
+    /// dead returns with a new id.
     pub async fn run(&self) {
         let mut news = self.versions.subscribe();
         let mut ticks = interval(self.config.beat_interval);
@@ -92,18 +93,21 @@ impl Registry {
             if self.send(Beat::Stay).await == BeatReply::TakenForDead {
                 let old = self.group.identity.host_id();
                 let new = self.group.identity.renew();
-                warn!(%old, %new, "this host was taken for dead, because it was silent for too long; it goes on under a new id");
+                warn!(%old, %new, "this host counted as dead, because its heartbeat came too late; it continues with a new id");
                 self.send(Beat::Join).await;
             }
         }
     }
 
-    /// Takes the host and its consumers off the list, at once, or gives up after `within`.
+    /// Removes the host and its consumers from the registry, or gives up after `within`.
     pub async fn leave(&self, within: Duration) {
         match tokio::time::timeout(within, self.send(Beat::Leave)).await {
             Ok(_) => info!("left the registry"),
             Err(_) => {
-                warn!("could not leave the registry; the other hosts will notice within {:?}", self.config.beat_ttl)
+                warn!(
+                    "could not leave the registry; the heartbeat of this host expires within {:?}",
+                    self.config.beat_ttl
+                )
             }
         }
     }
@@ -115,7 +119,7 @@ impl Registry {
             Beat::Leave => (0, Duration::ZERO),
             _ => (self.consumers.load(Ordering::Relaxed), self.config.beat_ttl),
         };
-        // Of texts and numbers, which are always JSON.
+        // Serialisation cannot fail: the status consists of texts and numbers.
         let about = About { plugin: &self.versions.status(), format: FORMAT };
         let status = &serde_json::to_string(&about).unwrap_or_default();
         let (asked, reply, joined) = self
@@ -130,7 +134,8 @@ impl Registry {
             .await;
         match joined {
             Ok(agreed) => group.set_format(agreed.format),
-            // It fitted in when it started: somebody has deleted the descriptor, or Redis was away for long.
+            // The host agreed with the group at its start. Since then the descriptor was deleted, or Redis was away for
+            // long.
             Err(misfit) if self.misfits.permit().is_some() => {
                 error!("this host no longer fits into its group: {misfit}")
             }

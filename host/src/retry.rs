@@ -1,5 +1,5 @@
-//! Brings messages that wait for another attempt back into the inbox when they are due. Every host does this for all of
-//! them, so that they outlive any host; whoever looks first moves them. It knows nothing of why they wait.
+//! Returns waiting retries to the inbox when they are due. Every host does this for all retries of the group, so that
+//! no retry depends on one host. This file does not know why a message waits.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,13 +12,13 @@ use crate::redis::client::reconnecting::Reconnecting;
 use crate::redis::store::retries::{Forwarded, forward};
 use crate::throttle::Throttle;
 
-/// Longest time between two looks: what was scheduled meanwhile is late by no more.
+/// Longest time between two looks, and so the maximum delay of a retry that was scheduled in between.
 const LOOK_MAX: Duration = Duration::from_millis(100);
 
-/// Shortest time between two looks, so that many due times in a row do not make one look each.
+/// Shortest time between two looks, so that many due times in a row do not cause one look each.
 const LOOK_MIN: Duration = Duration::from_millis(5);
 
-/// Fewer messages than this at a time are no flood.
+/// With fewer due messages than this, each message becomes a delivery of its own.
 const FEW: usize = 64;
 
 /// Moves due messages.
@@ -41,24 +41,24 @@ impl Forwarder {
     pub async fn run(&self) {
         let mut due = 0;
         loop {
-            // When few are due each is a delivery of its own, so that none waits for another to fail again.
+            // Few due messages become a delivery each, so that no message waits for another one to fail again.
             let (messages, bytes) = (self.group.pace.delivery_messages(due, &self.delivery), self.delivery.bytes_max);
             let messages = if due < FEW { 1 } else { messages };
             let forwarded = self
                 .connection
-                .repeat("bring retries back into the inbox", move |mut connection| async move {
+                .repeat("return retries to the inbox", move |mut connection| async move {
                     forward(&mut connection, &self.group.keys, messages, bytes, self.group.format()).await
                 })
                 .await;
             due = forwarded.moved;
             if forwarded.moved > 0 {
-                debug!(messages = forwarded.moved, "messages are due for another attempt");
+                debug!(messages = forwarded.moved, "returned due retries to the inbox");
             }
             if forwarded.newer > 0 && self.newer.permit().is_some() {
                 warn!(
                     messages = forwarded.newer,
-                    "messages are due for another attempt and are of a format that this version of host cannot read; they \
-                     wait for a newer one"
+                    "retries are due that have a format which this version of host cannot read; they wait for a newer \
+                     version"
                 );
             }
             tokio::time::sleep(until_next_look(forwarded)).await;
@@ -66,10 +66,10 @@ impl Forwarder {
     }
 }
 
-/// When the next message is due, within bounds.
+/// Time until the next message is due, within bounds.
 fn until_next_look(forwarded: Forwarded) -> Duration {
     match forwarded.next_due {
-        // More than one call moves: the next one follows at once.
+        // One call has a maximum: the next call follows at once.
         Some(Duration::ZERO) if forwarded.moved > 0 => Duration::ZERO,
         Some(next_due) => next_due.clamp(LOOK_MIN, LOOK_MAX),
         None => LOOK_MAX,

@@ -1,5 +1,5 @@
-//! Finds what nobody works on although somebody fetched it: deliveries of hosts that are dead, and deliveries that got lost between
-//! Redis and this host. It knows nothing of what is done with them.
+//! The reaper. It finds fetched deliveries that no consumer works on: deliveries of dead hosts, and deliveries that
+//! were lost between Redis and this host. This file does not process deliveries.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -27,10 +27,10 @@ impl Reaper {
         Reaper { group }
     }
 
-    /// Looks for at most so many deliveries. `in_work` is what this host had in work before.
+    /// Searches for at most `room` deliveries. `in_work` are the deliveries that this host has fetched before the call.
     ///
     /// # Errors
-    /// Whatever the network or the server says; looking again does no harm.
+    /// Errors of the network or the server. The search may be repeated.
     pub async fn left_behind(
         &self,
         connection: &mut LibraryConnection,
@@ -39,7 +39,7 @@ impl Reaper {
     ) -> Result<Vec<Delivery>, RedisError> {
         let keys = &self.group.keys;
         let own = self.group.identity.host_id();
-        // Owners before hosts: a host registers before it fetches, so every owner was registered by then.
+        // Read owners before hosts: a host registers before it fetches, so every owner read here is already registered.
         let owners = match owners(connection, keys).await {
             Err(error) if matches!(error.code(), Some("NOGROUP" | "ERR")) => return Ok(Vec::new()),
             owners => owners?,
@@ -52,7 +52,7 @@ impl Reaper {
                     lost.retain(|delivery| !in_work.contains(&delivery.entry_id));
                     lost.truncate(room);
                     if !lost.is_empty() {
-                        info!(deliveries = lost.len(), "found deliveries that got lost between Redis and this host");
+                        info!(deliveries = lost.len(), "found deliveries that were lost between Redis and this host");
                         return Ok(lost);
                     }
                 }
@@ -66,7 +66,8 @@ impl Reaper {
         Ok(Vec::new())
     }
 
-    /// Deliveries of a dead host. Those that may have killed it go back into the inbox, one message each.
+    /// Takes over deliveries of a dead host. A delivery with which several hosts have died returns to the inbox
+    /// instead, with one entry for each of its messages.
     async fn take_over(
         &self,
         connection: &mut LibraryConnection,
@@ -80,11 +81,11 @@ impl Reaper {
                 warn!(
                     deliveries = taken.isolated,
                     from = dead,
-                    "isolated deliveries that several hosts died with; their messages are tried one at a time"
+                    "isolated deliveries during which several hosts died; their messages are tried one at a time"
                 );
             }
             if !taken.deliveries.is_empty() {
-                info!(deliveries = taken.deliveries.len(), from = dead, "took deliveries over");
+                info!(deliveries = taken.deliveries.len(), from = dead, "took over deliveries of a dead host");
                 self.group.counters.taken_over.add(taken.deliveries.len());
                 return Ok(taken.deliveries);
             }

@@ -1,11 +1,11 @@
-//! Keeps a kind of log line to one a second, and counts the others.
+//! Limits a kind of log line to one line a second, and counts the suppressed lines.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// Permits one line an interval, over all tasks that share it.
+/// Permits one line an interval, over all tasks that share the throttle.
 #[derive(Debug, Default)]
 pub struct Throttle(Mutex<State>);
 
@@ -16,7 +16,7 @@ struct State {
 }
 
 impl Throttle {
-    /// `Some(lines left out since the last permit)` when a line may be written now.
+    /// `Some(suppressed lines since the last permit)` when a line may be written now.
     pub fn permit(&self) -> Option<u64> {
         self.permit_at(Instant::now())
     }

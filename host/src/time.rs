@@ -2,26 +2,26 @@
 
 use std::time::{Duration, SystemTime};
 
-/// Whole milliseconds as a number that every form of log shows as a number.
+/// Whole milliseconds, as a number that every log format shows as a number.
 #[must_use]
 pub fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// Milliseconds since 1970 at which a stream's entry was appended or a claim was made: ids of entries and tokens of claims
-/// begin with the server's time. `None` when the text is neither.
+/// The server's time at the start of an entry id or of a claim's token, in milliseconds since 1970. `None` when the
+/// text is neither.
 #[must_use]
 pub fn stamp_ms(id_or_token: &str) -> Option<u64> {
     id_or_token.split('-').next()?.parse().ok()
 }
 
-/// The same as a moment.
+/// The same time as a `SystemTime`.
 #[must_use]
 pub fn stamp(id_or_token: &str) -> Option<SystemTime> {
     SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(stamp_ms(id_or_token)?))
 }
 
-/// A moment as RFC 3339 in UTC, with milliseconds.
+/// A time as RFC 3339 in UTC, with milliseconds.
 #[must_use]
 pub fn rfc3339(time: SystemTime) -> String {
     humantime::format_rfc3339_millis(time).to_string()

@@ -1,5 +1,6 @@
-//! What a message costs when many wait in the inbox before the host starts. They are appended by the host's own code, in
-//! deliveries as the intake cuts them when many wait; so receiving and appending are not part of these figures.
+//! The cost of a message when many messages wait in the inbox before the host starts. The host's own code appends these
+//! messages, in deliveries of the size that the intake makes when many messages wait. So receiving and appending are
+//! not part of these figures.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -24,14 +25,15 @@ use crate::machine::CpuTime;
 use crate::run::{self, Arm, Ended, Subject, ask};
 use crate::{ledger, progress_bar};
 
-/// Messages that the intake appends in one transaction at most.
+/// Maximum number of messages that the intake appends in one transaction.
 const ROUND_MESSAGES: usize = 8_192;
 
-/// Time between two looks: the smallest backlog is worked off in a tenth of a second.
+/// Time between two looks: the smallest backlog is processed in a tenth of a second.
 const LOOK: Duration = Duration::from_millis(1);
 
-/// Which fifths of the messages the figures are from: not the first, during which the host still starts, and not the last ones,
-/// because at both ends as many messages must be in work, on which time was spent and of which no result is there.
+/// The fifths of the messages from which the figures come. Not the first fifth, while the host still starts, and not
+/// the last one: at both ends the same number of messages must be in progress, which have cost time and have no result
+/// yet.
 const COUNTED_FIFTHS: [u64; 2] = [1, 3];
 
 /// Measures each backlog `rounds` times, in turn.
@@ -67,7 +69,7 @@ fn drain(messages: u64, plugin: &Path) -> Result<[f64; 2]> {
     Ok([us(redis_after - redis_before), us(run::cpu_between(processes_before, processes_after))])
 }
 
-/// As soon as there are so many results: how many, and the CPU times of the host and of Redis.
+/// Waits for this number of results. Returns the number, and the CPU times of the host and of Redis.
 fn once_there_are(
     wanted: u64,
     redis: &mut Connection,
@@ -87,7 +89,7 @@ fn once_there_are(
     }
 }
 
-/// Appends the messages to the inbox, as an intake does that then leaves.
+/// Appends the messages to the inbox, like an intake that stops afterwards.
 fn append(load: Load, url: String) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {

@@ -1,5 +1,6 @@
-//! Bursts as fast as the publisher can, under the limit that Redis is shipped with: a subscriber that has 32 MB waiting is
-//! cut off, and what is published then is lost. None may be, and the host's memory stays bounded.
+//! Bursts as fast as the publisher can, under the default limit of Redis: a subscriber with a backlog of 32 MB is
+//! disconnected, and messages published then are lost. No host may be disconnected, and the host's memory must stay
+//! bounded.
 
 use std::path::Path;
 use std::thread::sleep;
@@ -14,10 +15,10 @@ use crate::machine::memory_mib;
 use crate::run::{self, Arm, Ended, POLL, Subject};
 use crate::{Args, ledger, progress_bar};
 
-/// When for so long nothing was added to the output, what is missing will not come.
+/// After this time without a new result, missing results will not come.
 const STILL: Duration = Duration::from_secs(5);
 
-/// Messages as a share of `--messages` in percent, their length, and how they are called.
+/// Messages as a percentage of `--messages`, their length, and the name of the burst.
 const BURSTS: [(u64, u32, &str); 2] = [(500, SMALL_BYTES, "54 B"), (200, 1 << 10, "1 KiB")];
 
 const COLUMNS: [Column; 4] = [
@@ -67,8 +68,8 @@ pub fn measure(args: &Args, rounds: u32, plugin: &Path) -> Result<Findings> {
     Ok(findings)
 }
 
-/// Messages published a second, lost, processed a second, and memory at most. Here a loss is a figure, and no error: it
-/// is what this part is there to find out.
+/// Messages published a second, lost, processed a second, and maximum memory. Here a loss is a figure and no error:
+/// finding losses is the purpose of this part.
 fn one_burst(arm: &Arm) -> Result<[f64; 4]> {
     let messages = arm.load.messages;
     let (server, mut redis) = run::redis_for(&arm.subject)?;

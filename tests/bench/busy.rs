@@ -1,5 +1,5 @@
-//! Plugins that compute: each call works for about a millisecond on a core of its own. What is set is the work and not
-//! the time, so that two consumers that share a core are seen to.
+//! Plugins that compute: each call works for about a millisecond on a core of its own. The amount of work is fixed and
+//! not the time, so that two consumers on the same core show a difference.
 
 use std::path::Path;
 
@@ -15,13 +15,13 @@ use crate::path;
 use crate::run::{self, Arm, Subject};
 use crate::{Args, guests};
 
-/// How long a call should take.
+/// Target time of a call.
 const BUSY_MS: f64 = 1.0;
 
-/// Steps of the calls that tell how long a step takes, in thousands.
+/// Steps of the calls that measure the time of a step, in thousands.
 const TRIAL_THOUSANDS: u32 = 10_000;
 
-/// Trial calls, of which the quickest counts: nothing makes one quicker than it is.
+/// Number of trial calls. The fastest one counts, because no disturbance makes a call faster.
 const TRIALS: u32 = 5;
 
 /// Measures one and two consumers `rounds` times, in turn.
@@ -40,7 +40,7 @@ pub fn measure(args: &Args, rounds: u32) -> Result<Findings> {
     Ok(Findings::from(table).reaching("busy plugin, 2 consumers", ratio, "× one consumer", Target::AtLeast(1.8)))
 }
 
-/// Thousands of steps that take so many milliseconds on a core of their own.
+/// Number of steps, in thousands, that take this many milliseconds on a core of their own.
 fn thousands_for(ms: f64, plugin: &Path) -> Result<u32> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {

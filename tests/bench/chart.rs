@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use crate::columns::Table;
 use crate::path;
 
-/// What is drawn: a column, its title and its colour.
+/// A drawn column: its index, title and colour.
 const PANELS: [(&str, &str, &str); 3] = [
     (path::COLUMNS[0].key, "messages/s ÷ floor's: longer is better", "#2f855a"),
     (path::COLUMNS[1].key, "Redis CPU per message ÷ floor's: shorter is better", "#c05621"),
@@ -14,7 +14,7 @@ const PANELS: [(&str, &str, &str); 3] = [
 
 const WIDTH: f64 = 720.0;
 const MARGIN: f64 = 16.0;
-/// Room for the subjects' names, and for the numbers behind the bars.
+/// Space for the names of the subjects, and for the numbers behind the bars.
 const NAMES: f64 = 172.0;
 const NUMBERS: f64 = 128.0;
 const LINE: f64 = 20.0;
@@ -46,7 +46,7 @@ pub fn svg(table: &Table, machine: &str) -> String {
 /// One panel, from `top` on.
 fn draw(svg: &mut String, table: &Table, subjects: &[&str], (column, title, colour): (&str, &str, &str), top: f64) {
     let ratios: Vec<f64> = (0..subjects.len()).map(|subject| table.ratio(subject, column)).collect();
-    // The floor, at 1, is always in the picture.
+    // The floor, at 1, is always visible.
     let longest = ratios.iter().copied().filter(|ratio| ratio.is_finite()).fold(1.0, f64::max);
     let room = WIDTH - 2.0 * MARGIN - NAMES - NUMBERS;
     let (zero, first) = (MARGIN + NAMES, top + TITLE);
@@ -91,7 +91,7 @@ fn draw(svg: &mut String, table: &Table, subjects: &[&str], (column, title, colo
     );
 }
 
-/// Text as it stands in XML.
+/// Text escaped for XML.
 fn text(plain: &str) -> String {
     plain.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }

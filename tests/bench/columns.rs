@@ -1,5 +1,5 @@
-//! A table of a few figures for each subject: the median of the rounds, the lowest and the highest, and the ratio of the
-//! median to that of the subject it is compared with.
+//! A table of a few figures for each subject: the median of the rounds, the lowest and the highest value, and the ratio
+//! of the median to that of another subject.
 
 use std::fmt::Write as _;
 
@@ -8,22 +8,22 @@ use serde_json::{Map, Value, json};
 /// One kind of figure.
 #[derive(Clone, Copy, Debug)]
 pub struct Column {
-    /// Its name in JSON, with the unit.
+    /// Name in JSON, with the unit.
     pub key: &'static str,
-    /// Its heading, with the unit.
+    /// Heading, with the unit.
     pub title: &'static str,
-    /// Digits after the point.
+    /// Number of digits after the point.
     pub digits: usize,
 }
 
-/// What was measured of each subject: for each column a value of every round.
+/// The measurements of each subject: for each column a value of every round.
 #[derive(Debug)]
 pub struct Table {
     columns: Vec<Column>,
     rows: Vec<Row>,
-    /// For each column the one whose figure it is compared with.
+    /// For each column the column of the compared figure.
     compared: Vec<usize>,
-    /// What the ratios are to.
+    /// Name of the subject to which ratios refer.
     base: &'static str,
 }
 
@@ -32,11 +32,11 @@ struct Row {
     name: String,
     /// Values of each column.
     values: Vec<Vec<f64>>,
-    /// The row that it is compared with, if any.
+    /// The row for the ratio, if any.
     base: Option<usize>,
 }
 
-/// Median of the rounds with the lowest and the highest, and its ratio to another.
+/// Median of the rounds, lowest and highest value, and ratio to another median.
 #[derive(Clone, Copy, Debug)]
 struct Figure {
     median: f64,
@@ -53,12 +53,12 @@ impl Table {
         Table { columns: columns.to_vec(), rows, compared: (0..columns.len()).collect(), base: "first" }
     }
 
-    /// A table whose ratios are to what goes by this name.
+    /// A table whose ratios refer to the subject with this name.
     pub fn with_base(self, base: &'static str) -> Table {
         Table { base, ..self }
     }
 
-    /// A table in which each subject is compared with the one named here, or with none.
+    /// A table in which each subject is compared with the subject named here, or with none.
     pub fn compared_with(mut self, bases: impl IntoIterator<Item = Option<usize>>) -> Table {
         for (row, base) in self.rows.iter_mut().zip(bases) {
             row.base = base;
@@ -73,24 +73,24 @@ impl Table {
         self
     }
 
-    /// Adds the values of one round of one subject; a value that is not a number was not to be had.
+    /// Adds the values of one round of one subject. NaN means that a value is not available.
     pub fn add(&mut self, subject: usize, values: &[f64]) {
         for (all, value) in self.rows[subject].values.iter_mut().zip(values) {
             all.extend(Some(*value).filter(|value| !value.is_nan()));
         }
     }
 
-    /// The median of a subject's figure; no number if there is none.
+    /// The median of a subject's figure; NaN if there is none.
     pub fn median(&self, subject: usize, column: &str) -> f64 {
         median(&self.rows[subject].values[self.column(column)]).unwrap_or(f64::NAN)
     }
 
-    /// The highest value of a subject's figure; no number if there is none.
+    /// The highest value of a subject's figure; NaN if there is none.
     pub fn highest(&self, subject: usize, column: &str) -> f64 {
         self.rows[subject].values[self.column(column)].iter().copied().fold(f64::NAN, f64::max)
     }
 
-    /// The ratio of a subject's figure to the one it is compared with; no number if there is none.
+    /// The ratio of a subject's figure; NaN if there is none.
     pub fn ratio(&self, subject: usize, column: &str) -> f64 {
         self.figure(subject, self.column(column)).and_then(|figure| figure.ratio).unwrap_or(f64::NAN)
     }
@@ -113,7 +113,7 @@ impl Table {
             median,
             min: values.iter().copied().fold(f64::INFINITY, f64::min),
             max: values.iter().copied().fold(f64::NEG_INFINITY, f64::max),
-            // There is no ratio to something that is nothing.
+            // There is no ratio to zero.
             ratio: base.map(|base| median / base).filter(|ratio| ratio.is_finite()),
         })
     }
@@ -129,7 +129,7 @@ impl Table {
             let width = |get: &dyn Fn(&(String, String, String)) -> usize| cells.iter().map(get).max().unwrap_or(0);
             let (wide, wider) = (width(&|cell| cell.0.chars().count()), width(&|cell| cell.1.chars().count()));
             let last = width(&|cell| cell.2.chars().count());
-            // A title that is longer than what stands below it widens the first of the three.
+            // A title longer than the columns below it widens the first of the three.
             let wide = wide.max(column.title.chars().count().saturating_sub(wider + last + 2));
             let _ = write!(titles, "   {:<1$}", column.title, wide + wider + last + 2);
             for (line, (median, range, ratio)) in std::iter::once(&mut headings).chain(&mut lines).zip(&cells) {

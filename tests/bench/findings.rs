@@ -1,4 +1,4 @@
-//! What a part has found: its tables, and the figures that have a target.
+//! The findings of a part: its tables, and the figures with a target.
 
 use std::fmt;
 
@@ -6,14 +6,14 @@ use serde_json::{Value, json};
 
 use crate::columns::Table;
 
-/// What a part has found.
+/// The findings of a part.
 #[derive(Debug)]
 pub struct Findings {
     /// Tables, each with a title that may be empty.
     pub tables: Vec<(String, Table)>,
     /// Figures with their targets.
     pub reached: Vec<Reached>,
-    /// What must not be: the benchmark ends with an error.
+    /// Violations: the benchmark ends with an error.
     pub wrong: Vec<String>,
 }
 
@@ -24,13 +24,13 @@ impl From<Table> for Findings {
 }
 
 impl Findings {
-    /// These findings, with a figure more.
+    /// Adds a figure.
     pub fn reaching(mut self, figure: impl Into<String>, value: f64, unit: &'static str, target: Target) -> Findings {
         self.reached.push(Reached { figure: figure.into(), value, unit, target });
         self
     }
 
-    /// For programs.
+    /// The findings as JSON.
     pub fn json(&self) -> Value {
         let tables: Vec<Value> =
             self.tables.iter().map(|(title, table)| json!({ "title": title, "rows": table.json() })).collect();
@@ -39,7 +39,7 @@ impl Findings {
     }
 }
 
-/// A figure with its target. It is for the reader to compare: a machine that is busy misses any target.
+/// A figure with its target. The reader compares them: on a busy machine any target is missed.
 #[derive(Debug)]
 pub struct Reached {
     figure: String,
@@ -48,12 +48,12 @@ pub struct Reached {
     target: Target,
 }
 
-/// Where a figure should be.
+/// The target of a figure.
 #[derive(Clone, Copy, Debug)]
 pub enum Target {
-    /// Not higher.
+    /// At most.
     AtMost(f64),
-    /// Not lower.
+    /// At least.
     AtLeast(f64),
 }
 
@@ -61,7 +61,7 @@ impl Reached {
     /// Figure, value and target as text.
     pub fn cells(&self) -> (&str, String, String) {
         let Reached { figure, value, unit, target } = self;
-        // Ratios need their digits, counts do not.
+        // Ratios need digits, counts do not.
         let digits = if value.abs() >= 20.0 || *value == 0.0 { 0 } else { 2 };
         (figure, format!("{value:.digits$} {unit}"), target.to_string())
     }

@@ -1,5 +1,5 @@
-//! The floor: a process that receives, claims and appends, and does no work between. And the bare subscriber, which only
-//! appends. Plain sockets and hand-written commands, so that they measure Redis and not a client library.
+//! The floor: a process that receives, claims and appends, without other work. And the bare subscriber, which only
+//! appends. Both use plain sockets and commands written by hand, so that they measure Redis and not a client library.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
@@ -9,13 +9,13 @@ use anyhow::{Context as _, Result, anyhow};
 
 use crate::load::{BEFORE_ID, BEFORE_PADDING, ID_BYTES};
 
-/// What stands before the length of a published message.
+/// The bytes before the length of a published message.
 const BEFORE_LENGTH: &[u8] = b"*3\r\n$7\r\nmessage\r\n$18\r\nmessages:published\r\n$";
 
-/// Bytes read at a time.
+/// Number of bytes in a read.
 const CHUNK_BYTES: usize = 256 << 10;
 
-/// Does what is to be done for `messages` messages, then ends.
+/// Does the work for `messages` messages, then ends.
 pub fn run(port: u16, messages: u64, claims: bool) -> Result<()> {
     let connect = || -> Result<TcpStream> {
         let stream = TcpStream::connect(("127.0.0.1", port)).context("the floor cannot connect")?;
@@ -24,9 +24,9 @@ pub fn run(port: u16, messages: u64, claims: bool) -> Result<()> {
     };
     let mut commands = connect()?;
     let mut replies = commands.try_clone()?;
-    // `+OK` for a claim, and the two lines of a new entry's id.
+    // `+OK` for a claim, and the two lines of the id of a new entry.
     let reply_lines = if claims { 3 } else { 2 };
-    // Writing never waits for replies: Redis always has the next commands at hand.
+    // Writing never waits for replies, so that Redis always has more commands to execute.
     let answered = thread::spawn(move || count_lines(&mut replies, messages * reply_lines));
     let mut published = connect()?;
     published.write_all(b"SUBSCRIBE messages:published\r\n")?;
@@ -50,13 +50,13 @@ pub fn run(port: u16, messages: u64, claims: bool) -> Result<()> {
     answered.join().map_err(|_| anyhow!("the floor's reader ended"))?
 }
 
-/// Writes the commands for every whole message in `received`; says how many there are, and how many bytes are done with.
+/// Writes the commands for every complete message in `received`. Returns the numbers of messages and of consumed bytes.
 fn append_commands(received: &[u8], claims: bool, batch: &mut Vec<u8>) -> (u64, usize) {
     let (mut found, mut at) = (0, 0);
     loop {
         let rest = &received[at..];
         if !rest.starts_with(BEFORE_LENGTH) {
-            // The answer to SUBSCRIBE comes first; it is whole when something else follows.
+            // The reply to SUBSCRIBE comes first; it is complete when other bytes follow.
             match rest.windows(BEFORE_LENGTH.len()).position(|window| window == BEFORE_LENGTH) {
                 Some(skipped) => at += skipped,
                 None => return (found, at),
@@ -70,13 +70,13 @@ fn append_commands(received: &[u8], claims: bool, batch: &mut Vec<u8>) -> (u64, 
     }
 }
 
-/// The message at the beginning of `received`, and where the next one begins; `None` while it is not all there.
+/// The first message in `received` and the position of the next one; `None` if the message is not complete.
 fn message(received: &[u8]) -> Option<(&[u8], usize)> {
     let digits = &received[BEFORE_LENGTH.len()..];
     let line = digits.iter().take(12).position(|byte| *byte == b'\r')?;
     let length: usize = std::str::from_utf8(&digits[..line]).ok()?.parse().ok()?;
     let start = BEFORE_LENGTH.len() + line + 2;
-    // With the line's end behind it.
+    // Including the end of the line.
     let end = start + length + 2;
     Some((received.get(start..end)?.strip_suffix(b"\r\n")?, end))
 }
@@ -102,7 +102,7 @@ fn append(message: &[u8], claims: bool, batch: &mut Vec<u8>) {
     batch.extend_from_slice(b"$15\r\nrandom_property\r\n$16\r\n0123456789abcdef\r\n");
 }
 
-/// Reads until so many lines have come. What they say shows in the output stream.
+/// Reads until this number of lines has arrived. Their effect is visible in the output stream.
 fn count_lines(replies: &mut TcpStream, wanted: u64) -> Result<()> {
     let mut chunk = vec![0; CHUNK_BYTES];
     let mut lines = 0;

@@ -1,5 +1,5 @@
-//! What a message costs when there is more of everything: consumers, hosts, entries in the output, bytes, and messages
-//! that wait in the inbox. Nothing of that should make a message much dearer.
+//! The cost of a message with more of everything: consumers, hosts, entries in the output, bytes, and messages in the
+//! inbox. None of these should raise the cost much.
 
 use std::path::Path;
 
@@ -11,7 +11,7 @@ use crate::load::Load;
 use crate::run::{self, Arm, Subject};
 use crate::{Args, backlog, path};
 
-/// Consumers; the usual number is the one that the others are compared with in words.
+/// Numbers of consumers. Other figures are compared with the usual number.
 const CONSUMERS: [u32; 4] = [1, 10, 100, 1_000];
 
 /// Hosts of ten consumers each.
@@ -23,7 +23,7 @@ const LENGTHS: [(u32, u64, &str); 2] = [(1 << 10, 50, "1 KiB"), (64 << 10, 1, "6
 /// Waiting messages, as shares of `--messages` in percent.
 const BACKLOGS: [u64; 3] = [5, 50, 500];
 
-/// Fewer are worked off before they are seen.
+/// A smaller backlog is processed before it can be observed.
 const BACKLOG_MIN: u64 = 10_000;
 
 /// Entries in the output stream, as a share of `--messages` in percent.
@@ -60,7 +60,7 @@ pub fn measure(args: &Args, rounds: u32, plugin: &Path) -> Result<Findings> {
     ))
 }
 
-/// How many messages wait.
+/// Number of waiting messages.
 fn backlogs(args: &Args) -> [u64; BACKLOGS.len()] {
     BACKLOGS.map(|percent| (args.messages * percent / 100).max(BACKLOG_MIN))
 }
@@ -70,7 +70,7 @@ fn both(table: &Table, subject: usize) -> f64 {
     COLUMNS.iter().map(|column| table.median(subject, column.key)).sum()
 }
 
-/// The arms, the place of the usual one, and the floor of each.
+/// The arms, the index of the usual one, and the floor of each arm.
 fn arms(args: &Args, plugin: &Path) -> (usize, Vec<Arm>, Vec<Option<usize>>) {
     let small = Load::small(args.messages / 2);
     let host = |consumers| Arm::new(Subject::Host { consumers }, small, plugin);
@@ -90,7 +90,7 @@ fn arms(args: &Args, plugin: &Path) -> (usize, Vec<Arm>, Vec<Option<usize>>) {
             arms.push(Arm::new(subject, load, plugin).called(name));
         }
     }
-    // How much of a backlog's growth is Redis's own: the same numbers of messages through the floor.
+    // The part of a backlog's growth that is Redis's own: the same numbers of messages through the floor.
     let few = arms.len();
     for messages in [backlogs(args)[0], backlogs(args)[BACKLOGS.len() - 1]] {
         bases.push(Some(few));

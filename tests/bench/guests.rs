@@ -5,7 +5,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
 
-/// The plugin that does what the message says.
+/// The plugin `puppet`, which follows the orders in a message.
 pub fn puppet() -> Result<PathBuf> {
     build("puppet")
 }

@@ -1,5 +1,5 @@
-//! From PUBLISH until the result can be read in the output stream, at steady rates, beside a bare subscriber that does
-//! nothing but append. Publisher and reader share a clock: they are threads of this process.
+//! Latency from PUBLISH until the result can be read from the output stream, at steady rates, beside a bare subscriber
+//! that only appends. Publisher and reader are threads of this process, so they share a clock.
 
 use std::io::Write as _;
 use std::net::TcpStream;
@@ -20,10 +20,11 @@ use crate::{Args, progress_bar};
 /// Messages a second.
 const RATES: [u64; 3] = [100, 5_000, 20_000];
 
-/// The rate that targets are for, which is also measured twice.
+/// The rate to which targets refer. This rate is measured twice.
 const USUAL_RATE: u64 = 5_000;
 
-/// How long a rate is kept up with 200,000 as `--messages`, and for how long of that nothing is counted, in milliseconds.
+/// Duration of a rate with 200,000 as `--messages`, and the part of it at the start that does not count, in
+/// milliseconds.
 const KEPT_UP_MS: u64 = 4_500;
 const WARM_UP_MS: u64 = 500;
 
@@ -100,7 +101,7 @@ fn one_stretch(arm: &Arm, rate: u64) -> Result<[f64; 3]> {
     Ok([latencies[latencies.len() / 2], latencies[latencies.len() * 99 / 100], *last])
 }
 
-/// Publishes at this rate, evenly; says for each message when it went out.
+/// Publishes evenly at this rate. Returns the time at which each message was sent.
 fn publish(port: u16, load: Load, rate: u64) -> Result<Vec<Instant>> {
     let mut redis = TcpStream::connect(("127.0.0.1", port)).context("the publisher cannot connect")?;
     redis.set_nodelay(true)?;
@@ -113,7 +114,7 @@ fn publish(port: u16, load: Load, rate: u64) -> Result<Vec<Instant>> {
     while sent < load.messages {
         let next = start + Duration::from_nanos(sent * 1_000_000_000 / rate);
         sleep(next.saturating_duration_since(Instant::now()));
-        // After a delay these are all that have been missed.
+        // After a delay more than one message is due.
         let elapsed_ns = u64::try_from(start.elapsed().as_nanos())?;
         let due = (elapsed_ns * rate / 1_000_000_000 + 1).min(load.messages);
         for number in sent..due {
@@ -129,7 +130,7 @@ fn publish(port: u16, load: Load, rate: u64) -> Result<Vec<Instant>> {
     Ok(times)
 }
 
-/// Reads the output stream as it grows; says for each message when its result was there.
+/// Reads the output stream while it grows. Returns the time at which the result of each message was found.
 fn read_results(mut redis: Connection, messages: u64) -> Result<Vec<Instant>> {
     let mut seen = vec![None; usize::try_from(messages)?];
     let (mut last, mut left) = (String::from("0"), messages);

@@ -1,35 +1,37 @@
-//! Whether the books are right after a measurement: every message once in the output, none given up on, nothing left
-//! over, and the claims there that make it so. A figure that was reached by leaving something out is none.
+//! The check of the books after a measurement: every message has one result, no message was given up, nothing is left
+//! over, and the claims exist. A figure without these guarantees does not count.
 
 use anyhow::{Context as _, Result, ensure};
 use redis::{Connection, Value, cmd};
 
 use crate::load;
 
-/// Entries read at a time.
+/// Number of entries in one read.
 const PAGE: usize = 5_000;
 
-/// What Redis ships with, as it tells it: a subscriber is cut off at 32 MB, or when it has 8 MB for a minute.
+/// The default limit of Redis in the form of its reply: a subscriber is disconnected at 32 MB, or with 8 MB for a
+/// minute.
 const SHIPPED_LIMIT: &str = "pubsub 33554432 8388608 60";
 
-/// An entry as Redis gives it: its id, then fields and values in turn.
+/// An entry in Redis's reply: id, then fields and values in turn.
 pub type Entry = (String, Vec<Value>);
 
-/// Nothing was done to Redis that makes a burst easier.
+/// Checks that Redis has no configuration that makes a burst easier.
 pub fn expect_shipped_limit(redis: &mut Connection) -> Result<()> {
     let (_, limits): (String, String) = cmd("CONFIG").arg("GET").arg("client-output-buffer-limit").query(redis)?;
     ensure!(limits.contains(SHIPPED_LIMIT), "this Redis does not have its shipped limit for subscribers: {limits}");
     Ok(())
 }
 
-/// Every message of `0..messages` has its entry, and only one; so many other entries are there too.
+/// Every message of `0..messages` has exactly one entry, beside this number of other entries.
 pub fn expect_each_once(redis: &mut Connection, messages: u64, others: u64) -> Result<()> {
     let lost = lost(redis, messages, others)?;
     ensure!(lost == 0, "{lost} of {messages} messages have no result");
     Ok(())
 }
 
-/// How many of the messages `0..messages` have no entry. None may have two; so many other entries are there too.
+/// Number of messages of `0..messages` without an entry. No message may have two entries. There is this number of other
+/// entries.
 pub fn lost(redis: &mut Connection, messages: u64, others: u64) -> Result<u64> {
     let mut seen = vec![false; usize::try_from(messages)?];
     let mut rest = 0;
@@ -52,7 +54,7 @@ pub fn lost(redis: &mut Connection, messages: u64, others: u64) -> Result<u64> {
     Ok(seen.iter().filter(|seen| !**seen).count() as u64)
 }
 
-/// The number of the message that an entry is the result of.
+/// The number of the message of an entry.
 pub fn number(values: &[Value]) -> Option<u64> {
     match values {
         [Value::BulkString(name), Value::BulkString(id), ..] if name == b"message_id" => load::number(id),
@@ -60,7 +62,7 @@ pub fn number(values: &[Value]) -> Option<u64> {
     }
 }
 
-/// What a host leaves behind when it has done everything, and all that it promises was in force.
+/// The state after a host has processed everything, with all parts of the promise in force.
 pub fn expect_in_order(redis: &mut Connection, messages: u64) -> Result<()> {
     let mut length = |key: &str| -> Result<u64> { Ok(cmd("XLEN").arg(key).query(redis)?) };
     let (dead, inbox) = (length("{messages:processed}:dead")?, length("{messages:processed}:inbox")?);

@@ -1,5 +1,5 @@
-//! What is published, and the process that publishes it: a plain socket and commands written by hand, so that as little
-//! as possible of the machine goes into what is not measured.
+//! The load, and the process that publishes it: a plain socket and commands written by hand, so that the publisher uses
+//! as little of the machine as possible.
 
 use std::fmt::Write as _;
 use std::io::{Read as _, Write as _};
@@ -11,48 +11,48 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use host::redis::embedded::Embedded;
 
-/// What a message looks like up to its id.
+/// The text of a message before its id.
 pub const BEFORE_ID: &[u8] = b"{\"message_id\": \"";
 
 /// Length of an id.
 pub const ID_BYTES: usize = 36;
 
-/// What stands between the id and the padding of a message that is longer.
+/// The text between id and padding of a longer message.
 pub const BEFORE_PADDING: &[u8] = b"\",\"padding\":\"";
 
 /// Length of a message without padding.
 pub const SMALL_BYTES: u32 = 54;
 
-/// Bytes handed to the system at a time.
+/// Number of bytes passed to the system at a time.
 const WRITE_BYTES: usize = 64 << 10;
 
-/// Bytes a second of a publisher that is not to flood its subscribers: several times what anybody processes, and slow
-/// enough for a subscriber to be kept from its work for a tenth of a second without Redis cutting it off.
+/// Rate in bytes a second of a publisher that must not flood its subscribers: several times the processing rate of any
+/// subject, and slow enough that a subscriber may pause for a tenth of a second without being disconnected.
 const STEADY_BYTES_PER_SECOND: f64 = 200e6;
 
 /// Messages to publish.
 #[derive(Clone, Copy, Debug)]
 pub struct Load {
-    /// How many.
+    /// Number of messages.
     pub messages: u64,
-    /// Length of each, without the order.
+    /// Length of each message, without the order.
     pub bytes: u32,
-    /// Further properties, which a plugin takes for orders: `,"do":"wait"`.
+    /// Further properties, which are orders for the plugin: `,"do":"wait"`.
     pub order: Order,
-    /// The first one's number, which is part of its id.
+    /// Number of the first message, which is part of its id.
     pub first: u64,
-    /// As fast as the publisher can, even if long messages come faster than a subscriber can take them.
+    /// Publish as fast as the publisher can, even if long messages come faster than a subscriber can read them.
     pub flood: bool,
 }
 
-/// What a message tells the plugin of the tests to do.
+/// The order of a message to the plugin of the tests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Order {
-    /// Nothing: the message is for any plugin.
+    /// No order: the message fits any plugin.
     None,
-    /// To wait so many milliseconds.
+    /// Wait for this number of milliseconds.
     WaitMs(u32),
-    /// To compute so many thousand steps.
+    /// Compute this number of steps, in thousands.
     Count(u32),
 }
 
@@ -79,7 +79,7 @@ impl Load {
 
     /// The message with this number.
     pub fn message(&self, number: u64) -> Vec<u8> {
-        // Ids with the same beginning would be found side by side in memory; real ones are not.
+        // Ids with the same beginning would be neighbours in memory, and real ids are not.
         let scattered = (number ^ 0x9e37_79b9).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
         let mut message = BEFORE_ID.to_vec();
         let _ = write!(message, "{scattered:08x}-0000-4000-8000-{number:012x}");
@@ -93,7 +93,8 @@ impl Load {
         message
     }
 
-    /// Starts a process that publishes all of it at once, for so many subscribers. What it prints is for [`published`].
+    /// Starts a process that publishes the load at once, for this number of subscribers. [`published`] reads its
+    /// output.
     pub fn publish(&self, server: &Embedded, subscribers: u32) -> Result<Child> {
         let (kind, amount) = match self.order {
             Order::None => (0, 0),
@@ -116,17 +117,17 @@ impl Load {
     }
 }
 
-/// What a publisher has done.
+/// The result of a publisher.
 #[derive(Clone, Copy, Debug)]
 pub struct Published {
-    /// Seconds until Redis had answered for every message.
+    /// Seconds until Redis had replied for every message.
     pub seconds: f64,
-    /// Messages that not every subscriber was there for.
+    /// Number of messages that missed a subscriber.
     pub unheard: u64,
 }
 
 impl Published {
-    /// The same, unless a message was unheard.
+    /// The same, or an error if a message missed a subscriber.
     pub fn by_all(self) -> Result<Published> {
         ensure!(self.unheard == 0, "{} messages were published when a subscriber was cut off", self.unheard);
         Ok(self)
@@ -142,7 +143,7 @@ pub fn published(publisher: &mut Child) -> Result<Published> {
     Ok(Published { seconds: seconds.parse()?, unheard: unheard.parse()? })
 }
 
-/// The id of a message that [`Load::message`] has made.
+/// The id of a message from [`Load::message`].
 pub fn id(message: &[u8]) -> String {
     String::from_utf8_lossy(&message[BEFORE_ID.len()..BEFORE_ID.len() + ID_BYTES]).into_owned()
 }
@@ -161,7 +162,7 @@ pub fn encode(message: &[u8], commands: &mut Vec<u8>) {
     commands.extend_from_slice(b"\r\n");
 }
 
-/// Is the publisher's process: the numbers are those of [`Load::publish`].
+/// The publisher's process. The numbers are those of [`Load::publish`].
 pub fn run(numbers: &[u64]) -> Result<()> {
     let &[port, subscribers, messages, bytes, first, kind, amount, flood] = numbers else {
         bail!("a publisher takes 8 numbers");
@@ -198,7 +199,7 @@ pub fn run(numbers: &[u64]) -> Result<()> {
     Ok(())
 }
 
-/// Reads the replies; says how many messages had another number of subscribers, which is below ten.
+/// Reads the replies. Returns the number of messages with another number of subscribers, which is below ten.
 pub fn unheard(replies: &mut TcpStream, messages: u64, subscribers: u64) -> Result<u64> {
     let expected = format!(":{subscribers}\r\n").into_bytes();
     let digit = (1, expected[1]);

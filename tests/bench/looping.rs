@@ -1,6 +1,6 @@
-//! What one consumer's endless loops cost the others: a burst for ten consumers, alone, while one message after the other
-//! loops until the plugin's time is up, and beside a process that does nothing but take a core. The last one tells how
-//! much of the loss is the core that a loop burns, which no host can give back.
+//! The cost of one consumer's endless loops for the others: a burst for ten consumers, first alone, then while one
+//! message after the other loops until the time limit, then beside a process that only burns a core. The last one shows
+//! how much of the loss is the core of the loop, which no host can give back.
 
 use std::fmt;
 use std::path::Path;
@@ -16,7 +16,7 @@ use crate::columns::{Column, Table};
 use crate::run::{self, Ended, POLL, Subject};
 use crate::{Args, guests, ledger, load, progress_bar};
 
-/// Time that the plugin has for a message, and so how long each loop takes.
+/// Time limit for a message, and so the duration of each loop.
 const LIMIT: &str = "100ms";
 
 /// Consumers of the host.
@@ -63,20 +63,20 @@ pub fn measure(args: &Args, rounds: u32) -> Result<Table> {
     Ok(table)
 }
 
-/// Endless work in a process of its own.
+/// Endless work in a separate process.
 pub fn burn() -> ! {
     loop {
         std::hint::spin_loop();
     }
 }
 
-/// Good messages and loops a second.
+/// Good messages a second, and loops a second.
 fn one_burst(beside: Beside, messages: u64, plugin: &Path) -> Result<[f64; 2]> {
     let server = Embedded::start_on_loopback()?;
     let mut redis = redis::Client::open(server.url())?.get_connection()?;
     let subject = Subject::Host { consumers: CONSUMERS };
     let mut command = run::host(CONSUMERS, &server, plugin);
-    // A loop that is given up on at once is followed by the next one, and never by its own second attempt.
+    // A loop that is given up at once is followed by the next loop, and not by its own second attempt.
     command.args(["--max-plugin-time", LIMIT]).env("HOST_MAX_ATTEMPTS", "1").env("HOST_LOG_LEVEL", "error");
     let mut process = Ended(command.spawn().context("cannot start the host")?);
     run::wait_until_ready(&subject, &mut redis, &mut process.0)?;
@@ -99,13 +99,13 @@ fn one_burst(beside: Beside, messages: u64, plugin: &Path) -> Result<[f64; 2]> {
             loops.map(|thread| thread.join().map_err(|_| anyhow!("the publisher of loops ended"))?).transpose()?;
         let elapsed = elapsed?.as_secs_f64();
         load::published(&mut publisher.0)?.by_all()?;
-        // What loops is given up on; what does not has one result each.
+        // A looping message is given up; any other message has one result.
         ledger::expect_each_once(&mut redis, messages, 0)?;
         Ok([messages as f64 / elapsed, loops.unwrap_or(0) as f64 / elapsed])
     })
 }
 
-/// Publishes a message that loops as soon as the one before has been given up on; says how many were.
+/// Publishes a looping message whenever the previous one was given up. Returns the number of such messages.
 fn keep_looping(url: &str, stop: &AtomicBool) -> Result<u64> {
     let mut redis = redis::Client::open(url)?.get_connection()?;
     for looped in 0.. {

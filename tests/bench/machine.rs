@@ -1,4 +1,4 @@
-//! Where the numbers come from: the machine, what runs on it, and what it says about a process.
+//! The source of the numbers: the machine, its load, and its figures about a process.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -21,7 +21,7 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// Looks at this machine.
+    /// Reads the facts of this machine.
     pub fn look() -> Result<Machine> {
         let cpu_info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
         let model = cpu_info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':'));
@@ -39,7 +39,7 @@ impl Machine {
         })
     }
 
-    /// For programs.
+    /// The facts as JSON.
     pub fn json(&self) -> Value {
         let Machine { cpu, cores, system, server, load } = self;
         json!({ "cpu": cpu, "cores": cores, "system": system, "redis": server, "load": load })
@@ -53,7 +53,7 @@ impl fmt::Display for Machine {
     }
 }
 
-/// Load averages over 1, 5 and 15 minutes. What else runs on the machine makes the numbers worse.
+/// Load averages over 1, 5 and 15 minutes. Other programs on the machine make the numbers worse.
 pub fn load() -> String {
     let load = fs::read_to_string("/proc/loadavg");
     load.map_or_else(|_| "unknown".into(), |load| load.split(' ').take(3).collect::<Vec<_>>().join(" "))
@@ -62,17 +62,17 @@ pub fn load() -> String {
 /// CPU time of a process up to a moment.
 #[derive(Clone, Debug)]
 pub struct CpuTime {
-    /// Nanoseconds of each thread, where the system tells them.
+    /// Nanoseconds of each thread, if the system provides them.
     threads: HashMap<String, u64>,
     /// Seconds of the whole process, in ticks.
     seconds: f64,
 }
 
 impl CpuTime {
-    /// The time so far; `None` where the system does not tell.
+    /// The time so far; `None` if the system does not provide it.
     pub fn of(process: u32) -> Option<CpuTime> {
         let stat = fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
-        // The name, in brackets, may hold anything; the fields after it are fixed.
+        // The name, in brackets, may contain any characters; the fields after it are fixed.
         let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
         let ticks = |text: Option<&str>| text?.parse::<f64>().ok();
         let seconds = (ticks(fields.next())? + ticks(fields.next())?) / TICKS_PER_SECOND;
@@ -84,7 +84,8 @@ impl CpuTime {
         Some(CpuTime { threads, seconds })
     }
 
-    /// Seconds since an earlier moment. By threads, because ticks are coarse; one that has ended since was idle before.
+    /// Seconds since an earlier moment. Counted by threads, because ticks are coarse; a thread that has ended since was
+    /// idle.
     pub fn since(&self, before: &CpuTime) -> f64 {
         if self.threads.is_empty() {
             return self.seconds - before.seconds;
@@ -94,7 +95,7 @@ impl CpuTime {
     }
 }
 
-/// Memory of a process in MiB: `VmRSS`, what it has now, or `VmHWM`, the most it has had.
+/// Memory of a process in MiB: `VmRSS` for the present memory, or `VmHWM` for the maximum.
 pub fn memory_mib(process: u32, what: &str) -> Result<f64> {
     let status = fs::read_to_string(format!("/proc/{process}/status"))?;
     let kib = status.lines().find_map(|line| line.strip_prefix(what)?.strip_prefix(':')?.trim().strip_suffix(" kB"));

@@ -1,7 +1,7 @@
-//! `just bench`: what the host does, in figures, on the machine it runs on. Each part is a module. Subjects take turns
-//! over several rounds; the median of the rounds is shown with the lowest and the highest, and its ratio to another
-//! subject's, which means more than the figure does. Where a subject is there again, what differs is noise. Dedup, fences
-//! and bounds are on in every one, and a measurement after which the books are not right is an error.
+//! `just bench`: figures of the host on this machine. Each part is a module. Subjects take turns over several rounds. A
+//! table shows the median of the rounds with the lowest and the highest value, and the ratio to another subject, which
+//! means more than the figure itself. Where a subject is measured twice, the difference is noise. Dedup, fences and
+//! bounds are in force for every subject, and a measurement with wrong books is an error.
 
 mod backlog;
 mod burst;
@@ -43,7 +43,7 @@ use machine::Machine;
 #[derive(Debug, Parser)]
 #[command(name = "just bench", bin_name = "just bench")]
 struct Args {
-    /// What to measure; all of it if nothing is named
+    /// Parts to measure; all parts if none is named
     parts: Vec<Part>,
 
     /// Messages in a burst; the parts take this or a fixed share or multiple of it
@@ -214,7 +214,7 @@ fn main() -> Result<()> {
     measure(&args, &parts)
 }
 
-/// Measures the parts and prints what was found: each part at once for people, all of it together otherwise.
+/// Measures the parts and prints the findings: in a terminal each part at once, otherwise all of them together.
 fn measure(args: &Args, parts: &[Part]) -> Result<()> {
     let machine = Machine::look()?;
     let conditions = format!("{} messages in a burst, {} rounds", args.messages, args.rounds);
@@ -228,7 +228,7 @@ fn measure(args: &Args, parts: &[Part]) -> Result<()> {
         let findings = match part.measure(args) {
             Ok(findings) => findings,
             Err(error) => {
-                // Loudly, but the minutes that the other parts take are not to be wasted.
+                // Loud, but without wasting the minutes of the other parts.
                 eprintln!("\n{} FAILED: {error:#}", part.name());
                 failed.push(part.name().to_owned());
                 continue;
@@ -236,7 +236,7 @@ fn measure(args: &Args, parts: &[Part]) -> Result<()> {
         };
         if let (Part::Path, Some(file)) = (part, &args.chart) {
             let svg = chart::svg(&findings.tables[0].1, &format!("{machine}; {conditions}"));
-            // Cargo runs this in the folder of the package; whoever names a file is in that of the repository.
+            // Cargo runs this in the folder of the package, but a user names a file relative to the repository.
             let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(file);
             fs::write(&file, svg).with_context(|| format!("cannot write the chart {}", file.display()))?;
         }
@@ -289,7 +289,7 @@ fn print_markdown(part: Part, findings: &Findings) {
 }
 
 impl Args {
-    /// The arguments as a reader would type them to measure this again.
+    /// The arguments that a reader would type to repeat the measurement.
     fn as_given(&self) -> String {
         let given = std::env::args().skip(1).filter(|argument| argument != "--bench");
         given.collect::<Vec<_>>().join(" ")

@@ -1,4 +1,4 @@
-//! Memory of a host with few and with many consumers: when it is ready, and when every instance has worked.
+//! Memory of a host with few and with many consumers: when the host is ready, and when every instance has been used.
 
 use std::path::Path;
 
@@ -10,7 +10,7 @@ use crate::findings::{Findings, Target};
 use crate::load::Load;
 use crate::run::{self, Arm, Subject};
 
-/// Numbers of consumers, and what their memory should be at most, in MB.
+/// Numbers of consumers, with the target of their memory in MB.
 const CONSUMERS: [(u32, f64); 2] = [(10, 60.0), (1_000, 250.0)];
 
 const COLUMNS: [Column; 2] = [

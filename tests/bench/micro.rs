@@ -1,5 +1,5 @@
-//! The parts of the host's work on a message, each alone, in this process: for finding out where time goes, and what a
-//! change of one part is worth.
+//! The parts of the host's work on a message, each alone, in this process: shows where time goes, and the effect of a
+//! change in one part.
 
 use std::hint::black_box;
 use std::path::Path;
@@ -25,7 +25,7 @@ use crate::progress_bar;
 /// Messages of a delivery when many wait.
 const DELIVERY: u64 = 128;
 
-/// How often each part does a delivery in a round.
+/// Number of times that each part processes a delivery in a round.
 const REPEATS: u32 = 200;
 
 const CONSUMER_ID: &str = "a-host-name-12345-0123abcd/1";
@@ -69,7 +69,7 @@ pub fn measure(rounds: u32, plugin: &Path) -> Result<Table> {
     })
 }
 
-/// A delivery, and what works on it.
+/// A delivery, and the state for processing it.
 struct Work {
     instance: Instance,
     keys: Keys,
@@ -117,7 +117,7 @@ impl Work {
     }
 }
 
-/// Nanoseconds a message that `work` takes for a delivery.
+/// Nanoseconds a message for `work` on a delivery.
 fn timed(mut work: impl FnMut() -> Result<()>) -> Result<f64> {
     let start = Instant::now();
     for _ in 0..REPEATS {
@@ -136,7 +136,7 @@ fn parse(message: &Message, limits: &MessageLimits) -> Result<()> {
     Ok(())
 }
 
-/// The time, and the results.
+/// Runs `work` and returns its time and its result.
 async fn call(instance: &mut Instance, delivery: &Delivery) -> Result<(f64, Vec<String>)> {
     let mut results = Vec::with_capacity(delivery.messages.len());
     let start = Instant::now();

@@ -1,5 +1,5 @@
-//! The host with the example `enrich` compiled into it in place of a plugin, built with the feature `native-bench`.
-//! Everything else is the binary's own source.
+//! The host with the example `enrich` compiled in instead of a plugin, built with the feature `native-bench`.
+//! Everything else is the source of the binary.
 
 use std::process::ExitCode;
 

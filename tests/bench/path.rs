@@ -1,9 +1,8 @@
-//! What the host costs beside bare Redis.
+//! The cost of the host beside bare Redis.
 //!
-//! The floor does what no implementation can leave out, and nothing else: it receives what is published, claims each
-//! id with `SET … NX PX` and appends one entry with `XADD`. The host then does all of its work with one to ten
-//! consumers. Floor and hosts take turns over several rounds, each with a Redis of its own, so that a machine that is
-//! slower for a while is slower for all of them.
+//! The floor does the minimum of any implementation: it receives published messages, claims each id with `SET … NX PX`
+//! and appends one entry with `XADD`. The host does all of its work with one to ten consumers. Floor and hosts take
+//! turns over several rounds, each with its own Redis, so that a slow phase of the machine affects all of them.
 
 use std::path::Path;
 
@@ -15,7 +14,7 @@ use crate::findings::{Findings, Target};
 use crate::load::Load;
 use crate::run::{self, Arm, Measured, Subject};
 
-/// The consumers that targets are for.
+/// The number of consumers to which targets refer.
 const USUAL: u32 = 10;
 
 /// Rate and CPU time, as ratios to the floor's.
@@ -25,13 +24,13 @@ pub const COLUMNS: [Column; 3] = [
     Column { key: "process_us_per_message", title: "its own CPU, µs/message", digits: 2 },
 ];
 
-/// What the columns show of a measurement.
+/// The columns of a measurement.
 pub fn values(measured: &Measured) -> [f64; 3] {
     [measured.messages_per_second, measured.redis_us, measured.process_us]
 }
 
-/// An empty table of arms. CPU time of a process is told as a ratio to the CPU time of the floor's Redis too: that is
-/// what a message costs at least, wherever it is spent.
+/// An empty table of arms. The CPU time of a process is also shown as a ratio to the CPU time of the floor's Redis,
+/// which is the minimal cost of a message.
 pub fn table(arms: &[Arm]) -> Table {
     Table::new(&COLUMNS, arms.iter().map(|arm| arm.name.clone()))
         .with_base("floor")

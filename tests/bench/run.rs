@@ -1,5 +1,5 @@
-//! One measurement, and what the parts share: a fresh Redis, the floor or hosts as processes of their own, a burst from
-//! another process, and the books looked at afterwards.
+//! One measurement, and the code that the parts share: a fresh Redis, the floor or hosts as separate processes, a burst
+//! from another process, and a check of the books afterwards.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -22,13 +22,13 @@ pub const HOST: &str = env!("CARGO_BIN_EXE_host");
 /// Longest wait for a start, and for progress.
 pub const WAIT_MAX: Duration = Duration::from_secs(30);
 
-/// Time between two looks; each costs Redis a few microseconds.
+/// Time between two looks; each look costs Redis a few microseconds.
 pub const POLL: Duration = Duration::from_millis(5);
 
-/// Number of the first message of a warm-up, beyond all that are counted.
+/// Number of the first message of a warm-up, beyond all counted numbers.
 const WARM_UP_FIRST: u64 = 1 << 40;
 
-/// What is measured.
+/// A subject of a measurement.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Subject {
     /// Bare Redis commands.
@@ -37,30 +37,30 @@ pub enum Subject {
     Bare,
     /// The release binary.
     Host {
-        /// Its consumers.
+        /// Number of consumers.
         consumers: u32,
     },
-    /// Several of them.
+    /// Several hosts.
     Hosts {
-        /// How many.
+        /// Number of hosts.
         hosts: u32,
-        /// Consumers of each.
+        /// Consumers of each host.
         consumers: u32,
     },
     /// The binary with the plugin's function compiled into it.
     Native {
-        /// Its consumers.
+        /// Number of consumers.
         consumers: u32,
     },
 }
 
 impl Subject {
-    /// Processes that subscribe.
+    /// Number of subscribing processes.
     fn processes(&self) -> u32 {
         if let Subject::Hosts { hosts, .. } = self { *hosts } else { 1 }
     }
 
-    /// Consumers of all of them.
+    /// Consumers of all hosts together.
     fn consumers(&self) -> u32 {
         match self {
             Subject::Floor | Subject::Bare => 0,
@@ -92,17 +92,17 @@ impl fmt::Display for Subject {
 /// A subject under a load.
 #[derive(Clone, Debug)]
 pub struct Arm {
-    /// How it is called in the table.
+    /// Name in the table.
     pub name: String,
-    /// What is measured.
+    /// The subject.
     pub subject: Subject,
-    /// What is published.
+    /// The published load.
     pub load: Load,
     /// The plugin of a host.
     pub plugin: PathBuf,
-    /// Messages of the same kind that are processed before, so that the host knows how long they take.
+    /// Number of messages of the same kind that are processed before, so that the host knows their processing time.
     pub warm_up: u64,
-    /// Entries that the output stream has before.
+    /// Number of entries in the output stream before.
     pub filled: u64,
 }
 
@@ -113,18 +113,18 @@ impl Arm {
         Arm { name, subject, load, plugin: plugin.to_owned(), warm_up: 0, filled: 0 }
     }
 
-    /// The same under another name.
+    /// The same arm with another name.
     pub fn called(self, name: impl Into<String>) -> Arm {
         Arm { name: name.into(), ..self }
     }
 
-    /// The same once more, under a name that says so: what differs between the two is noise.
+    /// The same arm again, with a name that says so: the difference between the two is noise.
     pub fn again(&self) -> Arm {
         self.clone().called(format!("{}, again", self.name))
     }
 }
 
-/// What one burst took. Figures that were not to be had are no numbers.
+/// The figures of one burst. NaN means that a figure is not available.
 #[derive(Clone, Copy, Debug)]
 pub struct Measured {
     /// Entries in the output stream over the time from the publisher's start to the last of them.
@@ -135,7 +135,7 @@ pub struct Measured {
     pub process_us: f64,
     /// Memory of the first process before the burst.
     pub ready_mib: f64,
-    /// Its memory after the burst.
+    /// Memory of that process after the burst.
     pub loaded_mib: f64,
 }
 
@@ -144,7 +144,7 @@ pub struct Ended(pub Child);
 
 impl Drop for Ended {
     fn drop(&mut self) {
-        // It may have ended by itself.
+        // The process may have ended by itself.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
@@ -206,20 +206,20 @@ pub fn measure(arm: &Arm) -> Result<Measured> {
     Ok(measured)
 }
 
-/// A Redis, as it is shipped for hosts.
+/// A Redis with the recommended configuration.
 pub fn redis_for(subject: &Subject) -> Result<(Embedded, Connection)> {
     let server = Embedded::start_on_loopback()?;
     let mut redis = redis::Client::open(server.url())?.get_connection()?;
     if subject.is_host() {
         ledger::expect_shipped_limit(&mut redis)?;
     } else {
-        // The floor promises nothing: it may fall behind by more than Redis allows a subscriber by default.
+        // The floor has no guarantees: its backlog may exceed Redis's default limit for a subscriber.
         ask::<()>(&mut redis, &["CONFIG", "SET", "client-output-buffer-limit", "pubsub 0 0 0"])?;
     }
     Ok((server, redis))
 }
 
-/// Gives the output stream so many entries that are nobody's.
+/// Adds this number of unrelated entries to the output stream.
 fn fill_output(redis: &mut Connection, entries: u64) -> Result<()> {
     const BATCH: usize = 10_000;
     let numbers: Vec<u64> = (0..entries).collect();
@@ -234,7 +234,7 @@ fn fill_output(redis: &mut Connection, entries: u64) -> Result<()> {
     Ok(())
 }
 
-/// Publishes a burst of small messages, in a process of its own.
+/// Publishes a burst of small messages, in a separate process.
 pub fn publisher(server: &Embedded, messages: u64) -> Result<Child> {
     Load::small(messages).publish(server, 1)
 }
@@ -248,13 +248,13 @@ fn host_at(program: &Path, consumers: u32, server: &Embedded, plugin: &Path) -> 
     let mut command = Command::new(program);
     command.arg("--plugin").arg(plugin);
     command.args(["--consumers", &consumers.to_string(), "--redis", &server.url()]);
-    // What is measured here begins after the start, and the user's cache is none of our business.
+    // The measurement begins after the start, and the benchmark must not use the user's cache.
     command.env_clear().env("HOST_LOG_LEVEL", "warn").env("HOST_NO_CACHE", "true");
     command.stdin(Stdio::null()).stdout(Stdio::null());
     command
 }
 
-/// Where the binary lies that has the plugin's function compiled into it.
+/// Path of the binary with the plugin's function compiled in.
 pub fn native_host() -> PathBuf {
     Path::new(HOST).with_file_name("host-native")
 }
@@ -265,7 +265,7 @@ pub fn start(arm: &Arm, server: &Embedded) -> Result<Vec<Ended>> {
         Ok(match &arm.subject {
             Subject::Floor | Subject::Bare => {
                 let mut command = Command::new(std::env::current_exe()?);
-                // One more than will come, so that it is still there when its CPU time is read.
+                // One message more than will come, so that the process still exists when its CPU time is read.
                 let messages = arm.load.messages + arm.warm_up + 1;
                 command.args(["--floor", &server.port().to_string(), &messages.to_string()]);
                 command.args((arm.subject == Subject::Bare).then_some("--bare"));
@@ -279,7 +279,7 @@ pub fn start(arm: &Arm, server: &Embedded) -> Result<Vec<Ended>> {
     (0..arm.subject.processes()).map(|_| Ok(Ended(command()?.spawn().context("cannot start it")?))).collect()
 }
 
-/// Waits for the subscription, and for the consumers of a host.
+/// Waits for the subscription, and until the consumers of a host are listed.
 pub fn wait_until_ready(subject: &Subject, redis: &mut Connection, process: &mut Child) -> Result<()> {
     let deadline = Instant::now() + WAIT_MAX;
     loop {
@@ -296,7 +296,7 @@ pub fn wait_until_ready(subject: &Subject, redis: &mut Connection, process: &mut
     }
 }
 
-/// Waits until every message has its entry, and says how long that was after `start`.
+/// Waits until every message has its entry, and returns the time since `start`.
 pub fn wait_for_results(
     redis: &mut Connection,
     process: &mut Child,
@@ -348,7 +348,7 @@ pub fn cpu_times(processes: &[Ended]) -> Option<Vec<CpuTime>> {
     processes.iter().map(|process| CpuTime::of(process.0.id())).collect()
 }
 
-/// Seconds that the processes spent between two moments; no number where the system does not tell.
+/// Seconds that the processes used between two moments; NaN if the system does not provide them.
 pub fn cpu_between(before: Option<Vec<CpuTime>>, after: Option<Vec<CpuTime>>) -> f64 {
     let Some((before, after)) = before.zip(after) else { return f64::NAN };
     after.iter().zip(&before).map(|(after, before)| after.since(before)).sum()

@@ -1,5 +1,5 @@
-//! From the start of the process until it receives: with a plugin that was never compiled before, and again.
-//! A plugin with as much code as an interpreter stands for those in Python and JavaScript.
+//! Time from the start of the process until it receives messages: with a plugin that was never compiled, and again. A
+//! plugin with as much code as an interpreter represents plugins in Python and JavaScript.
 
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
@@ -14,7 +14,7 @@ use crate::findings::{Findings, Target};
 use crate::run::{Ended, HOST};
 use crate::{guests, progress_bar};
 
-/// What the host logs when it receives.
+/// Log line of a host that receives messages.
 const READY: &str = r#""message":"ready""#;
 
 const COLUMNS: [Column; 1] = [Column { key: "ready_ms", title: "ready after, ms", digits: 0 }];
@@ -33,7 +33,7 @@ pub fn measure(rounds: u32, enrich: &Path) -> Result<Findings> {
     let bar = progress_bar(u64::from(rounds) * plugins.len() as u64 * 2)?;
     for round in 1..=rounds {
         for (index, (name, path)) in plugins.into_iter().enumerate() {
-            // The first start finds an empty cache, the second one what the first has left there.
+            // The first start finds an empty cache; the second start finds the compiled plugin.
             let cache = tempfile::tempdir()?;
             for (offset, state) in ["cold", "warm"].into_iter().enumerate() {
                 bar.set_message(format!("start, round {round}, {name}, {state}"));
@@ -52,7 +52,7 @@ pub fn measure(rounds: u32, enrich: &Path) -> Result<Findings> {
     Ok(findings)
 }
 
-/// Milliseconds until a host with the default number of consumers receives.
+/// Milliseconds until a host with the default number of consumers receives messages.
 fn ready_ms(server: &Embedded, plugin: &Path, cache: &Path) -> Result<f64> {
     let mut redis = redis::Client::open(server.url())?.get_connection()?;
     let () = redis::cmd("FLUSHALL").query(&mut redis)?;

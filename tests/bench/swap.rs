@@ -1,6 +1,6 @@
-//! What a swap of the plugin costs whoever waits for results: time from `PUBLISH` until the result can be read, at a
-//! steady pace, in quiet times, while the new version is compiled, and in the second around its first result. And how
-//! long a finished file waits for that first result besides being compiled.
+//! The cost of a swap for a reader of results: latency from `PUBLISH` until the result can be read, at a steady rate,
+//! in quiet times, while the new version is compiled, and in the second around its first result. And the time from a
+//! finished file to that first result, without compiling.
 
 use std::collections::HashMap;
 use std::io::{BufRead as _, BufReader};
@@ -28,14 +28,14 @@ const TICK: Duration = Duration::from_millis(1);
 /// Consumers of the host.
 const CONSUMERS: u32 = 10;
 
-/// Time before the swap that counts as quiet, and how much of each side of it is around it.
+/// Time before the swap that counts as quiet, and the time on each side of the swap that counts as around it.
 const QUIET: Duration = Duration::from_secs(2);
 const AROUND: Duration = Duration::from_millis(500);
 
 /// Longest wait for the results of a new version.
 const WAIT_MAX: Duration = Duration::from_secs(60);
 
-/// What the host logs when it has swapped.
+/// Log line of a host after a swap.
 const IN_USE: &str = "a new version of the plugin is in use";
 
 const LATENCY: [Column; 3] = [
@@ -59,7 +59,7 @@ struct Sample {
     is_new: bool,
 }
 
-/// What one swap came to.
+/// The figures of one swap.
 struct Swap {
     /// Latencies in milliseconds, as the columns, in each phase.
     phases: [[f64; 3]; 3],
@@ -119,7 +119,7 @@ fn one_swap(plugin: &Path) -> Result<Swap> {
         let reader = scope.spawn(|| traffic.read(&url));
         let load = scope.spawn(|| load_ms(log));
         let written = (|| {
-            // As much again before, in which the host learns the pace.
+            // The same time before, in which the host learns the rate.
             sleep(2 * QUIET);
             let new = write_new(&folder.path().join("new"), component)?;
             let written = traffic.start.elapsed();
@@ -132,21 +132,21 @@ fn one_swap(plugin: &Path) -> Result<Swap> {
         let ended = |_| anyhow!("a thread of the benchmark ended");
         publisher.join().map_err(ended)??;
         let samples = reader.join().map_err(ended)??;
-        // The end of its process ends the log.
+        // The log ends with the process.
         drop(process);
         let load_ms = load.join().map_err(ended)??.context("the host logged no swap")?;
         evaluate(&samples, written?, load_ms)
     })
 }
 
-/// The same component with other bytes in a section that nobody reads: nothing that a cache knows.
+/// The same component with other bytes in a section that is never read, so that no cache knows it.
 fn write_new(path: &Path, mut component: Vec<u8>) -> Result<PathBuf> {
     component.extend([0, 5, 4, b'n', b'o', b't', b'e']);
     std::fs::write(path, component)?;
     Ok(path.to_owned())
 }
 
-/// Messages at a steady pace, each with the time at which it was published.
+/// Messages at a steady rate, each with the time at which it was published.
 struct Traffic {
     start: Instant,
     published: AtomicU64,
@@ -158,7 +158,7 @@ impl Traffic {
         self.stop.load(Ordering::Relaxed)
     }
 
-    /// Publishes until it is stopped.
+    /// Publishes until stopped.
     fn publish(&self, url: &str) -> Result<()> {
         let mut redis = redis::Client::open(url)?.get_connection()?;
         let mut published = 0;
@@ -179,7 +179,7 @@ impl Traffic {
         Ok(())
     }
 
-    /// Reads results as they come, until it is stopped and all have come.
+    /// Reads results as they come, until stopped and all results have come.
     fn read(&self, url: &str) -> Result<Vec<Sample>> {
         type Entries = Vec<(String, HashMap<String, String>)>;
         let mut redis = redis::Client::open(url)?.get_connection()?;
@@ -206,7 +206,7 @@ impl Traffic {
         Ok(samples)
     }
 
-    /// Waits until the newest result is of another version than the oldest.
+    /// Waits until the newest result comes from another version than the oldest.
     fn wait_for_another_digest(&self, redis: &mut redis::Connection) -> Result<()> {
         let mut digest = |command: &str, start: &str, end: &str| -> Result<Option<String>> {
             let words = ["messages:processed", start, end, "COUNT", "1"];
@@ -223,7 +223,7 @@ impl Traffic {
     }
 }
 
-/// How long the host took to load the new version, from its log, which is read to its end.
+/// Time of the host for loading the new version, from its log, which is read to its end.
 fn load_ms(log: ChildStderr) -> Result<Option<f64>> {
     let mut found = None;
     for line in BufReader::new(log).lines() {
@@ -235,7 +235,7 @@ fn load_ms(log: ChildStderr) -> Result<Option<f64>> {
     Ok(found)
 }
 
-/// Latencies by phase, and what passed from `written` to the first result of the new version.
+/// Latencies by phase, and the time from `written` to the first result of the new version.
 fn evaluate(samples: &[Sample], written: Duration, load_ms: f64) -> Result<Swap> {
     let visible = |sample: &Sample| sample.sent + sample.latency;
     let swapped = samples.iter().filter(|sample| sample.is_new).map(visible).min().context("no result is new")?;

@@ -1,4 +1,4 @@
-//! What WebAssembly costs: the host with its plugin beside the same host with the plugin's function compiled into it.
+//! The cost of WebAssembly: the host with its plugin beside the same host with the plugin's function compiled in.
 
 use std::path::Path;
 use std::process::Command;
@@ -34,7 +34,7 @@ pub fn measure(args: &Args, rounds: u32, plugin: &Path) -> Result<Findings> {
         .reaching("Wasm tax on host CPU per message, 1 consumer", one, "× native", Target::AtMost(1.25)))
 }
 
-/// Builds the host of the other arm, in the same folder: only the host itself is compiled again, and beside the first.
+/// Builds the host of the other arm in the same target folder, so that only the host itself is compiled again.
 fn build_native() -> Result<()> {
     eprintln!("building the host with the plugin's function in it; the first time this takes a minute or two");
     let folder = Path::new(HOST).parent().and_then(Path::parent).context("the binary lies in a target folder")?;

@@ -11,13 +11,13 @@ use crate::load::{Load, SMALL_BYTES};
 use crate::path;
 use crate::run::{self, Arm, Subject};
 
-/// Length of the messages, their share of `--messages` in percent, and how they are called.
+/// Length of the messages, their percentage of `--messages`, and their name.
 const LENGTHS: [(u32, u64, &str); 3] = [(SMALL_BYTES, 100, "54 B"), (1 << 10, 50, "1 KiB"), (64 << 10, 1, "64 KiB")];
 
 /// Consumers of one host.
 const CONSUMERS: [u32; 6] = [1, 2, 4, 10, 100, 1_000];
 
-/// Consumers of each host where there are two, and of the one that is measured twice.
+/// Consumers of each of two hosts, and of the single host that is measured twice.
 const USUAL: u32 = 10;
 
 /// Measures each combination `rounds` times, in turn.

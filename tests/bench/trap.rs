@@ -1,5 +1,5 @@
-//! How soon a consumer is back at work after a trap: the call that traps, and the next one, which begins with a fresh
-//! instance, beside an ordinary call. Inside one process, through the library, so that nothing but the plugin counts.
+//! Recovery of a consumer after a trap: the call that traps, and the next call, which begins with a fresh instance,
+//! beside an ordinary call. In one process, through the library, so that only the plugin is measured.
 
 use std::time::Instant;
 
@@ -10,7 +10,7 @@ use host::plugin::{Engine, Failure, Instance};
 use crate::columns::{Column, Table};
 use crate::{guests, progress_bar};
 
-/// Traps in a round.
+/// Number of traps in a round.
 const TRAPS: usize = 1_000;
 
 const GOOD: &str = r#"{"message_id":"good","do":"echo","total":12.5}"#;

@@ -1,5 +1,5 @@
-//! Plugins that wait: each call sleeps for ten milliseconds, as one does that asks another service. Consumers should add
-//! up, because waiting costs nobody anything.
+//! Plugins that wait: each call sleeps for ten milliseconds, like a call that asks another service. Throughput should
+//! grow with the number of consumers, because waiting costs no CPU time.
 
 use anyhow::Result;
 
@@ -10,13 +10,13 @@ use crate::path;
 use crate::run::{self, Arm, Measured, Subject};
 use crate::{Args, guests};
 
-/// How long each call waits.
+/// Waiting time of each call.
 const WAIT_MS: u32 = 10;
 
-/// Numbers of consumers, and what a number should be of one consumer's rate.
+/// Numbers of consumers, with the target of their rate as a multiple of one consumer's rate.
 const CONSUMERS: [(u32, Option<f64>); 4] = [(1, None), (10, None), (100, Some(95.0)), (500, Some(450.0))];
 
-/// Rate and CPU time; the rate that nothing but the waiting bounds is 100 messages/s for each consumer.
+/// Rate and CPU time. The upper bound of the rate is 100 messages/s for each consumer.
 const COLUMNS: [Column; 3] =
     [path::COLUMNS[0], Column { key: "share_of_possible", title: "of the possible rate", digits: 3 }, path::COLUMNS[2]];
 

@@ -1,5 +1,5 @@
-//! A host under steady traffic whose plugin changes, and the account at the end: every message exactly once, by which
-//! version, and in which order each consumer went from version to version.
+//! A host under steady traffic whose plugin changes, and the check at the end: every message exactly once, by which
+//! version, and in which order each consumer used the versions.
 
 use std::collections::HashMap;
 use std::fs;
@@ -23,26 +23,26 @@ pub const CONSUMERS: usize = 4;
 pub const IN_USE: &str = "a new version of the plugin is in use";
 pub const REFUSED: &str = "refused a new version of the plugin";
 pub const ROLLED_BACK: &str = "rolled back the plugin";
-pub const PROVED: &str = "the new version of the plugin has proved itself";
+pub const PROVED: &str = "the new version of the plugin has passed its probation";
 pub const GONE: &str = "the plugin's file is gone";
 pub const CONFIGURATION_REFUSED: &str = "refused a changed configuration";
 pub const CONSUMERS_CHANGED: &str = "changed the number of consumers";
 
 /// A host on a Redis of its own, with its plugin's file in a folder of its own, under steady traffic.
 pub struct Flow {
-    // In the order in which they may go.
+    // In the order in which they are dropped.
     traffic: Option<Traffic>,
     pub host: Host,
     pub redis: Redis,
-    /// Ids of the traffic that was stopped before.
+    /// Ids of earlier traffic that was stopped.
     published: Vec<String>,
-    /// Ids of messages besides the traffic.
+    /// Ids of messages beside the traffic.
     besides: Vec<String>,
     /// Names of the versions that may write results, by digest.
     names: HashMap<String, String>,
 }
 
-/// What came of all that was published.
+/// The records after the end of the traffic.
 #[derive(Debug)]
 pub struct Account {
     /// How many results each version wrote, by name.
@@ -96,7 +96,7 @@ impl Flow {
         self.folder().join("plugin.wasm")
     }
 
-    /// From now on this version may write results.
+    /// Allows this version to write results from now on.
     pub fn expect(&mut self, version: &Release) {
         self.names.insert(version.digest.clone(), version.name.clone());
     }
@@ -179,7 +179,7 @@ impl Flow {
         self.redis.wait_for_settled(published);
     }
 
-    /// Goes on after a pause.
+    /// Continues after a pause.
     pub fn resume(&mut self) {
         self.traffic = Some(Traffic::start_at(self.published.len(), &self.redis, PER_SECOND, json!({})));
     }

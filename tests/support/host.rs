@@ -30,7 +30,7 @@ pub enum Signal {
 }
 
 impl Signal {
-    /// Sends it to a process that was started here and not yet waited for.
+    /// Sends the signal to a process that was started here and is not reaped yet.
     pub fn send(self, process: u32) {
         let name = match self {
             Signal::Interrupt => "INT",
@@ -180,7 +180,7 @@ impl Launch {
         Host { child, stdout, stderr }
     }
 
-    /// Runs it to its end, which must come by itself.
+    /// Runs the process to its end, which must come without help.
     pub fn run(self) -> Ended {
         self.start().ended()
     }
@@ -207,7 +207,7 @@ impl Host {
         self.child.wait().expect("wait for the host");
     }
 
-    /// Stops it politely, requires the exit code 0 and gives what it wrote.
+    /// Stops the host in order, requires the exit code 0 and returns its output.
     pub fn stop(self) -> Ended {
         self.signal(Signal::Terminate);
         let ended = self.ended();

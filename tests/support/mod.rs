@@ -1,6 +1,6 @@
-//! What every black-box test needs: a Redis of its own, the real binary, real plugins, a publisher,
-//! and a way to wait for a condition instead of for time. Everything here is ended and removed when
-//! it goes out of scope, also when the test panics.
+//! The needs of every black-box test: its own Redis, the real binary, real plugins, a publisher, and a way to wait for
+//! a condition instead of for time. Everything here is ended and removed when it goes out of scope, even when the test
+//! panics.
 
 pub mod flow;
 pub mod guests;
@@ -23,15 +23,15 @@ pub use records::{Entry, expect_each_once};
 pub use redis::Redis;
 pub use release::Release;
 
-/// The longest that any test waits for a condition: far above what is needed on a busy machine, so that
-/// reaching it means "never".
+/// Maximum wait of any test for a condition: far above the usual time on a busy machine, so that reaching it means
+/// "never".
 pub const BOUND: Duration = Duration::from_secs(60);
 
 /// Time between two looks at a condition: short at first, because most are true at once.
 const POLL_MIN: Duration = Duration::from_millis(1);
 const POLL_MAX: Duration = Duration::from_millis(15);
 
-/// Waits until `probe` gives a value; its error says what the state is instead, for the panic message.
+/// Waits until `probe` returns a value. Its error describes the present state, for the panic message.
 pub fn wait_for<T>(what: &str, bound: Duration, mut probe: impl FnMut() -> Result<T, String>) -> T {
     let start = Instant::now();
     let mut poll = POLL_MIN;

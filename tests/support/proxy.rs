@@ -1,5 +1,5 @@
-//! A TCP proxy in front of Redis that can go silent: connections stay open and nothing comes through, as when
-//! a cable is pulled or a firewall forgets. Or it holds up what is sent and brings it late, as a congested network does.
+//! A TCP proxy in front of Redis that can go silent: connections stay open and no bytes arrive, as with a pulled cable
+//! or a forgetful firewall. The proxy can also delay bytes, like a congested network.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -23,10 +23,10 @@ struct State {
     gates: Mutex<Vec<Arc<Gate>>>,
 }
 
-/// What becomes of what is sent over a connection.
+/// Treatment of the bytes on a connection.
 #[derive(Default)]
 struct Gate {
-    /// It is swallowed.
+    /// Bytes are dropped.
     silent: AtomicBool,
     held: Mutex<Held>,
     released: Condvar,
@@ -34,9 +34,9 @@ struct Gate {
 
 #[derive(Default)]
 struct Held {
-    /// It is to wait.
+    /// Bytes are delayed.
     now: bool,
-    /// What waits.
+    /// The delayed bytes.
     bytes: Vec<u8>,
 }
 
@@ -80,23 +80,23 @@ impl Proxy {
         format!("redis://127.0.0.1:{}", self.port)
     }
 
-    /// From now on nothing comes through on the connections that exist. New ones work.
+    /// From now on the existing connections drop all bytes. New connections work.
     pub fn silence(&self) {
         self.gates().iter().for_each(|gate| gate.silent.store(true, Ordering::SeqCst));
     }
 
-    /// From now on what is sent on the connections that exist waits on its way. New ones work.
+    /// From now on the existing connections delay all bytes. New connections work.
     pub fn hold(&self) {
         self.gates().iter().for_each(|gate| gate.held().now = true);
     }
 
-    /// Whether something with these bytes in it waits.
+    /// Whether the delayed bytes contain these bytes.
     pub fn holds(&self, bytes: &str) -> bool {
         let bytes = bytes.as_bytes();
         self.gates().iter().any(|gate| gate.held().bytes.windows(bytes.len()).any(|window| window == bytes))
     }
 
-    /// Lets everything through that waits, also when whoever sent it has gone.
+    /// Delivers all delayed bytes, even when their sender has gone.
     pub fn release(&self) {
         for gate in self.gates() {
             gate.held().now = false;

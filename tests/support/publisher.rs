@@ -1,4 +1,4 @@
-//! Publishing on the channel as users do: pipelined `PUBLISH`.
+//! Publishes on the channel like users: pipelined `PUBLISH`.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -106,7 +106,7 @@ impl Traffic {
         super::wait_until("more traffic", || self.published() >= goal);
     }
 
-    /// Stops, requires that somebody received every message, and gives all ids.
+    /// Stops, requires that every message had a subscriber, and returns all ids.
     pub fn finish(mut self) -> Vec<String> {
         self.stop.store(true, Ordering::Relaxed);
         let thread = self.thread.take().expect("a publisher finishes once");

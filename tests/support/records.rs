@@ -1,4 +1,4 @@
-//! What a test reads back from Redis: output, dead letters, inbox, registry.
+//! Records that a test reads from Redis: output, dead letters, inbox, registry.
 
 use std::collections::{HashMap, HashSet};
 
@@ -185,7 +185,7 @@ impl Redis {
         });
     }
 
-    /// Who holds the lease of the active intake.
+    /// Holder of the lease of the active intake.
     pub fn lease(&self) -> Option<String> {
         self.run(cmd("GET").arg(LEASE))
     }

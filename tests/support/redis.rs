@@ -38,7 +38,7 @@ impl Redis {
     pub fn start_in(folder: TempDir, arguments: &[&str]) -> Redis {
         let path = folder.path().to_str().expect("a temporary folder has a name in UTF-8");
         let arguments: Vec<String> = arguments.iter().map(|argument| argument.replace("{folder}", path)).collect();
-        // Another process may take the port between our look and the server's bind: try again.
+        // Another process may take the port before the server binds it: try again.
         for _ in 0..10 {
             let port = free_port();
             let mut child = spawn(&folder, port, &arguments);
@@ -117,13 +117,13 @@ impl Drop for Redis {
     }
 }
 
-/// A port that nobody listens on at this moment.
+/// A port without a listener at this moment.
 pub fn free_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").expect("bind a free port");
     listener.local_addr().expect("a bound listener has an address").port()
 }
 
-/// The server to test with: Redis by default, Valkey where somebody asks for it.
+/// The server for tests: Redis by default, Valkey on request.
 pub fn server_program() -> String {
     env::var("HOST_TEST_REDIS_SERVER").unwrap_or_else(|_| "redis-server".into())
 }
@@ -152,7 +152,7 @@ fn answers(folder: &TempDir, child: &mut Child) -> bool {
         let mut connection = connect(folder).map_err(|error| error.to_string())?;
         match connection.req_command(&cmd("PING")) {
             Ok(_) => Ok(true),
-            // A server with a password answers too: it asks who we are.
+            // A server with a password also answers: with a request to log in.
             Err(error) if error.code() == Some("NOAUTH") => Ok(true),
             Err(error) => Err(error.to_string()),
         }

@@ -7,7 +7,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::guests;
 
-/// Where the guest `release` keeps what it is, and how wide its words are there.
+/// The slot of the guest `release` in its bytes, and the width of the words in the slot.
 const MARKER: &[u8] = b"@@release:";
 const WORD_BYTES: usize = 20;
 

@@ -1,4 +1,4 @@
-//! A file of cases: read, checked as a whole, and written again when it is blessed.
+//! A file of cases: read, checked as a whole, and written again by `--bless`.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -9,40 +9,40 @@ use super::json::{Json, Object, properties, quoted};
 use super::outcome::{Came, End, Expected};
 use crate::message::json::{BYTE_ORDER_MARK, decode, decode_lossy};
 
-/// Properties of a case that are not an expectation.
+/// Properties of a case that are no expectation.
 const PARTS: [&str; 4] = ["name", "message", "raw", "attempt"];
-/// Expectations about something else than an [`End`].
+/// Expectations that are no [`End`].
 const DECISIONS: [&str; 4] = ["emit", "emit-subset", "drop", "retry"];
 
-/// A byte order mark, which some editors write at the start of a file. There it is no part of the first line.
+/// A byte order mark, which some editors write at the start of a file. The mark is not part of the first line.
 const MARK: &[u8] = "\u{feff}".as_bytes();
 
 /// One line of a file of cases.
 #[derive(Debug)]
 pub(crate) struct Case {
-    /// Its line, from 1.
+    /// Line number, from 1.
     pub(crate) line: usize,
     pub(crate) name: Option<String>,
-    /// What is given to the host as if it had been published, byte for byte.
+    /// The published payload, byte for byte.
     pub(crate) payload: String,
     pub(crate) attempt: u32,
-    /// `None` in a case that is yet to be blessed.
+    /// `None` in a case without an expectation, for `--bless`.
     pub(crate) expected: Option<Expected>,
 }
 
-/// How reports name a case.
+/// Name of a case in reports.
 impl fmt::Display for Case {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "line {}", self.line)?;
-        // Whatever is in a name, it must not steer the terminal.
+        // A name must not control the terminal.
         self.name.as_deref().map_or(Ok(()), |name| write!(f, " {}", quoted(name)))
     }
 }
 
-/// Reads all cases; `shown` is the file's name for messages.
+/// Reads all cases. `shown` is the name of the file in messages.
 ///
 /// # Errors
-/// With one sentence for each bad line.
+/// A sentence for each bad line.
 pub(crate) fn read(text: &[u8], shown: &str, blessing: bool) -> Result<Vec<Case>, Vec<String>> {
     let mut cases = Vec::new();
     let mut problems = Vec::new();
@@ -73,7 +73,7 @@ fn read_case(line: usize, text: &str, blessing: bool) -> Result<Case, String> {
                 .to_owned()
         }
         serde_json::error::Category::Data => "a case is a JSON object".to_owned(),
-        _ => format!("not JSON, which a case is, on one line: {error}"),
+        _ => format!("not JSON: {error}; a case is a JSON object on one line"),
     })?;
     let mut case = Case { line, name: None, payload: String::new(), attempt: 1, expected: None };
     let mut seen: Vec<&str> = Vec::new();
@@ -90,18 +90,23 @@ fn read_case(line: usize, text: &str, blessing: bool) -> Result<Case, String> {
             _ if case.expected.is_some() => {
                 let words = seen.iter().filter(|word| !PARTS.contains(word));
                 let words = words.map(|word| format!("{word:?}")).collect::<Vec<_>>().join(" and ");
-                return Err(format!("a case expects one thing, and here are {words}; leave one"));
+                return Err(format!("a case has one expected outcome, and this case has {words}; keep one of them"));
             }
             _ => case.expected = Some(expectation(word, value)?),
         }
     }
     match (seen.contains(&"message"), seen.contains(&"raw")) {
-        (true, true) => return Err("a case has a \"message\" or a \"raw\" payload, and here are both".to_owned()),
-        (false, false) => return Err("there is no \"message\"; give the object that is published".to_owned()),
+        (true, true) => {
+            return Err("a case has \"message\" or \"raw\", and this case has both; keep one of them".to_owned());
+        }
+        (false, false) => return Err("there is no \"message\"; add the object that is published".to_owned()),
         _ => {}
     }
     if case.expected.is_none() && !blessing {
-        return Err(format!("nothing is expected; add one of {}, or let --bless write what comes", words().join(", ")));
+        return Err(format!(
+            "nothing is expected; add one of {}, or let --bless write the actual outcome",
+            words().join(", ")
+        ));
     }
     Ok(case)
 }
@@ -110,16 +115,18 @@ fn words() -> Vec<&'static str> {
     DECISIONS.into_iter().chain(End::ALL.map(End::word)).collect()
 }
 
-/// A string's JSON.
+/// The JSON of a string.
 fn string<'a>(word: &str, value: &'a RawValue) -> Result<&'a str, String> {
     let json = value.get();
     if json.starts_with('"') { Ok(json) } else { Err(format!("{word:?} is {value}; it must be a string")) }
 }
 
-/// What a string stands for, as a payload.
+/// The text of a JSON string, as a payload.
 fn payload(json: &str) -> Result<String, String> {
     decode(json).map(Cow::into_owned).map_err(|_| {
-        format!("\"raw\" is {json}, and no payload has half of a surrogate pair; \\\\ud800 publishes the escape itself")
+        format!(
+            "\"raw\" is {json}, and a payload cannot contain half of a surrogate pair; \\\\ud800 publishes the escape"
+        )
     })
 }
 
@@ -152,7 +159,7 @@ fn expectation(word: &str, value: &RawValue) -> Result<Expected, String> {
     }
 }
 
-/// The results that a case names: an object, or an array of objects. Without what is the host's own.
+/// The expected results: an object, or an array of objects. Properties that the host writes are removed.
 fn results(word: &str, value: &RawValue) -> Result<Vec<Object>, String> {
     let wanted = || format!("{word:?} is {value}; it must be a result, which is an object, or an array of results");
     let object = |value| match value {
@@ -176,7 +183,7 @@ fn unknown(word: &str) -> String {
     }
 }
 
-/// The text of a file in which these cases expect what came; everything else in it stays as it is.
+/// The text of the file with the actual outcomes of these cases. All other text stays the same.
 pub(crate) fn bless(text: &str, blessed: &[(&Case, &Came)]) -> String {
     let mut blessed = blessed.iter().peekable();
     let mut written = String::with_capacity(text.len());
@@ -200,11 +207,11 @@ pub(crate) fn bless(text: &str, blessed: &[(&Case, &Came)]) -> String {
     written
 }
 
-/// A case with what came instead of what was expected, in the same place.
+/// The text of a case with the actual outcome in place of the expected one.
 fn bless_line(text: &str, case: &Case, came: &Came) -> String {
     let (word, value) = blessed_property(case.expected.as_ref(), came);
     let expectation = format!("{}: {value}", quoted(word));
-    // It has been read before; a line that cannot be read now would be kept as it is.
+    // The line was valid before. If it cannot be read now, it stays as it is.
     let Ok(parts) = properties(text) else { return text.to_owned() };
     let mut written: Vec<String> = Vec::with_capacity(parts.len() + 1);
     let mut placed = false;
@@ -222,8 +229,8 @@ fn bless_line(text: &str, case: &Case, came: &Came) -> String {
     format!("{{{}}}", written.join(", "))
 }
 
-/// What came, as an expectation that lasts: of a trap only that it was one, because its text has addresses in it, and
-/// of a result that was expected in part only that part.
+/// The actual outcome as an expectation that stays true. For a trap only the kind, because the text contains addresses.
+/// For a subset only the properties of that subset.
 fn blessed_property(expected: Option<&Expected>, came: &Came) -> (&'static str, String) {
     match (expected, came) {
         (Some(Expected::Subset(expected)), Came::Emit(got)) if expected.len() == got.len() => {

@@ -1,5 +1,5 @@
-//! JSON as tests compare it: numbers by their text, because 1.0 is not 1 to whoever reads the output, and objects
-//! whatever the order of their properties. It knows no case and no plugin.
+//! JSON for comparisons in tests: numbers are compared by their text, because 1.0 is not 1 for a reader of the output,
+//! and objects without regard to the order of properties. This file knows no cases and no plugin.
 
 use std::collections::HashMap;
 use std::fmt::{self, Write as _};
@@ -9,25 +9,25 @@ use serde_json::value::RawValue;
 
 use crate::message::json::{Part, decode, decode_lossy, parts};
 
-/// Deeper values are compared as text: a plugin's result may have as many levels as bytes.
+/// Deeper values are compared as text, because a plugin's result may have as many levels as bytes.
 const DEPTH_MAX: usize = 128;
 
 /// A JSON value.
 #[derive(Clone, Debug)]
 pub(crate) enum Json {
-    /// `null`, `true`, `false` or a number, as it was written; whatever lies deeper than [`DEPTH_MAX`]; and a string
-    /// with half of a surrogate pair below the top level, whose JSON the host writes and which no text stands for.
+    /// The original text of `null`, `true`, `false` or a number, of a value deeper than [`DEPTH_MAX`], or of a string
+    /// below the top level with half of a surrogate pair. Such a string has no text form, and the host writes its JSON.
     Plain(String),
     Text(String),
     List(Vec<Json>),
     Object(Object),
 }
 
-/// Properties in their order, each name once.
+/// Properties in order. Each name occurs once.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Object {
     properties: Vec<(String, Json)>,
-    /// Where each name stands: a plugin may make an object of very many.
+    /// Index of each name, because a plugin may make an object with very many properties.
     places: HashMap<String, usize>,
 }
 
@@ -45,7 +45,7 @@ impl Json {
         Ok(match text.as_bytes().first() {
             Some(b'"') => match decode(text) {
                 Ok(exact) => Json::Text(exact.into_owned()),
-                // The host writes a property of a result so.
+                // The host writes such a property in the same way.
                 Err(lossy) if depth <= 1 => Json::Text(lossy),
                 Err(_) => Json::Plain(requoted(text)),
             },
@@ -63,16 +63,16 @@ impl Json {
     }
 }
 
-/// The top-level properties of an object's text, in order, repeated names and all.
+/// The top-level properties of an object's text, in order, including repeated names.
 ///
 /// # Errors
-/// When it is not the text of an object.
+/// When the text is not an object.
 pub(crate) fn properties(text: &str) -> serde_json::Result<Vec<(String, &RawValue)>> {
     Ok(serde_json::from_str::<Properties<'_>>(text)?.0)
 }
 
 impl Object {
-    /// This without some of its properties.
+    /// The object without some of its properties.
     pub(crate) fn without(self, names: &[&str]) -> Object {
         self.properties.into_iter().filter(|(name, _)| !names.contains(&name.as_str())).collect()
     }
@@ -86,7 +86,7 @@ impl Object {
     }
 }
 
-/// Of a repeated name the last value counts, as it does for the output.
+/// The last value of a repeated name counts, as in the output.
 impl FromIterator<(String, Json)> for Object {
     fn from_iter<T: IntoIterator<Item = (String, Json)>>(properties: T) -> Object {
         let mut object = Object::default();
@@ -132,7 +132,7 @@ impl fmt::Display for Object {
     }
 }
 
-/// A JSON string in which every control character is escaped, also those that JSON allows and a terminal obeys.
+/// A JSON string with all control characters escaped, including those that JSON allows and a terminal obeys.
 pub(crate) fn quoted(text: &str) -> String {
     let mut quoted = String::with_capacity(text.len() + 2);
     quoted.push('"');
@@ -149,14 +149,14 @@ fn quote(text: &str, quoted: &mut String) {
             '\n' => quoted.push_str("\\n"),
             '\r' => quoted.push_str("\\r"),
             '\t' => quoted.push_str("\\t"),
-            // Control characters all lie in the first 256, so four digits are enough.
+            // Control characters lie in the first 256 code points, so four digits are enough.
             char if char.is_control() => quoted.push_str(&format!("\\u{:04x}", u32::from(char))),
             char => quoted.push(char),
         }
     }
 }
 
-/// The same string with its halves of surrogate pairs as escapes, which are written in one way.
+/// The same string with each half of a surrogate pair in one canonical escape.
 fn requoted(json: &str) -> String {
     let mut inner = String::with_capacity(json.len());
     for part in parts(json) {
@@ -184,7 +184,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Properties<'a> {
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
                 let mut properties = Vec::new();
-                // Names as the host writes them.
+                // Names in the form that the host writes.
                 while let Some(name) = map.next_key::<&RawValue>()? {
                     properties.push((decode_lossy(name.get()).into_owned(), map.next_value()?));
                 }

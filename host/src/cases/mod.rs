@@ -1,5 +1,5 @@
-//! Cases: messages with what should become of them. Read from a file, tried on a plugin as a running host would, and
-//! compared. It knows no command line and no terminal, and speaks to no Redis.
+//! Cases: messages with expected outcomes. Cases are read from a file, tried on a plugin like in a running host, and
+//! compared. This room knows no command line and no terminal, and uses no Redis.
 
 pub(crate) mod case;
 pub(crate) mod json;
@@ -17,30 +17,30 @@ use crate::redis::store::entries::Entries;
 use case::Case;
 use outcome::{Came, End};
 
-/// Under which name the plugin logs.
+/// Consumer id for the plugin's log lines.
 const CONSUMER_ID: &str = "test";
 
-/// Failures after which no further case is tried: more would not fit a log line, and each may take the plugin's whole
-/// time limit.
+/// Number of failures after which no further case is tried. More failures would not fit a log line, and each case may
+/// take the plugin's whole time limit.
 const FAILURES_MAX: usize = 3;
 
-/// The cases of a file, all of them with an expectation.
+/// The cases of a file. Every case has an expectation.
 #[derive(Debug)]
 pub struct Cases(Vec<Case>);
 
 impl Cases {
-    /// Reads the cases from a file, one JSON object a line as `host test --help` explains them.
+    /// Reads cases from a file, one JSON object a line, as described by `host test --help`.
     ///
     /// # Errors
-    /// With one sentence for each bad line, or for the file that cannot be read.
+    /// A sentence for each bad line, or for a file that cannot be read.
     pub fn read(path: &Path) -> Result<Cases, Vec<String>> {
         let shown = path.display().to_string();
         let text = fs::read(path).map_err(|error| vec![format!("cannot read the cases in {shown}: {error}")])?;
         Ok(Cases(case::read(&text, &shown, false)?))
     }
 
-    /// Tries the cases in their order, on an instance of their own, and tells about the first few that fail, in a
-    /// sentence each; nothing if all pass.
+    /// Tries the cases in order on a separate instance. Returns a sentence for each of the first few failures, or
+    /// nothing if all cases pass.
     pub async fn failures(&self, plugin: &Plugin, config: &Config) -> Vec<String> {
         let mut bench = match Bench::start(plugin, config).await {
             Ok(bench) => bench,
@@ -63,22 +63,22 @@ impl Cases {
     }
 }
 
-/// The plugin on the bench: an instance as a consumer has it.
+/// The plugin under test: an instance like that of a consumer.
 pub(crate) struct Bench {
     instance: Instance,
     digest: String,
     limits: MessageLimits,
     output: OutputConfig,
-    /// As a consumer collects them for the output; here they are only tried.
+    /// Collects results like a consumer; the results are not written to Redis.
     results: Entries,
 }
 
-/// A message that was tried.
+/// Outcome of a tried message.
 pub(crate) struct Tried {
     pub(crate) came: Came,
-    /// Inside the plugin; `None` if it was not asked.
+    /// Time inside the plugin; `None` if the plugin was not called.
     pub(crate) time: Option<Duration>,
-    /// Memory of the instance afterwards; 0 if it did not survive.
+    /// Memory of the instance afterwards; 0 if the instance is gone.
     pub(crate) memory_bytes: usize,
 }
 
@@ -89,7 +89,7 @@ impl Bench {
         Ok(Bench { instance, digest: plugin.digest().to_owned(), limits, output, results: Entries::default() })
     }
 
-    /// What the intake and then a consumer do with a payload.
+    /// Processes a payload like the intake and a consumer.
     pub(crate) async fn process(&mut self, payload: &str, attempt: u32) -> Tried {
         let id = match message::read_id(payload.as_bytes(), &self.limits) {
             Ok(id) => id,

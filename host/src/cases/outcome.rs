@@ -1,17 +1,17 @@
-//! What is expected of a message, what became of it, and how the two differ. It knows no plugin and no file.
+//! Expected and actual outcomes, and their differences. This file knows no plugin and no file.
 
 use std::fmt;
 
 use super::json::{Json, Object, quoted};
 use crate::plugin::{Failure, Outcome};
 
-/// Properties of an output entry that are the host's own, whatever a plugin says. They take no part in a comparison.
+/// Properties of an output entry that the host writes. A comparison ignores them.
 pub(crate) const OWN: [&str; 2] = ["message_id", "consumer_id"];
 
-/// Longest value shown, in characters.
+/// Maximum number of characters of a shown value.
 const VALUE_CHARS_MAX: usize = 300;
 
-/// Ways of a message to end as a dead letter, in the words of a case.
+/// Ways in which a message becomes a dead letter, by their names in a case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum End {
     Reject,
@@ -40,24 +40,24 @@ impl End {
     }
 }
 
-/// What a case expects.
+/// Expected outcome of a case.
 #[derive(Clone, Debug)]
 pub(crate) enum Expected {
     /// Exactly these results.
     Emit(Vec<Object>),
-    /// So many results, with these properties among others.
+    /// The same number of results, each with at least these properties.
     Subset(Vec<Object>),
     Drop,
-    /// After so many milliseconds, if that matters.
+    /// With this delay in milliseconds, if it is given.
     Retry(Option<u32>),
-    /// With this in the reason, if that matters.
+    /// With this text in the reason, if it is given.
     End(End, Option<String>),
 }
 
-/// What became of a message.
+/// Actual outcome of a message.
 #[derive(Clone, Debug)]
 pub(crate) enum Came {
-    /// Results without the host's own properties.
+    /// Results without the properties that the host writes.
     Emit(Vec<Object>),
     Drop,
     Retry(Option<u32>),
@@ -65,7 +65,7 @@ pub(crate) enum Came {
 }
 
 impl Came {
-    /// What becomes of this outcome.
+    /// The actual outcome for an outcome of the plugin.
     pub(crate) fn of(outcome: Result<Outcome, Failure>) -> Came {
         let emit = |results: Vec<String>| {
             let read = |result: &String| match Json::parse(result) {
@@ -90,12 +90,12 @@ impl Came {
         }
     }
 
-    /// Whether an outcome that the plugin decided, rather than one that befell it.
+    /// Whether the plugin decided the outcome. A failure is no decision.
     pub(crate) fn is_decision(&self) -> bool {
         !matches!(self, Came::End(end, _) if *end != End::Reject)
     }
 
-    /// As the property of a case that expects just this.
+    /// The property of a case that expects exactly this outcome.
     pub(crate) fn as_property(&self) -> (&'static str, String) {
         match self {
             Came::Emit(results) => ("emit", listed(results)),
@@ -119,7 +119,7 @@ fn end(failure: &Failure) -> End {
 }
 
 impl Expected {
-    /// As it stands in a case.
+    /// The property in a case.
     pub(crate) fn as_property(&self) -> (&'static str, String) {
         match self {
             Expected::Emit(results) => ("emit", listed(results)),
@@ -131,7 +131,7 @@ impl Expected {
         }
     }
 
-    /// How this differs from what came; not at all if the case passes.
+    /// The differences from the actual outcome; empty if the case passes.
     pub(crate) fn differences(&self, came: &Came) -> Vec<Difference> {
         let mut differences = Vec::new();
         let same = match (self, came) {
@@ -163,7 +163,7 @@ impl Expected {
     }
 }
 
-/// One result as an object, several as an array.
+/// One result as an object, several results as an array.
 fn listed(results: &[Object]) -> String {
     match results {
         [result] => result.to_string(),
@@ -175,25 +175,25 @@ fn delay(delay_ms: Option<u32>) -> String {
     delay_ms.map_or_else(|| "true".to_owned(), |delay_ms| delay_ms.to_string())
 }
 
-/// One place where what came is not what was expected.
+/// A difference between expected and actual outcome.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Difference {
-    /// Where: `total`, `items[2].price`, or `outcome`.
+    /// Path, such as `total`, `items[2].price` or `outcome`.
     pub(crate) path: String,
-    /// What should be there, if anything.
+    /// The expected value, if there is one.
     pub(crate) expected: Option<String>,
-    /// What is there, if anything.
+    /// The actual value, if there is one.
     pub(crate) got: Option<String>,
 }
 
-/// On one line.
+/// The difference on one line.
 impl fmt::Display for Difference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} expected {}, got {}", self.path, shown(&self.expected), shown(&self.got))
     }
 }
 
-/// A side of a difference, fit for a line or a few of them.
+/// A value of a difference, shortened.
 pub(crate) fn shown(value: &Option<String>) -> String {
     let Some(value) = value else { return "nothing".to_owned() };
     match value.char_indices().nth(VALUE_CHARS_MAX) {
@@ -209,7 +209,7 @@ fn compare_results(expected: &[Object], got: &[Object], exact: bool, differences
     }
 }
 
-/// Property by property; what is not expected is a difference if the comparison is exact.
+/// Compares property by property. A property that is not expected is a difference only in an exact comparison.
 fn compare_objects(path: &str, expected: &Object, got: &Object, exact: bool, differences: &mut Vec<Difference>) {
     for (name, value) in expected.iter() {
         compare(Some(value), got.get(name), &|| property(path, name), differences);
@@ -220,7 +220,7 @@ fn compare_objects(path: &str, expected: &Object, got: &Object, exact: bool, dif
     }
 }
 
-/// The path is made only where there is a difference.
+/// The path is built only if there is a difference.
 fn compare(expected: Option<&Json>, got: Option<&Json>, path: &dyn Fn() -> String, differences: &mut Vec<Difference>) {
     match (expected, got) {
         (Some(Json::Object(expected)), Some(Json::Object(got))) => {
@@ -240,7 +240,7 @@ fn compare(expected: Option<&Json>, got: Option<&Json>, path: &dyn Fn() -> Strin
     }
 }
 
-/// The path of a property: with a dot if its name is an ordinary word, in brackets if not.
+/// The path of a property: with a dot if the name is an ordinary word, else in brackets.
 fn property(path: &str, name: &str) -> String {
     let ordinary = !name.is_empty() && name.chars().all(|char| char.is_alphanumeric() || char == '_' || char == '-');
     match (ordinary, path) {

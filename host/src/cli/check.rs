@@ -1,4 +1,4 @@
-//! `host check`: tells what a plugin is, and whether a host with this configuration can use it.
+//! `host check`: inspects a plugin, and checks whether a host with this configuration can use the plugin.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -14,20 +14,20 @@ use crate::plugin::{Engine, Grant, Import, Inspection, LoadError, Producer};
 /// Arguments of `host check`.
 #[derive(Debug, clap::Args)]
 #[command(long_about = "\
-Tell what a plugin is, and whether a host can use it.
+Inspect a plugin, and check whether a host can use the plugin.
 
-Shows size, digest, contract and makers of a component, everything it imports and what stands behind it, and what it \
-costs to compile and to start under the limits of this configuration. Redis is not needed.")]
+Shows size, digest, contract and toolchain of the component, all imports and what the host provides for each, and the \
+cost of compiling and starting the plugin under the limits of this configuration. The command needs no Redis.")]
 #[command(after_long_help = "\
 Imports:
-  granted  it works
-  empty    it is there, so that the plugin starts, with nothing behind it: no files, no network
-  MISSING  this host does not have it, and cannot use the plugin
+  granted  the host provides the import
+  empty    the host provides an import without content, so that the plugin starts: no files, no network
+  MISSING  the host does not provide the import, and so cannot use the plugin
 
 Exit codes:
   0    a host can use the plugin
   2    wrong usage or configuration
-  4    it cannot, and standard error says why and what to do")]
+  4    a host cannot use the plugin; standard error says why and what to do")]
 pub(super) struct CheckArgs {
     /// The plugin: a file with a Wasm component
     #[arg(value_name = "PLUGIN")]
@@ -45,7 +45,7 @@ pub(super) fn execute(before: &Flags, args: CheckArgs) -> Result<(), Failure> {
     let config = load_for_plugin(before, args.flags, "check")?;
     log::start(&config)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    // Without the cache: what a compilation costs is one of the things to tell.
+    // Without the cache, because the report contains the cost of compiling.
     let inspected = runtime.block_on(async {
         let engine = Engine::new(&config.plugin_limits, 1)?;
         engine.inspect(&args.plugin, &config.plugin_config).await
@@ -79,7 +79,7 @@ fn verdict(mut problems: Vec<LoadError>) -> Result<(), Failure> {
     }
 }
 
-/// What was found about a plugin.
+/// The findings about a plugin.
 struct Report<'a> {
     path: &'a Path,
     memory_limit_bytes: usize,
@@ -147,7 +147,7 @@ impl Report<'_> {
     }
 }
 
-/// The line of `--json`. What could not be found out is null.
+/// The JSON of `--json`. A fact that could not be determined is null.
 #[derive(Serialize)]
 struct Facts<'a> {
     path: String,
@@ -183,7 +183,7 @@ struct ImportFacts<'a> {
     name: &'a str,
     /// `granted`, `empty` or `missing`.
     grant: &'static str,
-    /// What the plugin finds behind it, where that is nothing.
+    /// What the plugin finds behind an empty import.
     finds: Option<&'static str>,
 }
 
@@ -199,11 +199,11 @@ impl<'a> From<&'a Import> for ImportFacts<'a> {
 }
 
 fn milliseconds(time: Duration) -> f64 {
-    // Microseconds are as much as such a measurement has to say.
+    // The measurement is not more precise than a microsecond.
     time.as_micros() as f64 / 1e3
 }
 
-/// Name and version of what made a plugin, by the plugin's own account: it must not steer the terminal.
+/// Name and version of a tool that made a plugin. The text comes from the plugin, so control characters are escaped.
 fn maker(Producer { name, version, .. }: &Producer) -> String {
     let mut text = String::new();
     for char in format!("{name} {version}").trim().chars() {

@@ -9,13 +9,13 @@ use crate::config::reference;
 Print the configuration in effect as a commented file.
 
 The output is TOML that --config reads. A password in the URL of Redis and the values of the plugin's own configuration \
-are masked; a host refuses to run with ***, so set HOST_REDIS and HOST_PLUGIN_CONFIG where the file is used, or write \
-them into the file.")]
+are masked as ***, and a host refuses to run with ***. Set HOST_REDIS and HOST_PLUGIN_CONFIG where the file is used, or \
+write the values into the file.")]
 pub(super) struct ConfigArgs {
-    /// Say beside each value where it came from: default, file with line, environment variable or flag
+    /// Name the source of each value: default, file with line, environment variable or flag
     #[arg(long)]
     sources: bool,
-    /// Print the handbook's chapter on configuration, with every setting, in place of the configuration
+    /// Print the handbook's chapter on configuration, with every setting, instead of the configuration
     #[arg(long, conflicts_with = "sources")]
     reference: bool,
     #[command(flatten)]

@@ -1,5 +1,5 @@
-//! `host dead`: looks at dead letters, puts them back into the inbox, deletes them.
-//! It knows what a person wants to see; what can be done with dead letters is the business of `dead_letters`.
+//! `host dead`: lists and shows dead letters, returns them to the inbox, deletes them.
+//! This file knows what a person wants to see; the operations themselves are in `dead_letters`.
 
 mod filter;
 mod table;
@@ -21,16 +21,16 @@ use crate::redis::embedded::Embedded;
 /// Arguments of `host dead`.
 #[derive(Args, Debug)]
 #[command(long_about = "\
-Look at dead letters, put them back into the inbox, or delete them.
+List dead letters, return them to the inbox, or delete them.
 
-Redis, its login and the keys are found as a host finds them: flags before `dead`, environment and configuration file \
-count. No plugin is needed, and no host has to run.")]
+The settings for Redis and the keys are those of a host: flags before `dead`, environment variables, configuration file. \
+The command needs no plugin and no running host.")]
 pub(super) struct DeadArgs {
-    /// Redis to look at [default: as for a host, redis://127.0.0.1:6379]
+    /// Address of Redis [default: as for a host, redis://127.0.0.1:6379]
     #[arg(long, value_name = "URL", global = true)]
     redis: Option<String>,
 
-    /// Output stream whose dead letters are meant [default: as for a host, messages:processed]
+    /// Output stream of the group whose dead letters to use [default: as for a host, messages:processed]
     #[arg(long, value_name = "TEXT", global = true)]
     output_key: Option<String>,
 
@@ -44,46 +44,46 @@ enum Command {
     List {
         #[command(flatten)]
         filter: FilterArgs,
-        /// Dead letters at most
+        /// Maximum number of dead letters to list
         #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u64).range(1..))]
         limit: u64,
-        /// Print each as a JSON object with its payload, one a line
+        /// Print one JSON object a line, with the payload
         #[arg(long)]
         json: bool,
     },
-    /// Show one dead letter whole
+    /// Show all fields of one dead letter
     Show {
         /// Id of the entry, or of the message
         id: String,
-        /// Print it as a JSON object
+        /// Print a JSON object
         #[arg(long)]
         json: bool,
     },
-    /// Put dead letters back into the inbox, to be tried from the beginning
+    /// Return dead letters to the inbox, with attempts counted from 1 again
     ///
-    /// A message whose id was published again and processed meanwhile is dropped as a duplicate, within the dedup
-    /// window. What never was a message, because it has no id, stays where it is, and the exit code is 1.
+    /// If the same id was published again and processed within the dedup window, the replayed message is dropped as a
+    /// duplicate. A dead letter without a message id cannot be replayed: it stays, and the exit code is 1.
     Replay {
         #[command(flatten)]
         filter: FilterArgs,
-        /// All of them
+        /// Replay all dead letters
         #[arg(long, conflicts_with_all = ["ids", "reasons", "since"])]
         all: bool,
     },
-    /// Delete dead letters for good
+    /// Delete dead letters permanently
     Purge {
         #[command(flatten)]
         filter: FilterArgs,
-        /// All of them
+        /// Delete all dead letters
         #[arg(long, conflicts_with_all = ["ids", "reasons", "since"])]
         all: bool,
-        /// Do not ask; needed where there is nobody to ask
+        /// Do not ask for confirmation; required when standard input is not a terminal
         #[arg(long)]
         yes: bool,
     },
 }
 
-/// Dead letters and the address of their Redis, for messages.
+/// Dead letters, and the address of Redis for error messages.
 struct Redis {
     letters: DeadLetters,
     address: String,
@@ -117,8 +117,9 @@ fn usage(message: &'static str) -> Failure {
 }
 
 fn failed(address: &str, error: &RedisError) -> Failure {
-    let error =
-        anyhow!("cannot work on the dead letters in Redis at {address}: {error}; is it running, and is --redis right?");
+    let error = anyhow!(
+        "cannot use the dead letters in Redis at {address}: {error}; check that Redis runs and that --redis is right"
+    );
     Failure { exit: Exit::Redis, error }
 }
 
@@ -128,12 +129,12 @@ impl Redis {
     }
 
     async fn filter(&mut self, args: FilterArgs) -> Result<Filter, Failure> {
-        // Entries are numbered by the server's clock.
+        // The ids of entries come from the server's clock.
         let now = self.letters.server_time().await.map_err(|error| self.failed(&error))?;
         Ok(args.filter(now))
     }
 
-    /// A bar over all dead letters, and what moves it. It shows itself on a terminal only.
+    /// A progress bar over all dead letters, and the function that moves the bar. The bar appears on a terminal only.
     async fn bar(&mut self, done_word: &'static str) -> Result<(ProgressBar, impl FnMut(Progress) + use<>), Failure> {
         let bar = ProgressBar::new(self.letters.total().await.map_err(|error| self.failed(&error))?);
         let template = "{wide_bar} {human_pos} of {human_len} dead letters, {msg}, {eta} left";
@@ -160,7 +161,7 @@ async fn list(redis: &mut Redis, filter: FilterArgs, limit: u64, json: bool) -> 
     while let Some(page) = listing.next().await.map_err(failed)? {
         for letter in page {
             if json {
-                // Payloads can be long; each goes out before the next page comes in.
+                // Payloads can be long, so each letter is printed before the next page is read.
                 print(table::json(&letter).as_bytes())?;
             }
             listed.push(table::Row::of(&letter));
@@ -170,9 +171,9 @@ async fn list(redis: &mut Redis, filter: FilterArgs, limit: u64, json: bool) -> 
         print(table::table(&listed).as_bytes())?;
     }
     if listing.has_more() {
-        note(&format!("these are the newest {}; --limit N shows more", HumanCount(limit as u64)));
+        note(&format!("listed the newest {}; --limit N lists more", HumanCount(limit as u64)));
     } else if listed.is_empty() {
-        note(&format!("no dead letter {}", if filter.is_empty() { "is there" } else { "matches" }));
+        note(if filter.is_empty() { "there are no dead letters" } else { "no dead letter matches" });
     }
     Ok(())
 }
@@ -181,7 +182,7 @@ async fn show(redis: &mut Redis, id: &str, json: bool) -> Result<(), Failure> {
     let found = redis.letters.find(id).await.map_err(|error| redis.failed(&error))?;
     if found.is_empty() {
         let error = anyhow!(
-            "there is no dead letter {id:?}, neither as an entry nor as a message; `host dead list` shows what there is"
+            "there is no dead letter with the entry id or message id {id:?}; `host dead list` lists all dead letters"
         );
         return Err(error.into());
     }
@@ -197,7 +198,7 @@ async fn show(redis: &mut Redis, id: &str, json: bool) -> Result<(), Failure> {
 async fn replay(redis: &mut Redis, filter: FilterArgs, all: bool) -> Result<(), Failure> {
     let filter = redis.filter(filter).await?;
     if filter.is_empty() && !all {
-        return Err(usage("say which dead letters to replay: --id, --reason, --since, or --all"));
+        return Err(usage("choose the dead letters to replay with --id, --reason, --since or --all"));
     }
     let (bar, progress) = redis.bar("replayed").await?;
     let total = redis.letters.replay(&filter, progress).await.map_err(|error| redis.failed(&error))?;
@@ -205,19 +206,19 @@ async fn replay(redis: &mut Redis, filter: FilterArgs, all: bool) -> Result<(), 
     print(format!("replayed {} dead letters\n", HumanCount(total.replayed)).as_bytes())?;
     if total.gone > 0 {
         let count = HumanCount(total.gone);
-        note(&format!("{count} were gone before they could be replayed: somebody else was quicker"));
+        note(&format!("{count} were already replayed or purged by another command"));
     }
     if total.newer > 0 {
         let count = HumanCount(total.newer);
         return Err(anyhow!(
-            "{count} cannot be replayed: a newer version of host has written them; replay them with that one"
+            "{count} cannot be replayed: a newer version of host wrote them; replay them with that version"
         )
         .into());
     }
     if total.unfit > 0 {
         let count = HumanCount(total.unfit);
         return Err(anyhow!(
-            "{count} cannot be replayed: they have no message id; publish them again as messages, or purge them"
+            "{count} cannot be replayed: they have no message id; publish corrected messages, or purge the dead letters"
         )
         .into());
     }
@@ -230,7 +231,7 @@ async fn replay(redis: &mut Redis, filter: FilterArgs, all: bool) -> Result<(), 
 async fn purge(redis: &mut Redis, filter: FilterArgs, all: bool, yes: bool) -> Result<(), Failure> {
     let filter = redis.filter(filter).await?;
     if filter.is_empty() && !all {
-        return Err(usage("say which dead letters to purge: --id, --reason, --since, or --all"));
+        return Err(usage("choose the dead letters to purge with --id, --reason, --since or --all"));
     }
     if !yes && !confirmed(redis, &filter).await? {
         return print(b"nothing was purged\n");
@@ -246,17 +247,19 @@ async fn purge(redis: &mut Redis, filter: FilterArgs, all: bool, yes: bool) -> R
 }
 
 fn nothing_matches() -> Failure {
-    anyhow!("no dead letter matches; `host dead list` shows what there is").into()
+    anyhow!("no dead letter matches; `host dead list` lists all dead letters").into()
 }
 
-/// Asks the user at the terminal.
+/// Asks the user at the terminal for confirmation.
 async fn confirmed(redis: &mut Redis, filter: &Filter) -> Result<bool, Failure> {
     if !io::stdin().is_terminal() {
-        return Err(usage("there is nobody to ask; --yes purges without a question"));
+        return Err(usage(
+            "cannot ask for confirmation, because standard input is not a terminal; --yes purges without asking",
+        ));
     }
     let count = redis.letters.count(filter).await.map_err(|error| redis.failed(&error))?;
     let mut stderr = io::stderr().lock();
-    write!(stderr, "delete {} dead letters for good? [y/N] ", HumanCount(count))?;
+    write!(stderr, "delete {} dead letters permanently? [y/N] ", HumanCount(count))?;
     stderr.flush()?;
     let mut answer = String::new();
     io::stdin().lock().read_line(&mut answer)?;

@@ -1,4 +1,4 @@
-//! `host demo`: a private Redis, a publisher and a host, all in one process, and the truth about them at the end.
+//! `host demo`: a private Redis, a publisher and a host in one process, with a check of the results at the end.
 
 mod account;
 mod swap;
@@ -28,37 +28,37 @@ use crate::redis::embedded::Embedded;
 use crate::redis::store::census::{self, Progress};
 use crate::reload::Control;
 
-/// Every so many of a hundred messages repeat an earlier id, so that there is something to drop.
+/// Percentage of messages that repeat an earlier id, so that the host has duplicates to drop.
 const DUPLICATES_PERCENT: u8 = 5;
 
-/// Messages in a pipeline at most.
+/// Maximum number of messages in a pipeline.
 const BATCH: usize = 1_000;
 
-/// How long the end waits until everything that was published has been processed.
+/// Maximum wait at the end until all published messages are processed.
 const SETTLE_TIME_MAX: Duration = Duration::from_secs(10);
 
-/// An empty inbox in which nothing has moved for so long stays empty.
+/// An inbox that stays empty for this time counts as done.
 const QUIET_TIME: Duration = Duration::from_secs(1);
 
-/// Time between two looks at what has become of something.
+/// Time between two polls of Redis.
 const POLL: Duration = Duration::from_millis(50);
 
 /// Arguments of `host demo`.
 #[derive(Clone, Debug, clap::Args)]
 #[command(long_about = "\
-See a host at work, with nothing to set up but a redis-server or valkey-server on PATH.
+Run a demonstration. The only requirement is a redis-server or valkey-server on PATH.
 
-Starts a private Redis, a host with ten consumers and a publisher at a steady rate, some of whose messages repeat an \
-earlier id. Ctrl-C, or the end of the time, ends it with a summary of what the private Redis then holds. The exit code \
-is 1 if a message was lost or processed twice.
+Starts a private Redis, a host with ten consumers, and a publisher with a steady rate. Some messages repeat an earlier \
+id. Ctrl-C, or the end of the time, ends the demo with a summary of the results in the private Redis. The exit code is 1 \
+if a message was lost or processed twice.
 
-With --swap the plugin is a copy of the example. After a third of the time a later version of it is dropped in, and after \
-two thirds a broken one, which the host takes back by itself. The demo tells what happens, goes on until both have \
-happened, and counts in the end what each version has processed. The exit code is 1 as well if one of the two did not \
-happen or if there is a dead letter.")]
+With --swap the plugin is a copy of the example. After a third of the time a later version of the plugin replaces that \
+copy. After two thirds of the time a broken version follows, which the host rolls back by itself. The demo explains each \
+step, continues until both steps have happened, and finally counts the results of each version. The exit code is also 1 \
+if one of the two steps did not happen or if there is a dead letter.")]
 pub(super) struct DemoArgs {
-    /// End after this time; with --swap the default is 30s. Ctrl-C ends it sooner. The private Redis keeps everything in
-    /// memory, 2 GB an hour or more
+    /// End after this time; with --swap the default is 30s. Ctrl-C ends the demo earlier. The private Redis keeps all
+    /// results in memory, 2 GB an hour or more
     #[arg(long = "for", value_name = "DURATION", default_value = "10m", value_parser = humantime::parse_duration,
           default_value_if("swap", ArgPredicate::IsPresent, "30s"))]
     time: Duration,
@@ -71,18 +71,18 @@ pub(super) struct DemoArgs {
     #[arg(long, value_name = "FILE", default_value = "plugins/dist/enrich.wasm")]
     plugin: PathBuf,
 
-    /// Consumers of the host
+    /// Number of consumers of the host
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     consumers: u32,
 
-    /// Show a swap of the plugin, and a rollback
+    /// Show a swap and a rollback of the plugin
     #[arg(long, conflicts_with = "plugin")]
     swap: bool,
 }
 
 pub(super) fn execute(before: &Flags, args: DemoArgs) -> Result<(), Failure> {
     refuse(before, "demo")?;
-    require(&args.plugin, if args.swap { "" } else { ", or name another one with --plugin FILE" })?;
+    require(&args.plugin, if args.swap { "" } else { ", or choose another plugin with --plugin FILE" })?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let mut config = Config { plugin: Some(args.plugin.clone()), consumers: args.consumers, ..Config::default() };
     let swap = if args.swap { Some(runtime.block_on(Swap::prepare(&args.plugin, args.rate))?) } else { None };
@@ -99,7 +99,7 @@ pub(super) fn execute(before: &Flags, args: DemoArgs) -> Result<(), Failure> {
     result
 }
 
-/// Fails if a plugin is not there, and says what to do about it.
+/// Fails if the plugin does not exist, with advice.
 fn require(plugin: &Path, or_what: &str) -> Result<(), Failure> {
     if plugin.is_file() {
         return Ok(());
@@ -112,13 +112,13 @@ fn require(plugin: &Path, or_what: &str) -> Result<(), Failure> {
 fn introduce(args: &DemoArgs, socket: &str) {
     output::stdout().line(&format!(
         "\
-{} consumers with {}, {} messages a second, {DUPLICATES_PERCENT} % of them with an id used before.
+{} consumers with {}, {} messages a second; {DUPLICATES_PERCENT} % of the messages repeat an earlier id.
 The private Redis listens on the Unix socket {socket}. From another terminal:
   redis-cli -s {socket} XREVRANGE messages:processed + - COUNT 2
   redis-cli -s {socket} LRANGE consumer:ids 0 -1
   redis-cli -s {socket} HGETALL '{{consumer:ids}}:hosts'
   redis-cli -s {socket} PUBLISH messages:published '{{\"message_id\":\"mine\",\"text\":\"hello\"}}'
-Ctrl-C ends the demo with a summary; it ends by itself after {}.
+Ctrl-C ends the demo with a summary; the demo ends by itself after {}.
 ",
         args.consumers,
         args.plugin.display(),
@@ -126,7 +126,7 @@ Ctrl-C ends the demo with a summary; it ends by itself after {}.
         humantime::format_duration(args.time),
     ));
     if args.swap {
-        output::stdout().line("Lines with == tell what happens to the plugin.\n");
+        output::stdout().line("Lines with == describe the steps of the swap.\n");
     }
 }
 
@@ -138,15 +138,15 @@ async fn demonstrate(args: &DemoArgs, config: Config, swap: Option<&Swap>) -> Re
     }));
     let load = async {
         let load = drive(args, &config, &connector, swap).await;
-        // The host may have ended by itself.
+        // Sending fails if the host has already ended.
         let _ = stop_host.send(());
         load.map_err(Failure::from)
     };
     let (summary, driven) = tokio::try_join!(async { host.await.map_err(Failure::from) }, load)?;
-    output::stdout().line("\ncounting what Redis holds …");
-    let mut connection = connector.connect().await.context("cannot count what Redis holds")?;
+    output::stdout().line("\ncounting the results in Redis …");
+    let mut connection = connector.connect().await.context("cannot count the results in Redis")?;
     let account =
-        Account::take(&mut connection, &config, &driven.ids).await.context("cannot count what Redis holds")?;
+        Account::take(&mut connection, &config, &driven.ids).await.context("cannot count the results in Redis")?;
     account.print(&driven.published, &summary);
     if let Some(swap) = swap {
         swap.print(&account);
@@ -156,15 +156,15 @@ async fn demonstrate(args: &DemoArgs, config: Config, swap: Option<&Swap>) -> Re
     swap.map_or(Ok(()), |swap| swap.judge(&account))
 }
 
-/// What was done to the host.
+/// The load that the host received.
 struct Driven {
     published: Published,
     ids: Vec<Uuid>,
-    /// Whether everything that was to be shown has happened. What was not due yet counts as shown.
+    /// Whether all steps of the swap have happened. A step that was not due yet counts as happened.
     played: Result<()>,
 }
 
-/// Publishes until it is time to end, and waits for what was published to be processed.
+/// Publishes until the demo ends, and then waits until the published messages are processed.
 async fn drive(args: &DemoArgs, config: &Config, connector: &Connector, swap: Option<&Swap>) -> Result<Driven> {
     let mut shutdown = pin!(shutdown()?);
     let mut connection = connector.connect().await.context("cannot watch the private Redis")?;
@@ -182,10 +182,10 @@ async fn drive(args: &DemoArgs, config: &Config, connector: &Connector, swap: Op
         }
     };
     let (result, played) = tokio::select! {
-        // By itself it ends only when it fails.
+        // The publisher ends by itself only on an error.
         result = &mut publisher => (result, Ok(())),
         played = end => {
-            // It may have failed at the same moment.
+            // Sending fails if the publisher has ended at the same moment.
             let _ = stop.send(());
             (publisher.await, played)
         }
@@ -195,7 +195,7 @@ async fn drive(args: &DemoArgs, config: &Config, connector: &Connector, swap: Op
     Ok(Driven { published, ids, played })
 }
 
-/// What happens while messages flow: nothing but that, or a swap. Takes this time, or longer if the host does.
+/// Lets the time pass, and plays the swap if there is one. Takes longer than the time if the host needs longer.
 async fn play(time: Duration, config: &Config, connection: &mut LibraryConnection, swap: Option<&Swap>) -> Result<()> {
     let time_passes = async {
         sleep(time).await;
@@ -207,14 +207,14 @@ async fn play(time: Duration, config: &Config, connection: &mut LibraryConnectio
     }
 }
 
-/// Waits until nobody can read what the demo tells.
+/// Waits until standard output is closed.
 async fn reader_gone() {
     while !output::stdout().is_closed() {
         sleep(POLL).await;
     }
 }
 
-/// The publisher gets a thread of its own: in real life it is another program, and the host's thread has work to do.
+/// Starts the publisher on a separate thread: a real publisher is another program, and the host's thread is busy.
 fn start_publisher(
     rate: u32,
     connector: Connector,
@@ -236,7 +236,7 @@ fn start_publisher(
     })
 }
 
-/// Waits until the host has subscribed. If it cannot, it ends, and this with it.
+/// Waits until the host has subscribed. If the host fails to subscribe, the host ends, and the demo with it.
 async fn subscribed(connection: &mut LibraryConnection, channel: &str) -> Result<()> {
     while census::subscribers(connection, channel).await.context("cannot look for the host's subscription")? == 0 {
         sleep(POLL).await;
@@ -244,7 +244,7 @@ async fn subscribed(connection: &mut LibraryConnection, channel: &str) -> Result
     Ok(())
 }
 
-/// Waits until as much has come out as went in, or nothing moves any more, or it has taken too long.
+/// Waits until all published ids have an outcome, or nothing changes any more, or the maximum wait has passed.
 async fn settled(connection: &mut LibraryConnection, config: &Config, published: u64) -> Result<()> {
     let keys = std::sync::Arc::new(config.keys.clone());
     let deadline = Instant::now() + SETTLE_TIME_MAX;

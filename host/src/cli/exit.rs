@@ -9,17 +9,17 @@ use crate::host::RunError;
 use crate::plugin::LoadError;
 use crate::redis::embedded::EmbeddedError;
 
-/// Why the process ends, as its exit code tells.
+/// Reason for the end of the process, as an exit code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Exit {
     /// A clean stop.
     Clean = 0,
-    /// Anything that has no code of its own.
+    /// Any other failure.
     Other = 1,
     /// Wrong usage or configuration.
     Usage = 2,
-    /// Redis: unreachable, refused login, missing rights, too old, key of a wrong type.
+    /// Redis: unreachable, login refused, missing rights, too old, key of a wrong type.
     Redis = 3,
     /// The plugin: missing, not a component, wrong world, does not start.
     Plugin = 4,
@@ -35,12 +35,12 @@ impl From<Exit> for ExitCode {
     }
 }
 
-/// A command that failed: its exit code, and the error for standard error.
+/// Failure of a command: exit code, and error for standard error.
 #[derive(Debug)]
 pub struct Failure {
     /// The process's exit code.
     pub exit: Exit,
-    /// What went wrong, with its causes.
+    /// The error with its causes.
     pub error: anyhow::Error,
 }
 
@@ -92,13 +92,13 @@ impl From<OutputError> for Failure {
     }
 }
 
-/// Standard output does not take what a command has to say.
+/// Writing to standard output failed.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot write to standard output: {0}")]
 pub struct OutputError(#[from] io::Error);
 
 impl Failure {
-    /// Whether nobody reads the output any more (`host config | head`), which is no failure.
+    /// Whether the reader of the output has closed it (`host config | head`), which is not a failure.
     pub fn is_closed_output(&self) -> bool {
         let output = self.error.downcast_ref::<OutputError>().map(|OutputError(error)| error);
         let error = output.or_else(|| self.error.downcast_ref::<io::Error>());
@@ -106,8 +106,8 @@ impl Failure {
     }
 }
 
-/// The error and its causes, without passwords. Many an error names its cause by itself: a cause is left out where the
-/// text before has it.
+/// The error and its causes, without passwords. Some errors already contain the text of their cause; such a cause is
+/// not repeated.
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut text = String::new();

@@ -1,4 +1,4 @@
-//! The settings of `config` as flags: one for each, with its documentation as help.
+//! The settings of `config` as flags: one flag for each setting, with the setting's documentation as help.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -15,13 +15,13 @@ pub struct Flags {
 }
 
 impl Flags {
-    /// These and `over`, which wins where both have a value.
+    /// These flags with `over` on top: a value in `over` wins.
     pub fn overlaid_with(mut self, over: Flags) -> Given {
         self.given.overlay(over.given);
         self.given
     }
 
-    /// Name of one flag that was given, for an error that refuses it.
+    /// Name of a flag that was given, for an error that refuses the flag.
     pub fn first(&self) -> Option<&'static str> {
         let file = self.given.file.as_ref().map(|_| "config");
         let plugin_config = self.given.plugin_config.first().map(|_| PluginConfig::FLAG);
@@ -50,14 +50,15 @@ impl FromArgMatches for Flags {
     }
 }
 
-/// `--config` and the flags that matter to a plugin, for commands that only try one.
+/// `--config` and the flags that matter to a plugin, for commands that only try a plugin.
 #[derive(Clone, Debug, Default)]
 pub struct PluginFlags {
     given: Given,
 }
 
 impl PluginFlags {
-    /// These and the ones before the command, or the name of one of those that such a command would ignore.
+    /// These flags on top of the flags before the command. The error is the name of a flag that the command would
+    /// ignore.
     pub fn under(self, before: &Flags) -> Result<Given, &'static str> {
         let mut given = before.given.clone();
         let useless = SETTINGS.iter().filter(|setting| !matters_to_plugins(setting)).map(Setting::flag);
@@ -92,7 +93,7 @@ impl FromArgMatches for PluginFlags {
     }
 }
 
-/// Whether a setting changes what a plugin may do, is given or has written, or how that is shown.
+/// Whether a setting affects limits, input or output of a plugin, or the log.
 fn matters_to_plugins(setting: &Setting) -> bool {
     matches!(setting.section, "limits" | "message")
         || matches!(setting.flag(), "no-cache" | "output-format" | "log-format" | "log-level")
@@ -115,8 +116,8 @@ fn file_arg() -> Arg {
         .help("Configuration file (TOML), as printed by `host config`")
         .long_help(
             "Configuration file (TOML), as printed by `host config`\n\n\
-             Flags and environment variables are stronger than the file. \
-             Unknown keys and wrong values are refused.\n\n[env: HOST_CONFIG]",
+             Flags and environment variables take precedence over the file. \
+             An unknown key or a wrong value is an error.\n\n[env: HOST_CONFIG]",
         )
 }
 
@@ -127,13 +128,13 @@ fn plugin_config_arg() -> Arg {
         .value_name("KEY=VALUE")
         .action(ArgAction::Append)
         .help_heading(PluginConfig::HEADING)
-        .help("One key of the plugin's own configuration; may be repeated")
+        .help("A key of the plugin's own configuration; may be repeated")
         .long_help(format!(
-            "One key of the plugin's own configuration; may be repeated\n\n\
-             The plugin reads it through wasi:config; only the plugin knows which keys there are. Flags beat the \
-             environment variable, which has a line KEY=VALUE for each key, and that beats the file, key by key. \
-             Secrets are better off in those than on the command line, where every user of the machine can read \
-             them.\n\n\
+            "A key of the plugin's own configuration; may be repeated\n\n\
+             The plugin reads the value through wasi:config. The plugin's author defines the keys. The environment \
+             variable has a line KEY=VALUE for each key. For each key, the order of precedence is flag, environment \
+             variable, file. Put secrets into the variable or the file: every user of the machine can read the command \
+             line.\n\n\
              [env: {variable}] [file: {section}]"
         ))
 }
@@ -154,7 +155,7 @@ fn arg(setting: &Setting) -> Arg {
         Kind::Duration => arg.value_name("DURATION"),
         Kind::Size => arg.value_name("SIZE"),
         Kind::File => arg.value_name("FILE").value_hint(ValueHint::FilePath),
-        // The value needs its `=`, so that what follows the bare flag is never taken for it.
+        // With a required `=` the argument after a bare flag is never taken for the value.
         Kind::Switch => arg
             .value_name("true|false")
             .num_args(0..=1)

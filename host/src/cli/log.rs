@@ -15,7 +15,7 @@ pub(super) fn start(config: &Config) -> anyhow::Result<()> {
         .with_env_filter(filter)
         .with_writer(output::stderr)
         .with_ansi(colours(&std::io::stderr()))
-        // The report of a failed write would go to the same standard error, and block or panic.
+        // A report of a failed write would go to the same standard error, and block or panic.
         .log_internal_errors(false);
     let started = match config.log_format {
         LogFormat::Text => subscriber.with_target(false).try_init(),
@@ -24,7 +24,7 @@ pub(super) fn start(config: &Config) -> anyhow::Result<()> {
     started.map_err(|error| anyhow::anyhow!("cannot start logging: {error}"))
 }
 
-/// Whether what is written there should have colours.
+/// Whether text on this stream should have colours.
 pub(super) fn colours(stream: &impl IsTerminal) -> bool {
     // https://no-color.org: set and not empty
     let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());

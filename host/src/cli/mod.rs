@@ -1,5 +1,5 @@
-//! The command line: one file for each command. It turns arguments into a configuration and an exit code,
-//! and knows nothing of messages.
+//! The command line: one file for each command. This room turns arguments into a configuration and an exit code,
+//! and does not process messages.
 
 mod check;
 mod completions;
@@ -31,46 +31,46 @@ const ABOUT: &str = "Turn a Redis Pub/Sub channel into a consumer group that run
 const LONG_ABOUT: &str = "\
 Turn a Redis Pub/Sub channel into a consumer group that runs a WebAssembly plugin.
 
-Every JSON message published on the channel is handed to one of the consumers of all running hosts. Its plugin, a \
-sandboxed WebAssembly component, turns it into results, which are appended to an output stream. A message id gives \
-one result within the dedup window, whichever host dies. Start the same command on more machines to scale out.
+Publishers send JSON messages to the channel. Each message goes to one consumer of one running host. The consumer calls \
+the plugin, a sandboxed WebAssembly component, and appends the results to an output stream. A message id gives one \
+result within the dedup window, even if hosts die. To scale out, start the same command on more machines.
 
-Without a command, host processes messages until it is stopped.";
+Without a command, host processes messages until a signal stops it.";
 
-const AFTER_HELP: &str =
-    "`host --help` shows all settings, with units, bounds and environment variables, and examples.";
+const AFTER_HELP: &str = "`host --help` shows examples and all settings, with units, bounds and environment variables.";
 
 const AFTER_LONG_HELP: &str = "\
 Examples:
   host --plugin enrich.wasm --consumers 10
-      Ten consumers against the Redis on this machine.
+      Run ten consumers with the Redis on this machine.
   host --plugin enrich.wasm --redis embedded
-      The same with a private Redis that ends with the host.
+      Run with a private Redis that ends with the host.
   HOST_REDIS=rediss://user:password@redis.example:6380/0 host --plugin enrich.wasm
-      TLS and a login; the password stays out of the list of processes.
+      Use TLS and a login; the password stays out of the process list.
   host config --plugin enrich.wasm --consumers 50 > host.toml && host --config host.toml
-      Write a commented configuration file, and run with it.
+      Write a commented configuration file, and run a host with that file.
 
 Values:
   SIZE is a number of bytes: 1048576, 64KiB, 1MiB, 2GiB. DURATION has a unit: 250ms, 3s, 5m.
-  Every flag has an environment variable and a key in the configuration file. Flags beat environment
-  variables beat the file beat defaults. Passwords and the plugin's own configuration are masked wherever
-  they would be shown.
+  Every flag has an environment variable and a key in the configuration file. The order of precedence is
+  flag, environment variable, file, default. Passwords and the values of the plugin's own configuration
+  are masked in all output.
 
 Output:
   Report lines go to standard output, log lines to standard error.
 
 Signals:
-  SIGTERM or Ctrl-C stops: what is in work is finished, at most for the drain timeout. Another one, a second
-  later or more, ends the process at once; other hosts take over what was in work.
-  SIGHUP reloads: the plugin, its configuration and limits, and the number of consumers. SIGHUP because the
-  terminal was closed stops, unless the host was started with nohup.
+  SIGTERM or Ctrl-C stops the host. The host first finishes the messages in progress, for at most the drain
+  timeout. A second signal, at least a second later, ends the process at once; other hosts take over its
+  messages.
+  SIGHUP reloads the plugin, its configuration and limits, and the number of consumers. When the terminal
+  closes, its SIGHUP stops the host, unless the host was started with nohup.
 
 Exit codes:
   0    clean stop
   1    any other failure
   2    wrong usage or configuration
-  3    Redis: unreachable, refused login, missing rights, too old, key of a wrong type
+  3    Redis: unreachable, login refused, missing rights, too old, key of a wrong type
   4    plugin: missing, not a component, wrong world, does not start
   130  ended at once by a second Ctrl-C or SIGTERM";
 
@@ -85,20 +85,20 @@ pub struct Cli {
     command: Option<Command>,
 }
 
-// With `about` instead of a sentence of documentation, which would take the place of the commands' own long texts.
+// `about`, because a documentation comment here would replace the long texts of the commands.
 #[derive(Debug, Subcommand)]
 enum Command {
     #[command(about = "Print the configuration in effect as a commented file")]
     Config(config::ConfigArgs),
-    #[command(about = "Look at dead letters, replay them, purge them")]
+    #[command(about = "List, show, replay and purge dead letters")]
     Dead(dead::DeadArgs),
-    #[command(about = "See it work: a private Redis, a host and a publisher")]
+    #[command(about = "Run a demonstration: a private Redis, a host and a publisher")]
     Demo(demo::DemoArgs),
-    #[command(about = "Tell what a plugin is, and whether a host can use it")]
+    #[command(about = "Inspect a plugin, and check whether a host can use the plugin")]
     Check(check::CheckArgs),
-    #[command(about = "Try a plugin on cases from a file, without Redis")]
+    #[command(about = "Test a plugin with cases from a file, without Redis")]
     Test(test::TestArgs),
-    #[command(about = "Publish messages: generated ones, or the lines of a file")]
+    #[command(about = "Publish generated messages, or the lines of a file")]
     Publish(publish::PublishArgs),
     #[command(about = "Print the completion script of a shell")]
     Completions(completions::CompletionsArgs),
@@ -110,7 +110,7 @@ enum Command {
 ///
 /// # Errors
 ///
-/// With the exit code, after the message or the help was printed.
+/// The exit code. The message or the help is already printed.
 pub fn parse() -> Result<Cli, u8> {
     Cli::try_parse().map_err(|error| report_usage(&error))
 }
@@ -119,7 +119,7 @@ pub fn parse() -> Result<Cli, u8> {
 ///
 /// # Errors
 ///
-/// With the exit code and what went wrong.
+/// The exit code and the error.
 pub fn execute(cli: Cli) -> Result<(), Failure> {
     match cli.command {
         None => run::execute(&cli.flags.overlaid_with(Flags::default())),
@@ -155,11 +155,11 @@ fn refuse(flags: &Flags, command: &str) -> Result<(), Failure> {
 }
 
 fn useless(flag: &str, command: &str) -> Failure {
-    let error = anyhow::anyhow!("`host {command}` has no use for --{flag}; leave it out");
+    let error = anyhow::anyhow!("`host {command}` does not use --{flag}; leave the flag out");
     Failure { exit: Exit::Usage, error }
 }
 
-/// Writes the whole output of a command at once, so that a reader that leaves early is noticed here.
+/// Writes the whole output of a command at once, so that a closed standard output is an error here.
 fn print(output: &[u8]) -> Result<(), Failure> {
     let mut stdout = io::stdout().lock();
     let written = stdout.write_all(output).and_then(|()| stdout.flush());
@@ -171,16 +171,16 @@ fn print_line(line: &str) -> Result<(), Failure> {
     print(format!("{line}\n").as_bytes())
 }
 
-/// Writes a line beside a command's output, to standard error.
+/// Writes a line to standard error, beside the command's output.
 fn note(line: &str) {
     output::stderr().line(line);
 }
 
-/// Prints clap's message or help. An argument in the wrong place may be a URL with a password.
+/// Prints clap's message or help, masked, because an argument in the wrong place may be a URL with a password.
 fn report_usage(error: &clap::Error) -> u8 {
     let text = error.render().to_string();
     let shown = masked(&text);
-    // A closed standard error leaves nobody to tell.
+    // If standard error is closed, nobody can read a report of that.
     let _ = match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => error.print(),
         _ if shown == text => error.print(),

@@ -1,5 +1,5 @@
-//! `host publish`: publishes messages as fast, or as evenly, as is asked.
-//! It knows what a load looks like; how messages reach Redis is the business of `redis::client::publisher`.
+//! `host publish`: publishes messages at full speed or at an even rate.
+//! This file shapes the load; `redis::client::publisher` sends the messages to Redis.
 
 mod source;
 
@@ -18,13 +18,13 @@ use crate::redis::client::connector::Connector;
 use crate::redis::client::publisher::{Publisher, Received};
 use crate::redis::embedded::Embedded;
 
-/// Messages published when nothing says how many.
+/// Number of messages when no flag limits the number.
 const COUNT_DEFAULT: u64 = 10_000;
 
 /// Shortest message that has room for the padding property.
 const PAYLOAD_BYTES_MIN: u32 = 66;
 
-/// Longest message that can be asked for; beyond what a host takes by default, so that this can be tried.
+/// Longest message that can be asked for. It exceeds the default limit of a host, so that the limit can be tested.
 const PAYLOAD_BYTES_MAX: u32 = 64 << 20;
 
 /// Time between two updates of the progress bar.
@@ -33,13 +33,14 @@ const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
 /// Arguments of `host publish`.
 #[derive(Args, Clone, Debug)]
 #[command(long_about = "\
-Publish messages to try a host, or to load it: generated ones, or the lines of a file.
+Publish generated messages, or the lines of a file, to try a host or to put a load on it.
 
-A generated message is {\"message_id\":\"<a random UUID>\"}, and padding if a length is asked for. Redis, its login and \
-the channel are found as a host finds them: flags before `publish`, environment and configuration file count. Ctrl-C \
-ends with the summary.")]
+A generated message is {\"message_id\":\"<a random UUID>\"}, with padding if --payload-bytes is given. The settings for \
+Redis and the channel are those of a host: flags before `publish`, environment variables, configuration file. Ctrl-C \
+ends the command with the summary.")]
 pub(super) struct PublishArgs {
-    /// Redis to publish to; embedded is the private one that runs [default: as for a host, redis://127.0.0.1:6379]
+    /// Address of Redis; embedded is the private Redis of a running host [default: as for a host,
+    /// redis://127.0.0.1:6379]
     #[arg(long, value_name = "URL")]
     redis: Option<String>,
 
@@ -47,33 +48,33 @@ pub(super) struct PublishArgs {
     #[arg(long, value_name = "TEXT")]
     channel: Option<String>,
 
-    /// Stop after so many messages [default: 10000; no limit with --duration, --rate or --file]
+    /// Stop after this number of messages [default: 10000; no limit with --duration, --rate or --file]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     count: Option<u64>,
 
-    /// Stop after this time, such as 30s or 5m; with --rate, after so many messages as belong to this time
+    /// Stop after this time, such as 30s or 5m; with --rate, after rate times duration messages
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     duration: Option<Duration>,
 
-    /// Messages per second, evenly paced [default: as fast as Redis takes them]
+    /// Messages per second, evenly paced [default: as fast as Redis accepts them]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     rate: Option<u32>,
 
-    /// Messages per pipeline at most
+    /// Maximum number of messages in a pipeline
     #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     batch: u32,
 
-    /// Length of a whole generated message, reached with a padding property
+    /// Length of each generated message, reached with a padding property
     #[arg(long, value_name = "BYTES", conflicts_with = "file",
           value_parser = clap::value_parser!(u32).range(i64::from(PAYLOAD_BYTES_MIN)..=i64::from(PAYLOAD_BYTES_MAX)))]
     payload_bytes: Option<u32>,
 
-    /// Share of the messages that repeat an earlier id
+    /// Percentage of generated messages that repeat an earlier id
     #[arg(long, value_name = "PERCENT", default_value_t = 0, conflicts_with = "file",
           value_parser = clap::value_parser!(u8).range(0..=99))]
     duplicates: u8,
 
-    /// Publish the lines of this file, each as it is, instead of generated messages; - is the standard input
+    /// Publish each line of this file, unchanged, instead of generated messages; - is standard input
     #[arg(long, value_name = "FILE")]
     file: Option<PathBuf>,
 }
@@ -81,11 +82,11 @@ pub(super) struct PublishArgs {
 /// What has been published so far.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Published {
-    /// Messages that Redis took, and how many subscribers received them.
+    /// Messages that Redis accepted, and the numbers of their subscribers.
     pub received: Received,
-    /// Messages sent that repeat the id of an earlier one.
+    /// Sent messages that repeat an earlier id.
     pub repeats: u64,
-    /// Their length together.
+    /// Total length of the sent messages.
     pub bytes: u64,
     /// From the first message to the last reply.
     pub elapsed: Duration,
@@ -94,25 +95,25 @@ pub(super) struct Published {
 /// How much to publish, and how fast.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Load {
-    /// Messages at most.
+    /// Maximum number of messages.
     pub count: Option<u64>,
-    /// Time at most.
+    /// Maximum time.
     pub duration: Option<Duration>,
-    /// Messages per second; as fast as possible if not given.
+    /// Messages per second; as fast as possible if `None`.
     pub rate: Option<u32>,
-    /// Messages per pipeline at most.
+    /// Maximum number of messages in a pipeline.
     pub batch: usize,
 }
 
 impl Load {
-    /// Messages that will be published, if that is known.
+    /// Number of messages that will be published, if the number is known.
     fn total(&self) -> Option<u64> {
         let in_time = self.rate.zip(self.duration).map(|(rate, time)| due_after(time, rate));
         self.count.into_iter().chain(in_time).min()
     }
 }
 
-/// Runs `host publish` until it is done or the process is asked to stop, and prints what it did.
+/// Publishes until the load is done or a signal arrives, and prints a summary.
 pub(super) fn execute(before: Flags, args: &PublishArgs) -> Result<(), Failure> {
     let mut given = before.overlaid_with(Flags::default());
     let own = [("redis", &args.redis), ("channel", &args.channel)];
@@ -134,8 +135,9 @@ async fn publish(args: &PublishArgs, connector: &Connector, channel: &str) -> Re
     };
     let publisher = Publisher::connect(connector, channel).await.map_err(|error| {
         let address = connector.address();
-        let error =
-            anyhow::anyhow!("cannot publish to Redis at {address}: {error}; is it running, and is --redis right?");
+        let error = anyhow::anyhow!(
+            "cannot publish to Redis at {address}: {error}; check that Redis runs and that --redis is right"
+        );
         Failure { exit: Exit::Redis, error }
     })?;
     let unlimited = args.duration.is_some() || args.rate.is_some() || args.file.is_some();
@@ -156,8 +158,8 @@ async fn publish(args: &PublishArgs, connector: &Connector, channel: &str) -> Re
     report(&result?, channel)
 }
 
-/// Publishes from `source` until the load is done, the source ends or `shutdown` is ready. What has been sent by
-/// then is waited for, so that the numbers are whole.
+/// Publishes from `source` until the load is done, the source ends or `shutdown` is ready. Then waits for the replies
+/// to all sent messages, so that the numbers are complete.
 ///
 /// # Errors
 /// When a source cannot be read, Redis refuses a message or the connection breaks.
@@ -170,7 +172,7 @@ pub(super) async fn run(
 ) -> Result<Published> {
     let start = Instant::now();
     let count = load.total();
-    // With a rate the number of messages ends it: the end of the time comes a moment before the last message is due.
+    // With a rate the number of messages is the limit: the time ends a moment before the last message is due.
     let end = load.duration.filter(|_| load.rate.is_none()).map(|duration| start + duration);
     let mut shutdown = pin!(shutdown);
     let mut published = Published::default();
@@ -211,7 +213,7 @@ pub(super) async fn run(
     Ok(published)
 }
 
-/// Waits until a message is due and says how many are; after a delay these are those that have been missed.
+/// Waits until a message is due and returns the number of due messages. After a delay more than one message is due.
 async fn due_messages(start: Instant, rate: Option<u32>, sent: u64) -> u64 {
     let Some(rate) = rate else { return u64::MAX };
     loop {
@@ -219,12 +221,12 @@ async fn due_messages(start: Instant, rate: Option<u32>, sent: u64) -> u64 {
         if due > sent {
             return due - sent;
         }
-        // The timer's grain is 1 ms: above 1,000/s this sleeps once for the messages of a millisecond.
+        // The timer's resolution is 1 ms: above 1,000/s this sleeps once for all messages of a millisecond.
         sleep_until(start + Duration::from_secs_f64((sent + 1) as f64 / f64::from(rate))).await;
     }
 }
 
-/// Messages that should have been published by this time.
+/// Number of messages that are due by this time.
 fn due_after(elapsed: Duration, rate: u32) -> u64 {
     u64::try_from(elapsed.as_nanos() * u128::from(rate) / 1_000_000_000).unwrap_or(u64::MAX)
 }
@@ -236,7 +238,7 @@ async fn wait_until(end: Option<Instant>) {
     }
 }
 
-/// A bar if it is known how much is to come. It shows itself on a terminal only.
+/// A progress bar if the number of messages is known, else a spinner. Both appear on a terminal only.
 fn progress_bar(count: Option<u64>) -> ProgressBar {
     let (bar, template) = match count {
         Some(count) => (ProgressBar::new(count), "{wide_bar} {human_pos} of {human_len} messages, {msg}, {eta} left"),
@@ -248,7 +250,7 @@ fn progress_bar(count: Option<u64>) -> ProgressBar {
     }
 }
 
-/// Prints what was done.
+/// Prints the summary.
 fn report(published: &Published, channel: &str) -> Result<(), Failure> {
     let Published { repeats, bytes, received, elapsed, .. } = published;
     let seconds = elapsed.as_secs_f64();
@@ -261,7 +263,7 @@ fn report(published: &Published, channel: &str) -> Result<(), Failure> {
     );
     if *repeats > 0 {
         lines += &format!(
-            "{} of them repeat an earlier id: {} different ids\n",
+            "{} messages repeat an earlier id: {} different ids\n",
             HumanCount(*repeats),
             HumanCount(received.messages.saturating_sub(*repeats))
         );
@@ -269,7 +271,7 @@ fn report(published: &Published, channel: &str) -> Result<(), Failure> {
     lines += &format!("received {} times, {}", HumanCount(received.sum), subscribers(received));
     if received.unheard > 0 {
         note(&format!(
-            "warning: {} of {} messages reached nobody and are lost: no subscriber on {channel} at the time",
+            "warning: {} of {} messages are lost: channel {channel} had no subscriber at the time",
             HumanCount(received.unheard),
             HumanCount(received.messages),
         ));
@@ -277,7 +279,7 @@ fn report(published: &Published, channel: &str) -> Result<(), Failure> {
     print_line(&lines)
 }
 
-/// How many subscribers each message had.
+/// Number of subscribers of each message.
 fn subscribers(received: &Received) -> String {
     match (received.min, received.max) {
         (1, 1) => "by 1 subscriber".into(),

@@ -15,9 +15,9 @@ use crate::reload::Control;
 
 pub(super) fn execute(given: &Given) -> Result<(), Failure> {
     let started = Instant::now();
-    // One thread: consumers get threads of their own from the host.
+    // One thread: the host starts separate threads for consumers.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    // First of all: until then a SIGHUP ends the process.
+    // First, because until then a SIGHUP ends the process.
     let hangup = {
         let _entered = runtime.enter();
         Hangup::listen()?
@@ -32,11 +32,11 @@ pub(super) fn execute(given: &Given) -> Result<(), Failure> {
     let named = config.redis.url.clone();
     let private = Embedded::if_named(&mut config.redis)?;
     if let Some(private) = &private {
-        tracing::info!(redis = private.url(), "started a private Redis, which ends with this host");
+        tracing::info!(redis = private.url(), "started a private Redis that ends with this host");
     }
     let control = control(given, file, (named, config.redis.url.clone()), started);
     let result = runtime.block_on(run(config, control, hangup));
-    // What still blocks a thread, such as a compilation, must not hold up the exit.
+    // A blocked thread, such as one that compiles, must not delay the exit.
     runtime.shutdown_background();
     drop(private);
     result
@@ -55,7 +55,7 @@ async fn run(config: Config, control: Control, hangup: Hangup) -> Result<(), Fai
     }
 }
 
-/// Reads the configuration again as it was read at the start. A private Redis keeps its place.
+/// Reads the configuration again from the same sources as at the start. A private Redis keeps its address.
 fn control(given: &Given, file: Option<PathBuf>, (named, redis): (String, String), started: Instant) -> Control {
     let given = given.clone();
     let reread = move || {

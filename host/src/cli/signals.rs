@@ -1,4 +1,4 @@
-//! Signals: which of them stop the process, and which have it reload.
+//! Signals: which signals stop the process, and which signals cause a reload.
 
 use std::fs::{self, File};
 use std::io;
@@ -13,20 +13,20 @@ use tokio::time::{Instant, sleep};
 use super::Exit;
 use crate::output;
 
-/// Signals so close to each other are one. GNU `timeout`, npm and process managers pass a signal on that the terminal has
-/// sent to the whole group already.
+/// Two signals within this time count as one. GNU `timeout`, npm and process managers forward a signal that the
+/// terminal has already sent to the whole process group.
 const SAME_SIGNAL_TIME: Duration = Duration::from_secs(1);
 
-/// Time between SIGHUP and a second look at the terminal: the end of a shell sends the signal first and takes the terminal
-/// away then.
+/// Time between SIGHUP and a second check of the terminal: a shell that ends first sends the signal, and the terminal
+/// goes away after that.
 const HANGUP_TIME: Duration = Duration::from_millis(500);
 
-/// Resolves at the first SIGTERM or Ctrl-C. Another one, a second later or more, ends the process at once.
+/// Resolves at the first SIGTERM or Ctrl-C. A second signal, at least a second later, ends the process at once.
 pub(super) fn shutdown() -> io::Result<impl Future<Output = ()>> {
     shutdown_also_at(std::future::pending())
 }
 
-/// The same, with one more reason to stop, whose name it gives.
+/// Like [`shutdown`], with another reason to stop. The future `other` returns the name of that reason.
 fn shutdown_also_at(
     other: impl Future<Output = &'static str> + Send + 'static,
 ) -> io::Result<impl Future<Output = ()>> {
@@ -41,9 +41,9 @@ fn shutdown_also_at(
         let first = Instant::now();
         tracing::info!(
             signal = name,
-            "stopping: what is in work is finished first; another signal, a second later or more, ends at once"
+            "stopping: finishing the messages in progress; another signal, a second later or more, ends the process at once"
         );
-        // Nobody listens any more if the host has already ended by itself.
+        // Sending fails if the host has already ended by itself.
         let _ = stop.send(());
         let name = loop {
             let name = either(&mut interrupt, &mut terminate).await;
@@ -67,22 +67,22 @@ async fn either(interrupt: &mut Signal, terminate: &mut Signal) -> &'static str 
     }
 }
 
-/// SIGHUP, which has two meanings: the terminal is gone, or somebody wants a reload.
+/// SIGHUP, which has two meanings: the terminal is gone, or a user asks for a reload.
 pub(super) struct Hangup {
     signal: Signal,
-    /// Whether the process was started from a terminal with which it is to end.
+    /// Whether the process was started from a terminal and ends with that terminal.
     from_terminal: bool,
 }
 
 impl Hangup {
-    /// Takes SIGHUP over. Until then it ends the process, unless `nohup` has had it ignored: then the process is to outlive
-    /// its terminal.
+    /// Handles SIGHUP from now on. Before this call SIGHUP ends the process, unless `nohup` made the process ignore the
+    /// signal: such a process outlives its terminal.
     pub(super) fn listen() -> io::Result<Hangup> {
         let from_terminal = !is_ignored(SignalKind::hangup()) && File::open(TERMINAL).is_ok();
         Ok(Hangup { signal: signal(SignalKind::hangup())?, from_terminal })
     }
 
-    /// As [`shutdown`], and also at a SIGHUP that finds the terminal gone. Any other SIGHUP asks for a reload.
+    /// Like [`shutdown`], and also resolves at a SIGHUP when the terminal is gone. Any other SIGHUP asks for a reload.
     pub(super) fn shutdown(self, reload: Arc<Notify>) -> io::Result<impl Future<Output = ()>> {
         shutdown_also_at(self.terminal_gone(reload))
     }
@@ -107,16 +107,16 @@ impl Hangup {
     }
 }
 
-/// The terminal of the process, whichever that is.
+/// The controlling terminal of the process.
 const TERMINAL: &str = "/dev/tty";
 
-/// Whether there is no terminal any more. Any other reason why it cannot be opened says nothing.
+/// Whether the terminal is gone. Any other error on opening the terminal does not mean that it is gone.
 fn terminal_is_gone() -> bool {
     let opened = File::open(TERMINAL);
     opened.is_err_and(|error| matches!(Errno::from_io_error(&error), Some(Errno::NXIO | Errno::IO)))
 }
 
-/// Whether the parent had the signal ignored. Known on Linux only; elsewhere no signal counts as ignored.
+/// Whether the parent process made this process ignore the signal. Known on Linux only; elsewhere always false.
 fn is_ignored(signal: SignalKind) -> bool {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));

@@ -1,5 +1,5 @@
-//! `host test`: runs a plugin on messages as a running host would, and compares what becomes of them with what is
-//! expected. It speaks to no Redis.
+//! `host test`: runs a plugin on messages like a running host, and compares the outcomes with the expected outcomes.
+//! This command uses no Redis.
 
 mod report;
 
@@ -19,47 +19,48 @@ use crate::plugin::Engine;
 pub(super) use report::duration;
 use report::{Report, Verdict};
 
-/// How the standard input is named on the command line.
+/// Name of standard input on the command line.
 const STDIN: &str = "-";
 
 /// Arguments of `host test`.
 #[derive(Debug, clap::Args)]
 #[command(long_about = "\
-Try a plugin on cases from a file, without Redis.
+Test a plugin with cases from a file, without Redis.
 
-The plugin runs in the same sandbox and under the same limits as in a running host: one instance works on all messages \
-and is replaced after a trap or a passed limit. Its log lines go to standard error.")]
+The plugin runs in the same sandbox and under the same limits as in a running host. One instance processes all messages; \
+after a trap or an exceeded limit a new instance takes over. The plugin's log lines go to standard error.")]
 #[command(after_long_help = "\
 Cases:
-  One JSON object a line: what is published, and what should become of it.
+  One JSON object a line: a message, and the expected outcome.
 
     {\"message\": {\"message_id\": \"1\", \"total\": 5}, \"emit\": {\"total\": 5, \"vat\": 0.95}}
     {\"name\": \"no total\", \"message\": {\"message_id\": \"2\"}, \"reject\": \"no total\"}
 
-  message      what is published, byte for byte as it stands; or
-  raw          a string that is published, for what is no JSON
-  name         optional, for the report
-  attempt      optional, the number of the attempt, from 1
+  message      the published payload as JSON, byte for byte; or
+  raw          the published payload as a string, for a payload that is not JSON
+  name         optional: a name for the report
+  attempt      optional: the number of the attempt, from 1
 
-  And one of these:
+  And one expected outcome:
 
-  emit         the result; an array of results if there are several
-  emit-subset  the same, but the results may have other properties beside these
+  emit         the result, or an array of results
+  emit-subset  the same, but the results may have more properties
   drop         true
   retry        true, or the delay in milliseconds
   reject       true, or a part of the plugin's reason
   fail         true, or a part of the error that the plugin returns
   trap, timeout, memory
-               true, or a part of the sentence: the plugin broke down or passed a limit
-  bad-result   true, or a part of the sentence: the result is no JSON object, or too long
-  no-message   true, or a part of the reason: the host takes the payload for no message and asks no plugin
+               true, or a part of the error: the plugin trapped or exceeded a limit
+  bad-result   true, or a part of the error: the result is not a JSON object, or is too long
+  no-message   true, or a part of the error: the payload is not a valid message, and the host does not call
+               the plugin
 
-  Results are compared as JSON, numbers by their text: 1.0 is not 1. message_id and consumer_id take no part,
-  because the host writes its own.
+  Results are compared as JSON, numbers by their text: 1.0 is not 1. message_id and consumer_id are ignored,
+  because the host writes these properties.
 
 Exit codes:
-  0    all cases passed; --message: the plugin decided
-  1    some failed; --message: it broke down, or the host refused message or result
+  0    all cases passed; with --message: the plugin returned emit, drop, retry or reject
+  1    a case failed; with --message: the plugin failed, or message or result is not valid
   2    wrong usage, configuration or cases
   4    plugin: missing, not a component, wrong world, does not start")]
 pub(super) struct TestArgs {
@@ -67,15 +68,15 @@ pub(super) struct TestArgs {
     #[arg(value_name = "PLUGIN")]
     plugin: PathBuf,
 
-    /// The cases, one JSON object a line (`host test --help` explains them); - is the standard input
+    /// The file of cases, one JSON object a line (described below by `host test --help`); - is standard input
     #[arg(value_name = "CASES", required_unless_present = "message")]
     cases: Option<PathBuf>,
 
-    /// Print what becomes of this one message, in the words of a case
+    /// Print the outcome of this one message, in the form of a case
     #[arg(long, value_name = "JSON", conflicts_with_all = ["cases", "bless"])]
     message: Option<String>,
 
-    /// Write what came into the file, where it is not what was expected
+    /// Write the actual outcome into the file for each case that does not pass
     #[arg(long)]
     bless: bool,
 
@@ -85,11 +86,11 @@ pub(super) struct TestArgs {
 
 pub(super) fn execute(before: &super::Flags, args: TestArgs) -> Result<(), Failure> {
     let config = load_for_plugin(before, args.flags, "test")?;
-    // A typing error in the cases is told before a large plugin is compiled.
+    // Read before a large plugin is compiled, so that a typing error in the cases is reported at once.
     let job = match (args.message, args.cases) {
         (Some(message), _) => Job::Message(message),
         (None, Some(path)) => Job::Cases(File::read(&path, args.bless)?),
-        (None, None) => return Err(usage("name a file of cases, or give a --message")),
+        (None, None) => return Err(usage("give a file of cases, or a message with --message")),
     };
     log::start(&config)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -120,7 +121,7 @@ struct File {
     path: PathBuf,
     text: Vec<u8>,
     cases: Vec<Case>,
-    /// Whether it is to be written again.
+    /// Whether actual outcomes are written into the file.
     bless: bool,
 }
 
@@ -129,9 +130,11 @@ impl File {
         let mut text = Vec::new();
         let shown = if path == Path::new(STDIN) {
             if bless {
-                return Err(usage("--bless writes into a file of cases, and cannot write into the standard input"));
+                return Err(usage(
+                    "--bless writes into the file of cases, so the cases cannot come from standard input",
+                ));
             }
-            io::stdin().lock().read_to_end(&mut text).context("cannot read the cases from the standard input")?;
+            io::stdin().lock().read_to_end(&mut text).context("cannot read the cases from standard input")?;
             "standard input".to_owned()
         } else {
             let shown = path.display().to_string();
@@ -139,17 +142,17 @@ impl File {
             shown
         };
         let cases = case::read(&text, &shown, bless)
-            .map_err(|problems| usage(format!("cannot use the cases:\n  {}", problems.join("\n  "))))?;
+            .map_err(|problems| usage(format!("the cases are not valid:\n  {}", problems.join("\n  "))))?;
         Ok(File { path: path.to_owned(), text, cases, bless })
     }
 
-    /// Writes the file again with what came for some of its cases, in one step.
+    /// Replaces the file atomically, with the actual outcomes of some of its cases.
     fn write(&self, blessed: &[(&Case, Came)]) -> anyhow::Result<()> {
         let text = str::from_utf8(&self.text)?;
         let blessed: Vec<(&Case, &Came)> = blessed.iter().map(|(case, came)| (*case, came)).collect();
-        // The file itself, not a link to it, and with its own permissions.
+        // Replace the target of a symbolic link, not the link, and keep the permissions.
         let path = self.path.canonicalize()?;
-        let folder = path.parent().context("it lies in no folder")?;
+        let folder = path.parent().context("the file has no parent folder")?;
         let mut new = tempfile::NamedTempFile::new_in(folder)?;
         new.write_all(case::bless(text, &blessed).as_bytes())?;
         fs::set_permissions(new.path(), fs::metadata(&path)?.permissions())?;
@@ -158,20 +161,20 @@ impl File {
     }
 }
 
-/// Prints what becomes of a message.
+/// Prints the outcome of a message.
 async fn try_one(bench: &mut Bench, message: String) -> Result<(), Failure> {
     let Tried { came, time, memory_bytes } = bench.process(&message, 1).await;
     let (word, value) = came.as_property();
     print(format!("{{\"{word}\": {value}}}\n").as_bytes())?;
     if let Some(time) = time {
         let memory = BinaryBytes(memory_bytes as u64);
-        // A closed standard error leaves nobody to tell.
-        let _ = writeln!(io::stderr(), "in {}, with {memory} of memory afterwards", duration(time));
+        // If standard error is closed, nobody can read a report of that.
+        let _ = writeln!(io::stderr(), "processed in {}; memory of the instance: {memory}", duration(time));
     }
-    if came.is_decision() { Ok(()) } else { Err(anyhow!("the message came to no result: {word}").into()) }
+    if came.is_decision() { Ok(()) } else { Err(anyhow!("the message failed: {word}").into()) }
 }
 
-/// Runs all cases in their order and reports them.
+/// Runs and reports all cases in order.
 async fn try_all(bench: &mut Bench, limits: &PluginLimits, file: &File) -> Result<(), Failure> {
     let mut report = Report::new(limits);
     let mut differing = Vec::new();

@@ -1,6 +1,5 @@
-//! Reads a configuration file: which settings and keys of the plugin it sets, at which place, and what in it cannot be
-//! understood.
-//! It does not judge values; it hands their text on.
+//! Reads a configuration file: which settings and plugin keys the file sets, at which place, and which parts cannot be
+//! understood. This file does not validate values; it passes on their text.
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
@@ -15,14 +14,14 @@ pub(super) struct Place {
     pub(super) column: usize,
 }
 
-/// What a file says. The lists are in its order.
+/// Contents of a file. The lists are in the order of the file.
 #[derive(Debug, Default)]
 pub(super) struct Contents {
-    /// Index in `SETTINGS`, text form of the value, and where it stands.
+    /// Index in `SETTINGS`, text form of the value, and place of the value.
     pub(super) entries: Vec<(usize, String, Place)>,
-    /// Key and value of the plugin's own configuration, and where the value stands.
+    /// Key and value of the plugin's own configuration, and place of the value.
     pub(super) plugin_config: Vec<(String, String, Place)>,
-    /// What cannot be understood, a sentence each, and where it stands.
+    /// A sentence for each problem, and its place.
     pub(super) problems: Vec<(Place, String)>,
 }
 
@@ -95,7 +94,7 @@ impl Reader<'_> {
         }
     }
 
-    /// Every key is welcome, and every value that has an obvious text.
+    /// Any key is valid, and any value with an obvious text form.
     fn plugin_config(&mut self, table: &DeTable<'_>) {
         for (key, value) in table {
             let text = match value.get_ref() {
@@ -148,7 +147,7 @@ fn is_section(name: &str) -> bool {
     sections().any(|section| section == name)
 }
 
-/// The key that was probably meant: a similar one in the same section, else a similar key or flag anywhere.
+/// The key that was probably meant: a similar key in the same section, else a similar key or flag anywhere.
 fn nearest_setting(section: &str, key: &str) -> String {
     let key = &key.replace('-', "_");
     let here = SETTINGS.iter().filter(|setting| setting.section == section);
@@ -166,7 +165,7 @@ fn nearest_setting(section: &str, key: &str) -> String {
     }
 }
 
-/// "; did you mean …?" for the candidate whose name is most like `word`, nothing if none is like it.
+/// "; did you mean …?" for the candidate most similar to `word`, or an empty text if no candidate is similar.
 pub(super) fn nearest<N: AsRef<str>>(
     word: &str,
     candidates: impl Iterator<Item = (N, String)>,

@@ -1,4 +1,4 @@
-//! Puts flags, environment, file and defaults on top of each other, and keeps where each value came from.
+//! Merges flags, environment, file and defaults, and records the source of each value.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -10,19 +10,19 @@ use super::{Config, Kind, PluginConfig, SETTINGS, Setting, file, plugin_config, 
 /// Environment variable that names the file when `--config` does not.
 pub(super) const FILE_VARIABLE: &str = "HOST_CONFIG";
 
-/// What was given on the command line.
+/// The arguments of the command line.
 #[derive(Clone, Debug, Default)]
 pub struct Given {
     /// `--config`.
     pub file: Option<PathBuf>,
     /// Values by the name of their flag, without its dashes.
     pub flags: BTreeMap<&'static str, String>,
-    /// `--plugin-config` with `KEY=VALUE`, each time that it was given. Of a repeated key the last value counts.
+    /// Every `--plugin-config KEY=VALUE`, in order. The last value of a repeated key counts.
     pub plugin_config: Vec<String>,
 }
 
 impl Given {
-    /// Adds what was given later, which wins where both have a value.
+    /// Adds the arguments that were given later. The later value wins.
     pub fn overlay(&mut self, later: Given) {
         self.file = later.file.or(self.file.take());
         self.flags.extend(later.flags);
@@ -33,7 +33,7 @@ impl Given {
 /// Where a value came from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Source {
-    /// Nothing was said.
+    /// No layer sets the value.
     Default,
     /// The file, with line and column of the value.
     File(PathBuf, usize, usize),
@@ -54,11 +54,11 @@ impl fmt::Display for Source {
     }
 }
 
-/// A configuration that cannot be used, with everything that is wrong with it.
+/// An invalid configuration, with all of its problems.
 #[derive(Debug, thiserror::Error)]
 #[error("the configuration is not valid:\n  {}", problems.join("\n  "))]
 pub struct ConfigError {
-    /// One sentence each, with source, value and what is valid.
+    /// A sentence for each problem, with source, value and valid form.
     pub problems: Vec<String>,
 }
 
@@ -75,12 +75,12 @@ pub struct Loaded {
     pub(super) plugin_config_sources: BTreeMap<String, Source>,
 }
 
-/// Loads the configuration. `variable` looks an environment variable up.
+/// Loads the configuration. `variable` looks up an environment variable.
 ///
 /// # Errors
 ///
-/// If the file cannot be read, or if any of the sources holds an unknown key or a wrong value, even when a
-/// stronger source hides it.
+/// If the file cannot be read, or if any source contains an unknown key or a wrong value, even when a stronger source
+/// overrides that value.
 pub fn load(given: &Given, variable: impl Fn(&str) -> Option<OsString>) -> Result<Loaded, ConfigError> {
     let mut layers = Layers {
         loaded: Loaded {
@@ -91,7 +91,7 @@ pub fn load(given: &Given, variable: impl Fn(&str) -> Option<OsString>) -> Resul
         },
         problems: Vec::new(),
     };
-    // An empty variable counts as none: that is how shells and service files take one back.
+    // An empty variable counts as unset: shells and service files unset a variable like this.
     let variable = |name: &str| variable(name).filter(|value| !value.is_empty());
     let named = given.file.clone().map(|path| (path, "--config"));
     let path = named.or_else(|| variable(FILE_VARIABLE).map(|path| (path.into(), FILE_VARIABLE)));
@@ -116,7 +116,7 @@ pub fn load(given: &Given, variable: impl Fn(&str) -> Option<OsString>) -> Resul
     let flags = given.plugin_config.iter().map(String::as_str);
     layers.add_plugin_config(flags, &Source::Flag(PluginConfig::FLAG));
     layers.loaded.name_what_was_not_named();
-    // Conditions between values mean nothing while a value is missing.
+    // Rules between settings make sense only when every single value is valid.
     if layers.problems.is_empty() {
         layers.problems = rules::problems(&layers.loaded);
     }
@@ -138,12 +138,13 @@ impl Layers {
             Err(error) => {
                 let path = path.display();
                 return self.problems.push(format!(
-                    "{named_by}: cannot read the configuration file {path}: {error}; name a readable file or none"
+                    "{named_by}: cannot read the configuration file {path}: {error}; name a readable file, or leave \
+                     the file out"
                 ));
             }
         };
         let contents = file::parse(&text);
-        // A pipe has no place that a path could start at.
+        // Relative paths need a folder to start at, and a pipe has none.
         let folder = path.parent().filter(|_| path.is_file());
         let source = |place: file::Place| Source::File(path.to_owned(), place.line, place.column);
         for (index, mut text, place) in contents.entries {
@@ -166,7 +167,7 @@ impl Layers {
         text.map_err(|_| self.problems.push(format!("{name}: the value is not UTF-8"))).ok()
     }
 
-    /// Adds one `KEY=VALUE` after the other. A problem is named by its number, because it may hold a secret.
+    /// Adds every `KEY=VALUE`. A problem names the position of the pair, because the pair may contain a secret.
     fn add_plugin_config<'a>(&mut self, pairs: impl Iterator<Item = &'a str>, source: &Source) {
         for (index, pair) in pairs.enumerate() {
             match plugin_config::parse(pair) {
@@ -189,11 +190,11 @@ impl Layers {
 }
 
 impl Loaded {
-    /// The configuration for a host that is to run.
+    /// The configuration for a running host.
     ///
     /// # Errors
     ///
-    /// If something is missing that only a running host needs.
+    /// If a value is missing that only a running host needs.
     pub fn into_runnable(self) -> Result<Config, ConfigError> {
         match rules::missing(&self) {
             problems if problems.is_empty() => Ok(self.config),
@@ -201,11 +202,11 @@ impl Loaded {
         }
     }
 
-    /// The configuration for a command that only tries a plugin.
+    /// The configuration for a command that only tries a plugin, such as `host test`.
     ///
     /// # Errors
     ///
-    /// If it has a masked value for the plugin.
+    /// If a value of the plugin's own configuration is masked.
     pub fn into_triable(self) -> Result<Config, ConfigError> {
         match rules::masked_plugin_config(&self) {
             problems if problems.is_empty() => Ok(self.config),
@@ -213,12 +214,12 @@ impl Loaded {
         }
     }
 
-    /// Environment variables, among these, that look like settings and are none; one sentence each.
+    /// A warning for each of these environment variables that has the prefix of a setting and is none.
     pub fn unknown_variables(names: impl Iterator<Item = OsString>) -> Vec<String> {
         rules::unknown_variables(names.filter_map(|name| name.into_string().ok()))
     }
 
-    /// What is valid and yet probably not meant; one sentence each.
+    /// A warning for each valid value that is probably a mistake.
     pub fn warnings(&self) -> Vec<String> {
         rules::warnings(self)
     }
@@ -228,7 +229,7 @@ impl Loaded {
         self.config.plugin_config.insert(key, value);
     }
 
-    /// A value as errors and `host config` show it: without a password.
+    /// The value as errors and `host config` show it: without a password.
     pub(super) fn shown(&self, setting: &Setting) -> Option<String> {
         let text = (setting.get)(&self.config)?;
         Some(if setting.is_secret() { redis_url::shown(&text) } else { text })
@@ -240,7 +241,8 @@ impl Loaded {
         index.map_or(&Source::Default, |index| &self.sources[index])
     }
 
-    /// Two groups with different output streams must not share an inbox because only the stream was named.
+    /// Derives the names of keys that were not set. Two groups with different output streams must not share an inbox
+    /// because only the output stream was named.
     fn name_what_was_not_named(&mut self) {
         let defaults = Config::default().keys;
         let leaders = [
@@ -260,7 +262,7 @@ impl Loaded {
     }
 }
 
-/// What a key begins with so that Redis Cluster keeps it in the slot of the key `name`.
+/// Prefix that makes Redis Cluster keep a key in the same slot as the key `name`.
 fn with_hash_tag(name: &str) -> String {
     let tag = name.split_once('{').and_then(|(_, rest)| rest.split_once('}')).map(|(tag, _)| tag);
     match tag {

@@ -1,15 +1,15 @@
-//! The plugin's own configuration: the one open section, whose keys only the plugin knows. Its values may be secrets,
-//! so they are never shown.
+//! The plugin's own configuration: the only open section, with keys that only the plugin knows. The values may be
+//! secrets, so no value is ever shown.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
 use super::redis_url::MASK;
 
-/// Most keys that it may have.
+/// Maximum number of keys.
 pub(super) const KEYS_MAX: usize = 1_000;
 
-/// Longest that keys and values together may be.
+/// Maximum length of all keys and values together.
 pub(super) const BYTES_MAX: usize = 64 << 10;
 
 /// The plugin's own configuration: text by its key, in the order of the keys. A debug print shows no value.
@@ -17,13 +17,13 @@ pub(super) const BYTES_MAX: usize = 64 << 10;
 pub struct PluginConfig(BTreeMap<String, String>);
 
 impl PluginConfig {
-    /// Heading over it in the help and in the file.
+    /// Heading in the help and in the file.
     pub const HEADING: &str = "Plugin configuration";
-    /// Its section of the file.
+    /// Section of the file.
     pub const SECTION: &str = "plugin_config";
-    /// Its flag without the dashes, given once for each key.
+    /// Flag without its dashes, given once for each key.
     pub const FLAG: &str = "plugin-config";
-    /// Its environment variable, with a line for each key.
+    /// Environment variable, with a line for each key.
     pub const VARIABLE: &str = "HOST_PLUGIN_CONFIG";
 
     /// The value of a key.
@@ -40,7 +40,7 @@ impl PluginConfig {
         self.0.insert(key, value);
     }
 
-    /// What is wrong with all of it together.
+    /// Problems of all keys and values together.
     pub(super) fn problems(&self) -> Vec<String> {
         let keys = self.0.len();
         let bytes: usize = self.iter().map(|(key, value)| key.len() + value.len()).sum();
@@ -57,7 +57,7 @@ impl PluginConfig {
         problems
     }
 
-    /// Keys whose value is what `host config` prints instead of one.
+    /// Keys with a masked value (`***`), as `host config` prints it.
     pub(super) fn masked_keys(&self) -> impl Iterator<Item = &str> {
         self.iter().filter(|(_, value)| *value == MASK).map(|(key, _)| key)
     }
@@ -75,7 +75,7 @@ impl fmt::Debug for PluginConfig {
     }
 }
 
-/// Splits `KEY=VALUE`. The error shows nothing of the value.
+/// Splits `KEY=VALUE`. The error does not show the value.
 pub(super) fn parse(pair: &str) -> Result<(String, String), String> {
     const VALID: &str = "write KEY=VALUE";
     let Some((key, value)) = pair.split_once('=') else {
@@ -84,7 +84,7 @@ pub(super) fn parse(pair: &str) -> Result<(String, String), String> {
     if key.is_empty() {
         return Err(format!("there is no key before the `=`; {VALID}"));
     }
-    // A shell's habit. The plugin would look for the key in vain, and find a space before the value.
+    // A space beside the `=` would become part of the key or of the value.
     if key.trim() != key {
         return Err(format!("the key `{}` has a space beside it; {VALID} without spaces around the `=`", key.trim()));
     }

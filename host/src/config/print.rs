@@ -1,4 +1,4 @@
-//! Prints the configuration in effect as a file that can be used again.
+//! Prints the configuration in effect as a configuration file.
 
 use std::fmt::Write as _;
 
@@ -8,11 +8,11 @@ use super::value::Kind;
 use super::{Loaded, PluginConfig, SETTINGS, Setting};
 
 impl Loaded {
-    /// The configuration as commented TOML, without passwords and without the values of the plugin's own
-    /// configuration. With `sources`, each comment names where its value came from.
+    /// The configuration as commented TOML, without passwords and without the values of the plugin's own configuration.
+    /// With `sources`, each comment names the source of the value.
     pub fn to_toml(&self, sources: bool) -> String {
         let mut text = String::from(
-            "# Configuration of `host`. Flags beat environment variables beat this file beat defaults.\n\
+            "# Configuration of `host`. Order of precedence: flag, environment variable, this file, default.\n\
              # A setting that is commented out has no value. Relative paths start at the folder of this file.\n",
         );
         let mut section = None;
@@ -37,11 +37,11 @@ impl Loaded {
         };
         if setting.is_secret() && redis_url::is_masked(&value) {
             push_line(text, "# The password is masked. `host` refuses to log in with ***: set HOST_REDIS to the whole");
-            push_line(text, "# URL, or write the password here and let nobody else read this file.");
+            push_line(text, "# URL, or write the password here and make this file readable for your user only.");
         }
         match setting.kind {
             Kind::Number | Kind::Switch => push_line(text, &format!("{} = {value}", setting.key)),
-            // Absolute, because nobody knows where this text will lie.
+            // Absolute, because the user may save this text in any folder.
             Kind::File => {
                 let path = std::path::absolute(&value).map_or(value, |path| path.to_string_lossy().into_owned());
                 push_line(text, &format!("{} = {}", setting.key, quoted(&path)));
@@ -53,15 +53,15 @@ impl Loaded {
     fn push_plugin_config(&self, text: &mut String, sources: bool) {
         let (flag, variable, kib) = (PluginConfig::FLAG, PluginConfig::VARIABLE, BYTES_MAX >> 10);
         push_section(text, PluginConfig::HEADING, PluginConfig::SECTION);
-        push_line(text, "\n# The plugin's own keys, each with text, a number, true or false. The plugin reads them");
-        push_line(text, "# through wasi:config, all of them as text.");
-        let facts = format!("--{flag} KEY=VALUE, repeated; {variable}, a line KEY=VALUE each");
+        push_line(text, "\n# The plugin's own keys. A value is text, a number, true or false. The plugin reads all");
+        push_line(text, "# values through wasi:config, as text.");
+        let facts = format!("--{flag} KEY=VALUE, once for each key; {variable}, a line KEY=VALUE for each key");
         push_line(text, &format!("# ({facts}; up to {KEYS_MAX} keys and {kib}KiB)"));
         if self.plugin_config_sources.is_empty() {
             return push_line(text, "#key = \"value\"");
         }
-        push_line(text, "# The values are masked, and `host` refuses to run with ***: write them here and let nobody");
-        push_line(text, &format!("# else read this file, or set {variable}."));
+        push_line(text, "# The values are masked, and `host` refuses to run with ***: set the values with");
+        push_line(text, &format!("# {variable}, or write them here and make this file readable for your user only."));
         for (key, source) in &self.plugin_config_sources {
             if sources {
                 push_line(text, &format!("# from: {source}"));
@@ -98,7 +98,7 @@ fn push_comment(text: &mut String, setting: &Setting) {
     push_line(text, &format!("# ({})", facts.join("; ")));
 }
 
-/// A TOML key, in quotes only where it needs them.
+/// A TOML key, quoted only if necessary.
 fn key_text(key: &str) -> String {
     let is_bare = !key.is_empty() && key.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte));
     if is_bare { key.to_owned() } else { quoted(key) }

@@ -1,4 +1,4 @@
-//! What holds for every configuration, right or wrong.
+//! Properties of every configuration, valid or not.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -14,7 +14,7 @@ use crate::arbitrary::cases;
 
 const PASSWORD: &str = "Geh3im";
 
-/// A valid value for the setting: within its bounds, in the form of its kind.
+/// A valid value for the setting: within the bounds, in the form of the setting's kind.
 fn valid(setting: &'static Setting) -> BoxedStrategy<String> {
     let bounds = setting.bounds().unwrap_or(("1", "1000"));
     match setting.kind {
@@ -52,7 +52,7 @@ fn valid(setting: &'static Setting) -> BoxedStrategy<String> {
     }
 }
 
-/// Some settings, each with valid values for flag, environment and file, of which any may be missing.
+/// Some settings, each with valid values for flag, environment and file. Any of the three may be missing.
 fn choices() -> impl Strategy<Value = Vec<(usize, [Option<String>; 3])>> {
     let one = (0..SETTINGS.len()).prop_flat_map(|index| {
         let value = || prop::option::weighted(0.6, valid(&SETTINGS[index]));
@@ -91,7 +91,7 @@ fn texts(config: &Config) -> Vec<(String, Option<String>)> {
     SETTINGS.iter().map(|setting| (setting.path(), (setting.get)(config))).collect()
 }
 
-/// Loads a file with this content, and what `more` adds.
+/// Loads a file with this content, and the sources that `more` adds.
 fn load_file(
     content: &[u8],
     flags: &[(&'static str, String)],
@@ -104,12 +104,12 @@ fn load_file(
     load(&Given { file: Some(path), flags: flags.iter().cloned().collect(), ..Given::default() }, find)
 }
 
-/// Keys of a plugin with their values, which can be given by file, environment and flag alike.
+/// Keys and values of a plugin that can be given by file, environment and flag alike.
 fn plugin_pairs() -> impl Strategy<Value = BTreeMap<String, String>> {
     btree_map("[a-c.\"\\\\é]{1,2}( [ab])?", "[^\r\n]{0,6}|=", 0..5)
 }
 
-/// The section that sets these.
+/// The section of the file that sets these keys.
 fn plugin_section(pairs: &BTreeMap<String, String>) -> String {
     let lines = pairs.iter().map(|(key, value)| format!("{} = {}\n", quoted(key), quoted(value)));
     format!("[{}]\n{}", PluginConfig::SECTION, lines.collect::<String>())
@@ -191,7 +191,7 @@ proptest! {
                     prop_assert!(is_right, "{}: {:?}", SETTINGS[*index].path(), layered.sources[*index]);
                 }
             }
-            // Conditions between values speak of values, not of where they came from.
+            // Rules between settings judge values, not sources.
             (Err(layered), Err(alone)) => prop_assert_eq!(layered.problems.len(), alone.problems.len()),
             (layered, alone) => prop_assert!(false, "{:?}\n{:?}", layered.err(), alone.err()),
         }
@@ -274,15 +274,15 @@ proptest! {
         prop_assert_eq!(again.to_toml(false), loaded.to_toml(false));
         prop_assert_eq!(again.config.plugin_config.masked_keys().count(), pairs.len());
         prop_assert!(loaded.into_triable().is_ok());
-        // Values that are masked are no values.
+        // A host must refuse masked values.
         prop_assert_eq!(again.into_triable().unwrap_err().problems.len(), pairs.len());
     }
 }
 
-/// URLs with a password, and with nothing else that it could be mistaken for.
+/// URLs with a password that differs from every other part of the URL.
 fn url_with_password() -> impl Strategy<Value = String> {
     let around = "[!$%&()*+,;=_.~0-9A-Z:@/?#\\[\\]-]{0,6}";
-    // What a query separates ends the password as far as Redis's client is concerned.
+    // For the client library a separator of the query ends the password.
     let in_query = "[!$%()*+,;=_.~0-9A-Z:@/?\\[\\]-]{0,6}";
     prop_oneof![
         ("(redis|rediss|http|)", "[a-z]{0,5}", around, around, "[a-z]{1,5}(:[0-9]{1,4})?(/[0-9])?").prop_map(

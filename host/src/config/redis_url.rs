@@ -1,14 +1,14 @@
-//! What a Redis URL may be, and how it is shown without its password. It opens no connection.
+//! Validates a Redis URL, and masks its password. This file opens no connection.
 
 use redis::IntoConnectionInfo;
 
-/// What stands where a secret was.
+/// Replacement for a secret.
 pub(super) const MASK: &str = "***";
 
 /// The word that asks for a private Redis.
 const EMBEDDED: &str = "embedded";
 
-/// Says what is wrong with a URL, in a sentence that begins with "it".
+/// Checks a URL. The error is a sentence that begins with "it".
 pub(super) fn check(url: &str) -> Result<(), String> {
     const VALID: &str = "redis://HOST:PORT/DB, rediss://HOST:PORT/DB (TLS), unix:///PATH or the word embedded; \
                          a login goes before HOST as user, colon, password, @";
@@ -30,7 +30,7 @@ pub(super) fn check(url: &str) -> Result<(), String> {
     })
 }
 
-/// Whether the URL is one that was masked, and so lacks its password.
+/// Whether the URL was masked, and so lacks its password.
 pub(super) fn is_masked(url: &str) -> bool {
     url.contains(&format!(":{MASK}@")) || url.contains(&format!("pass={MASK}"))
 }
@@ -45,8 +45,8 @@ pub(super) fn shown(url: &str) -> String {
     mask_login(url)
 }
 
-/// `text` with `***` for the password of everything in it that looks like a URL. Errors and logs that may name a
-/// URL pass through it.
+/// `text` with `***` in place of the password of everything that looks like a URL. Every error and log line that may
+/// contain a URL passes through this function.
 pub fn masked(text: &str) -> String {
     let ends_word = |c: char| c.is_whitespace() || "\"'`<>".contains(c);
     let mask = |part: &str| {
@@ -57,8 +57,9 @@ pub fn masked(text: &str) -> String {
     text.split_inclusive(ends_word).map(mask).collect()
 }
 
-/// Whether the word is the name of a WebAssembly interface, such as `host:plugin/processor@0.1.0`: it has the form
-/// of a login, but a version of exactly three numbers, which no address is, in the place of the host.
+/// Whether the word is the name of a WebAssembly interface, such as `host:plugin/processor@0.1.0`. Such a name has the
+/// form of a login, but a version of exactly three numbers stands in the place of the address. No address has that
+/// form.
 fn is_interface(word: &str) -> bool {
     let Some((name, version)) = word.rsplit_once('@') else { return false };
     let version = version.trim_end_matches(|c: char| !c.is_ascii_alphanumeric());
@@ -67,7 +68,8 @@ fn is_interface(word: &str) -> bool {
     !name.contains("//") && release.split('.').count() == 3 && release.split('.').all(is_number)
 }
 
-/// Masks one word. A misspelt URL, or a password with an unencoded `@` or `/`, does not work but must not show either.
+/// Masks one word. A misspelt URL, or a password with an unencoded `@` or `/`, does not work, but its password must not
+/// be shown either.
 fn mask_login(word: &str) -> String {
     let mut shown = word.to_owned();
     let login = word.find("://").map_or(0, |scheme| scheme + 3);
@@ -76,7 +78,7 @@ fn mask_login(word: &str) -> String {
     {
         shown.replace_range(login + colon + 1..at, MASK);
     }
-    // Of a name that stands there twice Redis's client takes the last value.
+    // The client library uses the last value of a repeated name, so every value is masked.
     for name in ["?pass=", "&pass="] {
         let mut from = 0;
         while let Some(start) = shown[from..].find(name) {

@@ -1,79 +1,80 @@
-//! The chapter of the handbook on configuration, made from the table of settings, so that the two cannot disagree.
-//! It reads no file and no environment.
+//! The handbook's chapter on configuration, generated from the table of settings, so that the two cannot disagree.
+//! This file reads no configuration file and no environment.
 
 use super::value::Kind;
 use super::{PluginConfig, SETTINGS, Setting};
 
-/// Everything in front of the settings.
+/// The text before the settings.
 const INTRODUCTION: &str = r#"# Configuration
 
 <!-- Made by `host config --reference`. Change host/src/config.rs or host/src/config/reference.rs, then run `just docs`. -->
 
 Every setting of `host` is a flag, an environment variable and a key in a configuration file. This chapter describes all
-of them. `host --help` has the same texts, `host -h` a short list.
+settings. `host --help` has the same texts; `host -h` is a short list.
 
 ## Where a value comes from
 
-A flag beats an environment variable, which beats the configuration file, which beats the default.
+A value comes from the first of these sources that sets it: flag, environment variable, configuration file, default.
 
 ```sh
 host config --consumers 50 --dedup-window 1h > host.toml
 host --config host.toml --plugin plugins/dist/enrich.wasm --log-format json
 ```
 
-`host config` prints the configuration in effect as a commented file, which `--config` reads again. With `--sources` it
-also says where each value came from:
+`host config` prints the configuration in effect as a commented file, for use with `--config`. With `--sources` the file
+also names the source of each value:
 
 ```sh
 host config --sources --consumers 50
 ```
 
-- The **file** is TOML. `--config FILE` or `HOST_CONFIG` names it; without either there is none. A relative path inside the
-  file starts at the folder of the file. A relative path in a flag or a variable starts at the working directory.
-- The **environment variable** of a setting is `HOST_` and its flag in capitals: `--dedup-window` is `HOST_DEDUP_WINDOW`.
-  An empty variable counts as none. `host` names variables that begin with `HOST_` and belong to no setting.
-- A **wrong value or an unknown key** is refused, with its place and what is valid. `host` reports all problems at once, also
-  those in values that a stronger source replaces. The exit code is 2.
-- **Passwords** in `redis.url` and the values of the plugin's own configuration appear as `***` in everything that `host`
-  prints. A host refuses to run with `***` in their place.
+- The **file** is TOML. `--config FILE` or `HOST_CONFIG` names the file; there is no default file. A relative path inside
+  the file starts at the folder of the file. A relative path in a flag or a variable starts at the working directory.
+- The **environment variable** of a setting is `HOST_` and the flag in capitals: `--dedup-window` is `HOST_DEDUP_WINDOW`.
+  An empty variable counts as unset. `host` warns of variables that begin with `HOST_` and belong to no setting.
+- A **wrong value or an unknown key** is an error, which names the place and the valid values. `host` reports all problems
+  at once, including wrong values that a stronger source overrides. The exit code is 2.
+- **Passwords** in `redis.url` and the values of the plugin's own configuration appear as `***` in all output of `host`.
+  A host refuses to run with `***` as a value.
 
-While a host runs it reads the configuration again when the file changes or SIGHUP arrives: see [reload](reload.md#changing-the-configuration).
+A running host reads the configuration again when the file changes or SIGHUP arrives: see
+[reload](reload.md#changing-the-configuration).
 
 ## How values are written
 
-| word in `--help` | what it is |
+| word in `--help` | form of the value |
 | --- | --- |
 | `N` | a whole number |
 | `DURATION` | a number with a unit of time: `250ms`, `3s`, `5m`, `1h`, `7d` |
 | `SIZE` | a number of bytes, with or without a unit: `1048576`, `64KiB`, `1MiB`, `2GiB` |
 | `FILE` | a path |
 | `TEXT`, `URL` | any text |
-| `WORD` | one of a few words |
-| `true\|false` | a switch; the flag alone says `true`, otherwise it is `--flag=false` |
+| `WORD` | one of the listed words |
+| `true\|false` | a switch: `--flag` or `--flag=true`, and `--flag=false` |
 
-In the file numbers and switches stand without quotes, everything else in quotes. A `SIZE` may be a plain number.
+In the file, write numbers and switches without quotes, and all other values in quotes. A `SIZE` may be a plain number.
 "#;
 
-/// One sentence over each section.
+/// A sentence at the start of each section.
 const SECTIONS: [(&str, &str); 12] = [
-    ("", "These stand at the top of the file, before the first section."),
+    ("", "These settings stand at the top of the file, before the first section."),
     ("redis", "See [Redis](operating.md#redis)."),
     (
         "keys",
-        "A group of hosts is known by the name of its output stream. All other keys follow that name; nothing but \
-         `keys.output` has to be set to separate two groups: see [groups and names](operating.md#groups-and-names).",
+        "The name of the output stream identifies a group of hosts. Most other keys derive their names from it, so \
+         `keys.output` is enough to separate two groups: see [groups and names](operating.md#groups-and-names).",
     ),
     ("reload", "See [reload](reload.md)."),
     ("output", "See [what is written](writing-plugins.md#what-is-written)."),
     ("intake", "The intake is the part of a host that receives from the channel and appends to the inbox."),
-    ("delivery", "A delivery is what a consumer takes from the inbox at a time."),
+    ("delivery", "A delivery is an inbox entry with one or more messages, which one consumer takes as a whole."),
     ("retry", "See [retries](operating.md#retries)."),
     ("limits", "See [limits](writing-plugins.md#limits)."),
     ("message", "See [messages](writing-plugins.md#messages)."),
-    ("registry", "How hosts know of each other."),
+    ("registry", "How the hosts of a group detect each other, and detect that a host has died."),
     (
         PluginConfig::SECTION,
-        "The keys of the plugin itself: see [configuration of a plugin](writing-plugins.md#configuration-of-a-plugin).",
+        "Keys for the plugin itself: see [configuration of a plugin](writing-plugins.md#configuration-of-a-plugin).",
     ),
 ];
 

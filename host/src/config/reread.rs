@@ -1,9 +1,9 @@
-//! What of a configuration that was read again a running host takes up, and what has to wait for its next start.
+//! Which settings a running host applies after a reload, and which settings need a restart.
 
 use super::{Config, SETTINGS, Setting};
 
 impl Config {
-    /// Takes over everything that can change while a host runs.
+    /// Applies every setting that can change while a host runs.
     pub fn take_up(&mut self, new: &Config) {
         self.plugin.clone_from(&new.plugin);
         self.consumers = new.consumers;
@@ -13,7 +13,7 @@ impl Config {
     }
 }
 
-/// Settings that have another value in the new configuration and need a new start.
+/// Settings with a changed value that need a restart.
 pub fn needing_a_start(old: &Config, new: &Config) -> Vec<&'static Setting> {
     let differs = |setting: &&Setting| (setting.get)(old) != (setting.get)(new);
     SETTINGS.iter().filter(|setting| !is_taken_up(setting)).filter(differs).collect()

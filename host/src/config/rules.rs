@@ -1,16 +1,16 @@
-//! Conditions that a single value cannot show: forms of text, and conditions between settings.
-//! Each has its reason beside it.
+//! Rules that go beyond type and bounds of a single value: forms of text, and conditions between settings.
+//! The reason of each rule stands beside the rule.
 
 use std::time::Duration;
 
 use super::redis_url;
 use super::{Loaded, PluginConfig, SETTINGS};
 
-/// A killed host leaves `consumer:ids` one interval after its last heartbeat expired; 10 s are promised,
-/// and one of them is for a busy Redis and a slow script.
+/// The consumers of a killed host leave `consumer:ids` one interval after its last heartbeat has expired. The promise
+/// is 10 s, of which 1 s is reserved for a busy Redis and a slow script.
 const BEAT_TOTAL_MAX: Duration = Duration::from_secs(9);
 
-/// What is wrong with values that are valid each for itself.
+/// Problems of the configuration as a whole, when every single value is valid.
 pub(super) fn problems(loaded: &Loaded) -> Vec<String> {
     let config = &loaded.config;
     let (intake, registry, redis) = (&config.intake, &config.registry, &config.redis);
@@ -46,7 +46,7 @@ pub(super) fn problems(loaded: &Loaded) -> Vec<String> {
     check.require(
         registry.beat_ttl + registry.beat_interval <= BEAT_TOTAL_MAX,
         &["registry.beat_ttl", "registry.beat_interval"],
-        "together they must be at most 9s, so that the list of consumers is true 10s after a host was killed",
+        "together they must be at most 9s, so that the list of consumers is correct 10s after a host was killed",
     );
     // Messages that were heard before the first mark of a subscription have no position. Only their claims tell whether they were
     // appended, for half of the window, and they may have to wait for the lease.
@@ -69,7 +69,7 @@ pub(super) fn problems(loaded: &Loaded) -> Vec<String> {
     check.problems
 }
 
-/// What a running host needs and other commands do without.
+/// Problems that only prevent a host from running; other commands can use the configuration.
 pub(super) fn missing(loaded: &Loaded) -> Vec<String> {
     let mut problems = Vec::new();
     if loaded.config.plugin.is_none() {
@@ -90,13 +90,13 @@ pub(super) fn missing(loaded: &Loaded) -> Vec<String> {
     problems
 }
 
-/// Values of the plugin's configuration that are none.
+/// A problem for each masked value (`***`) in the plugin's configuration.
 pub(super) fn masked_plugin_config(loaded: &Loaded) -> Vec<String> {
     let problem = |key: &str| {
         let (source, section) = (&loaded.plugin_config_sources[key], PluginConfig::SECTION);
         format!(
-            "{source}: the value of {section}.{key} is masked (***), as `host config` prints it: put the value in its \
-             place, or give it with {} or --{}",
+            "{source}: the value of {section}.{key} is masked (***), as `host config` prints it: write the value in its \
+             place, or set it with {} or --{}",
             PluginConfig::VARIABLE,
             PluginConfig::FLAG
         )
@@ -104,22 +104,22 @@ pub(super) fn masked_plugin_config(loaded: &Loaded) -> Vec<String> {
     loaded.config.plugin_config.masked_keys().map(problem).collect()
 }
 
-/// What is valid and yet probably not meant.
+/// A warning for each valid value that is probably a mistake.
 pub(super) fn warnings(loaded: &Loaded) -> Vec<String> {
     let config = &loaded.config;
     let mut warnings = Vec::new();
     let channel = &config.keys.channel;
     if channel.contains(['*', '?', '[']) {
         warnings.push(format!(
-            "keys.channel is `{channel}` ({}), which looks like a pattern: patterns are not supported, and only messages \
-             published on a channel of exactly this name are received",
+            "keys.channel is `{channel}` ({}), which looks like a pattern: patterns are not supported, and the host \
+             receives only messages published on a channel with exactly this name",
             loaded.source("keys.channel")
         ));
     }
     warnings
 }
 
-/// Environment variables that look like settings and are none; a sentence each, without the value.
+/// A warning for each environment variable with the prefix `HOST_` that is no setting. The value is not shown.
 pub(super) fn unknown_variables(names: impl Iterator<Item = String>) -> Vec<String> {
     const PREFIX: &str = "HOST_";
     let others = [super::layers::FILE_VARIABLE, PluginConfig::VARIABLE].map(str::to_owned);
@@ -129,13 +129,13 @@ pub(super) fn unknown_variables(names: impl Iterator<Item = String>) -> Vec<Stri
     let warning = |name: String| {
         let candidates = known.iter().map(|name| (name.clone(), name.clone()));
         let hint = super::file::nearest(&name, candidates, "", "");
-        let hint = if hint.is_empty() { "; `host --help` names all of them".to_owned() } else { hint };
-        format!("the environment variable {name} is no setting and is ignored{hint}")
+        let hint = if hint.is_empty() { "; `host --help` lists all settings".to_owned() } else { hint };
+        format!("the environment variable {name} is not a setting and is ignored{hint}")
     };
     unknown.into_iter().map(warning).collect()
 }
 
-/// A misspelt level would be taken for the name of a module and switch everything else off.
+/// Without this check a misspelt level would count as the name of a module, and would disable all other log lines.
 fn log_level_problem(level: &str) -> Option<String> {
     const LEVELS: [&str; 6] = ["error", "warn", "info", "debug", "trace", "off"];
     let levels = level.split(',').map(|directive| directive.rsplit('=').next().unwrap_or(directive).trim());
@@ -154,7 +154,7 @@ struct Check<'a> {
 }
 
 impl Check<'_> {
-    /// Notes a problem with these settings, each with its value and source, unless `holds`.
+    /// Adds a problem that names these settings with value and source, unless `holds`.
     fn require(&mut self, holds: bool, paths: &[&str], problem: &str) {
         if holds {
             return;
@@ -169,7 +169,7 @@ impl Check<'_> {
         self.problems.push(format!("{named}: {problem}"));
     }
 
-    /// Two kinds of data under one key would destroy each other.
+    /// Two keys with the same name would overwrite each other's data.
     fn keys_differ(&mut self) {
         let keys: Vec<_> = SETTINGS
             .iter()

@@ -1,10 +1,10 @@
 //! The shape of the table of settings in `config.rs`, and the macro that turns its entries into structs.
-//! It knows no particular setting.
+//! This file knows no particular setting.
 
 use super::Config;
 use super::value::{Kind, Value};
 
-/// Everything about one setting but its type, its name and its documentation, which stand beside it.
+/// Everything about one setting except its type, name and documentation, which stand beside it in the table.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Spec {
     flag: &'static str,
@@ -21,7 +21,7 @@ pub(super) const fn flag(name: &'static str) -> Spec {
 }
 
 impl Spec {
-    /// The value when nothing else is said. Without it the setting is left out by default.
+    /// The value when no layer sets one. A setting without a default may be absent.
     pub(super) const fn default(self, default: &'static str) -> Spec {
         Spec { default, ..self }
     }
@@ -31,7 +31,7 @@ impl Spec {
         Spec { bounds: Some((min, max)), ..self }
     }
 
-    /// A second environment variable, for a name that others have established. `HOST_…` wins over it.
+    /// A second environment variable with an established name. `HOST_…` takes precedence.
     pub(super) const fn also(self, variable: &'static str) -> Spec {
         Spec { variable: Some(variable), ..self }
     }
@@ -41,7 +41,7 @@ impl Spec {
         Spec { common: true, ..self }
     }
 
-    /// Shown with `***` for a password in it.
+    /// Shown with `***` in place of a password.
     pub(super) const fn secret(self) -> Spec {
         Spec { secret: true, ..self }
     }
@@ -77,12 +77,12 @@ pub struct Setting {
     /// Heading over the section in the help and in the file.
     pub heading: &'static str,
     pub(super) doc: &'static [&'static str],
-    /// What its values look like.
+    /// Form of the value.
     pub kind: Kind,
     pub(super) spec: Spec,
-    /// Writes a value of its text form into the configuration.
+    /// Parses the text form of a value and stores the value in the configuration.
     pub(super) set: fn(&mut Config, &str) -> Result<(), String>,
-    /// The text form of the value in the configuration, `None` where it is left out.
+    /// The text form of the value in the configuration, `None` if the setting is absent.
     pub(super) get: fn(&Config) -> Option<String>,
 }
 
@@ -100,18 +100,18 @@ impl Setting {
         self.spec.flag
     }
 
-    /// Environment variables that set it, the stronger one first.
+    /// Environment variables for the setting, in order of precedence.
     pub fn variables(&self) -> Vec<String> {
         let own = format!("HOST_{}", self.spec.flag.replace('-', "_").to_uppercase());
         std::iter::once(own).chain(self.spec.variable.map(str::to_owned)).collect()
     }
 
-    /// What it is for, a line of text for each line.
+    /// The documentation, line by line.
     pub fn doc(&self) -> impl Iterator<Item = &'static str> {
         self.doc.iter().map(|line| line.trim())
     }
 
-    /// Text form of its default; `None` where it is left out by default.
+    /// Text form of the default; `None` if the setting is absent by default.
     pub fn default(&self) -> Option<&'static str> {
         Some(self.spec.default).filter(|text| !text.is_empty())
     }
@@ -121,22 +121,22 @@ impl Setting {
         self.spec.bounds
     }
 
-    /// Whether it may hold a password.
+    /// Whether the value may contain a password.
     pub fn is_secret(&self) -> bool {
         self.spec.secret
     }
 
-    /// Whether `-h` shows it.
+    /// Whether `-h` shows the setting.
     pub fn is_common(&self) -> bool {
         self.spec.common
     }
 }
 
-/// Makes the configuration structs, their defaults and the table of settings out of one description.
+/// Generates the configuration structs, their defaults and the table of settings from one description.
 ///
-/// The first struct is the configuration itself and holds one field for each of the others. The word in
-/// brackets is a section's field in it, `= "…"` its name in the file, the text after it its heading. The open section
-/// is a field that is not made of settings.
+/// The first struct is the configuration itself, with one field for each section. In the brackets of a section stand
+/// the name of that field and, after `=`, the section's name in the file. The text after the brackets is the heading.
+/// The open section is a field that does not consist of settings.
 macro_rules! settings {
     (
         $(#[doc = $root_doc:literal])+

@@ -1,12 +1,12 @@
-//! How a setting's value is written: one text form for flags, variables, files, defaults and bounds.
-//! It knows types and units, and no setting.
+//! The text form of values: the same for flags, variables, files, defaults and bounds.
+//! This file knows types and units, and no setting.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use super::{LogFormat, OnOff, OutputFormat, Watch};
 
-/// What a value looks like from outside.
+/// Form of a value, as a user sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// Any text.
@@ -17,23 +17,23 @@ pub enum Kind {
     Duration,
     /// A number of bytes, with or without a unit: `1048576`, `64KiB`, `1MiB`.
     Size,
-    /// A path to a file. It may be left out.
+    /// A path to a file. The setting may be absent.
     File,
     /// One of these words.
     Choice(&'static [&'static str]),
-    /// `true` or `false`. The flag alone, without a value, says `true`.
+    /// `true` or `false`. The flag without a value means `true`.
     Switch,
 }
 
 /// A type that a setting can have.
 pub(super) trait Value: Sized + PartialOrd {
-    /// What its values look like.
+    /// Form of the values of this type.
     const KIND: Kind;
 
-    /// Reads a value. The error completes the sentence "`…` is not valid: …".
+    /// Parses a value. The error completes the sentence "`…` is not valid: …".
     fn parse(text: &str) -> Result<Self, String>;
 
-    /// Writes the value so that `parse` reads the same value again. `None`: the value is left out.
+    /// Formats the value so that `parse` gives the same value again. `None` if the setting is absent.
     fn text(&self) -> Option<String>;
 }
 

@@ -1,5 +1,5 @@
-//! All consumers of a host: how many there are, and how there come to be more or fewer of them while it runs.
-//! It knows nothing of what they do.
+//! All consumers of a host: their number, and how that number changes while the host runs.
+//! This file knows nothing of the consumers' work.
 
 use std::sync::Arc;
 
@@ -19,25 +19,25 @@ use crate::registry::Registry;
 #[derive(Debug)]
 pub struct Crew {
     workplace: Arc<Workplace>,
-    /// Connections, each for some of the consumers.
+    /// Connections, each shared by some of the consumers.
     connections: Vec<Arc<Reconnecting<SharedConnection>>>,
     queue: Queue<Work>,
     registry: Arc<Registry>,
-    /// The threads that they run on.
+    /// The threads of the consumers.
     workers: Handle,
-    /// Those that there are to be, by number: the first has 1.
+    /// Consumers that stay, by number: the first has number 1.
     consumers: Vec<JoinHandle<()>>,
-    /// Those that end when they have finished their delivery. Until then they are alive, and on the list.
+    /// Consumers that end after their present delivery. Until then they stay on the list.
     leaving: Vec<JoinHandle<()>>,
-    /// How many are on the list.
+    /// Number of consumers on the list.
     listed: u32,
     room: Room,
-    /// For how many there is room.
+    /// Number of consumers for which there is room.
     room_for: u32,
 }
 
 impl Crew {
-    /// Nobody yet.
+    /// A crew without consumers.
     #[must_use]
     pub fn new(
         workplace: Arc<Workplace>,
@@ -51,13 +51,13 @@ impl Crew {
         Crew { workplace, connections, queue, registry, workers, consumers, leaving, listed: 0, room, room_for: 0 }
     }
 
-    /// Consumers that there are to be.
+    /// Number of consumers, without those that are leaving.
     #[must_use]
     pub fn size(&self) -> u32 {
         u32::try_from(self.consumers.len()).unwrap_or(u32::MAX)
     }
 
-    /// Starts and ends consumers for ever, so that there are as many as are wanted. May be dropped at any moment.
+    /// Starts and ends consumers for ever, to reach the wanted number. The future may be dropped at any moment.
     pub async fn run(&mut self) {
         let versions = self.workplace.versions.clone();
         let mut orders = versions.subscribe();
@@ -76,24 +76,24 @@ impl Crew {
                 }
             }
             tokio::select! {
-                // The sender is in `versions`, which is held here.
+                // The channel cannot close, because this function owns the sender through `versions`.
                 _ = orders.changed() => {}
                 () = self.settle(), if !self.is_settled() => {}
             }
         }
     }
 
-    /// Whether there are neither more nor fewer than there are to be.
+    /// Whether list and room match the number of consumers.
     fn is_settled(&self) -> bool {
         self.listed == self.size() && self.room_for == self.size()
     }
 
-    /// Starts consumers until there are so many. They are on the list before they work.
+    /// Starts consumers up to this number. A consumer is on the list before it works.
     ///
     /// # Errors
-    /// When an instance of the plugin cannot be made; then there are as many as before.
+    /// When an instance of the plugin cannot be created; then the number stays the same.
     pub async fn grow(&mut self, to: u32) -> Result<(), Failure> {
-        // Numbers that are still in use must not be given twice.
+        // A leaving consumer still uses its number.
         self.settle().await;
         self.workplace.versions.set_consumers(to);
         let mut ready = Vec::new();
@@ -116,15 +116,15 @@ impl Crew {
         Ok(())
     }
 
-    /// Lets those with the highest numbers end after their delivery, so that so many are left. [`Crew::settle`] waits
-    /// for them.
+    /// Lets the consumers above this number end after their present delivery. [`Crew::settle`] waits for them.
     fn shrink(&mut self, to: u32) {
         self.workplace.versions.set_consumers(to);
         let to = self.consumers.len().min(to as usize);
         self.leaving.extend(self.consumers.drain(to..));
     }
 
-    /// Waits for those that leave, takes them off the list and makes their room smaller. May be dropped and called again.
+    /// Waits for leaving consumers, removes them from the list and reduces the room. The future may be dropped at any
+    /// moment.
     async fn settle(&mut self) {
         ended(&mut self.leaving).await;
         let size = self.size();
@@ -138,13 +138,13 @@ impl Crew {
         }
     }
 
-    /// Waits until everybody has ended, which they do when their queue is closed.
+    /// Waits until all consumers have ended. They end when their queue is closed.
     pub async fn ended(&mut self) {
         ended(&mut self.leaving).await;
         ended(&mut self.consumers).await;
     }
 
-    /// Ends everybody who has not ended, and says how many they were.
+    /// Aborts all consumers that have not ended, and returns their number.
     pub fn abort(&mut self) -> usize {
         let left = self.consumers.iter().chain(&self.leaving).filter(|consumer| !consumer.is_finished());
         left.inspect(|consumer| consumer.abort()).count()
@@ -153,7 +153,7 @@ impl Crew {
 
 async fn ended(consumers: &mut Vec<JoinHandle<()>>) {
     while let Some(consumer) = consumers.last_mut() {
-        // An error is a panic, which was reported when it happened.
+        // An error means a panic, which is already reported.
         let _ = consumer.await;
         consumers.pop();
     }

@@ -1,5 +1,5 @@
-//! Fetches deliveries for the consumers of this host, never more than they have room for: new ones from the inbox, and from time
-//! to time what was left behind. It knows nothing of what the consumers do with them.
+//! Fetches deliveries for the consumers of this host, never more than there is room for: new deliveries from the inbox,
+//! and from time to time deliveries of dead hosts. This file does not process deliveries.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -21,11 +21,12 @@ use crate::redis::store::takeover::name_of_newer;
 use crate::takeover::Reaper;
 use crate::throttle::Throttle;
 
-/// Deliveries fetched at once, at most.
+/// Maximum number of deliveries in one fetch.
 const FETCH_MAX: usize = 64;
 
-/// Deliveries that wait in the host beyond one for each consumer, so that a consumer finds the next one when it has
-/// finished: one for each, but no more than this, because what waits here no other host can take.
+/// Maximum number of deliveries that wait in the host, so that a consumer finds the next delivery when it is idle.
+/// There is one for each consumer, but not more than this number, because no other host can take a delivery that waits
+/// here.
 const AHEAD_MAX: u32 = 32;
 
 /// A delivery in this host, from its fetch until it is settled.
@@ -33,7 +34,7 @@ const AHEAD_MAX: u32 = 32;
 pub struct Work {
     /// The delivery.
     pub delivery: Delivery,
-    /// How it came here, if nobody else has ever had it.
+    /// Provenance of a delivery that no other host has owned.
     pub held: Option<Held>,
     in_work: InWork,
     _room: OwnedSemaphorePermit,
@@ -45,7 +46,7 @@ impl Drop for Work {
     }
 }
 
-/// Ids of the inbox entries that this host works on.
+/// Ids of the inbox entries in this host.
 #[derive(Clone, Debug, Default)]
 struct InWork(Arc<Mutex<HashSet<String>>>);
 
@@ -55,23 +56,24 @@ impl InWork {
     }
 }
 
-/// Room for deliveries in this host, which bounds how many are fetched.
+/// Room for deliveries in this host, which bounds the number of fetched deliveries.
 #[derive(Clone, Debug)]
 pub struct Room(Arc<Semaphore>);
 
 impl Room {
-    /// None at all.
+    /// Room for no delivery.
     fn none() -> Room {
         Room(Arc::new(Semaphore::new(0)))
     }
 
-    /// Changes it from so many consumers to so many. Less room is there only when what is too much has been settled.
+    /// Adapts the room to another number of consumers. To reduce the room, the call waits until enough deliveries are
+    /// settled.
     pub async fn resize(&self, from: u32, to: u32) {
         let size = |consumers: u32| consumers + consumers.min(AHEAD_MAX);
         match size(from).checked_sub(size(to)) {
             None => self.0.add_permits((size(to) - size(from)) as usize),
             Some(less) => {
-                // It is closed only by a stop, which needs no room.
+                // An error means that the semaphore is closed, which only happens at a stop.
                 if let Ok(permits) = self.0.acquire_many(less).await {
                     permits.forget();
                 }
@@ -85,9 +87,9 @@ impl Room {
 pub struct Fetcher {
     group: Arc<Group>,
     reaper: Reaper,
-    /// For whatever is rare.
+    /// For rare commands.
     connection: Reconnecting,
-    /// For fetching, once it is connected. Nobody else uses it, because fetching blocks it.
+    /// For fetching only, because a fetch blocks the connection. `None` until the first fetch.
     fetching: tokio::sync::Mutex<Option<Connection>>,
     takeover_interval: Duration,
     room: Room,
@@ -98,7 +100,7 @@ pub struct Fetcher {
 }
 
 impl Fetcher {
-    /// A fetcher, and the queue that it fills. There is no room yet. It looks for what was left behind once an interval.
+    /// A fetcher without room, and the queue that it fills. Once an interval it searches for deliveries of dead hosts.
     #[must_use]
     pub fn new(group: Arc<Group>, takeover_interval: Duration) -> (Fetcher, Queue<Work>) {
         let queue = Queue::default();
@@ -116,7 +118,7 @@ impl Fetcher {
         (fetcher, queue)
     }
 
-    /// The room that it fetches for.
+    /// The room for fetched deliveries.
     #[must_use]
     pub fn room(&self) -> Room {
         self.room.clone()
@@ -139,7 +141,8 @@ impl Fetcher {
                 let left_behind = self
                     .connection
                     .repeat("look for deliveries of dead hosts", move |mut connection| async move {
-                        // What is in work before Redis is asked: deliveries only leave meanwhile, because it is here that they come.
+                        // Read before Redis is asked. Meanwhile deliveries can only leave, because only this task
+                        // fetches.
                         let in_work = self.in_work.entries().clone();
                         self.reaper.left_behind(&mut connection, &in_work, permits).await
                     })
@@ -155,7 +158,8 @@ impl Fetcher {
                 (new, Some(Held { host_id: own.clone(), asked }))
             };
             let deliveries = self.set_aside_newer(deliveries, &own).await;
-            // What came for a host that was taken for dead meanwhile is taken over, from its old name.
+            // If this host counted as dead meanwhile, these deliveries belong to its old id and are taken over from
+            // there.
             if self.group.identity.confirmed().await == own {
                 self.enqueue(deliveries, held.as_ref(), room);
             }
@@ -175,20 +179,20 @@ impl Fetcher {
 
     fn enqueue(&self, deliveries: Vec<Delivery>, held: Option<&Held>, mut room: OwnedSemaphorePermit) {
         for delivery in deliveries {
-            // Taken over from this host's own former self, and still in work here.
+            // Taken over from this host's own old id, and still in progress here.
             if !self.in_work.entries().insert(delivery.entry_id.clone()) {
                 continue;
             }
             let Some(one) = room.split(1) else { return };
             let work = Work { delivery, held: held.cloned(), in_work: self.in_work.clone(), _room: one };
-            // Drops it when the host stops; then the delivery goes back with the host's name.
+            // A closed queue drops the work. The delivery stays with the host's id, and is handed back at the stop.
             self.queue.add(work);
         }
     }
 
-    /// The deliveries that this program can read. The others go where a newer host finds them.
+    /// Returns the deliveries that this program can read. Deliveries of a newer format are set aside for a newer host.
     async fn set_aside_newer(&self, mut deliveries: Vec<Delivery>, host_id: &str) -> Vec<Delivery> {
-        // Almost always there is none.
+        // Almost always there is no newer delivery.
         while let Some(format) = deliveries.iter().map(|delivery| delivery.format).find(|format| *format > FORMAT) {
             let of_format = |delivery: &&Delivery| delivery.format == format;
             let ids: Vec<String> =
@@ -204,8 +208,8 @@ impl Fetcher {
                     deliveries = ids.len(),
                     format,
                     unlogged,
-                    "left deliveries to newer hosts: they are of a format that this version of host cannot read (it reads up \
-                     to {FORMAT})"
+                    "left deliveries to newer hosts: this version of host cannot read their format (it reads up to format \
+                     {FORMAT})"
                 );
             }
             deliveries.retain(|delivery| delivery.format != format);
@@ -226,7 +230,7 @@ impl Fetcher {
                 Ok(deliveries)
             }
             Err(error) if error.code() == Some("NOGROUP") => {
-                warn!(inbox = keys.inbox, "the inbox was deleted; making a new one");
+                warn!(inbox = keys.inbox, "the inbox was deleted; creating a new one");
                 ensure_group(library, keys).await?;
                 Ok(Vec::new())
             }

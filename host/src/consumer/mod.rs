@@ -1,5 +1,6 @@
-//! Consumers: each takes deliveries from the host's queue, processes and settles them, one at a time, with a plugin
-//! instance of its own; what its delivery did not bring a claim for, it claims first. They know nothing of Pub/Sub or of other hosts.
+//! Consumers. A consumer takes a delivery from the host's queue, claims messages without a valid claim, processes the
+//! messages with its own plugin instance, and settles the delivery. Consumers know nothing of Pub/Sub or of other
+//! hosts.
 
 pub mod crew;
 pub mod fetch;
@@ -30,29 +31,30 @@ use crate::version::{Version, Versions};
 use fetch::Work;
 use queue::Queue;
 
-/// Claims are trusted for this part of the time that they last, and then renewed.
+/// A claim is trusted for this fraction of its validity, and then renewed.
 const CLAIM_AGE_DIVISOR: u32 = 2;
 
-/// What all consumers of a host work with.
+/// Shared by all consumers of a host.
 #[derive(Debug)]
 pub struct Workplace {
-    /// The group that they work for.
+    /// The group of the host.
     pub group: Arc<Group>,
-    /// What is written to the output stream.
+    /// Settings of the output stream.
     pub output: OutputConfig,
-    /// How often and when a message is tried again.
+    /// Settings of retries.
     pub retry: RetryConfig,
     /// How long a message id is remembered.
     pub dedup_window: Duration,
-    /// Which version of the plugin is in use.
+    /// The version of the plugin in use.
     pub versions: Arc<Versions>,
-    /// Settles what came to nothing but results.
+    /// Settles deliveries without dead letters and retries.
     pub settler: Settler,
-    /// Held by the consumer that has a suspect on trial: one at a time, so that the host's death is its fault alone.
+    /// Held by the consumer that tries a suspect message. One suspect at a time, so that a death of the host has only
+    /// one possible cause.
     pub trial: Mutex<()>,
 }
 
-/// One plugin instance with its loop.
+/// A consumer: one plugin instance with its loop.
 #[derive(Debug)]
 pub struct Consumer {
     number: u32,
@@ -65,10 +67,10 @@ pub struct Consumer {
 }
 
 impl Consumer {
-    /// A consumer with a fresh instance; consumers of a host are numbered from 1.
+    /// A consumer with a fresh instance. The consumers of a host are numbered from 1.
     ///
     /// # Errors
-    /// When the instance cannot be made.
+    /// When the instance cannot be created.
     pub async fn start(
         number: u32,
         workplace: Arc<Workplace>,
@@ -81,7 +83,7 @@ impl Consumer {
         Ok(Consumer { number, workplace, connection, processor, ids: (host_id, id), settlement })
     }
 
-    /// Works until the queue is closed, or until there are to be fewer consumers.
+    /// Works until the queue is closed, or until the number of consumers is reduced below this consumer's number.
     pub async fn run(mut self, queue: Queue<Work>) {
         while self.number <= self.processor.consumers() {
             self.processor.follow();
@@ -92,7 +94,7 @@ impl Consumer {
                         Some(work) => work,
                         None => return,
                     },
-                    // An idle consumer follows too: the memory of the old version is wanted back.
+                    // An idle consumer also switches to a new version, so that the old version's memory is freed.
                     () = self.processor.changed() => continue,
                 },
             };
@@ -143,7 +145,7 @@ impl Consumer {
         workplace.group.pace.observe(claimed.len(), start.elapsed());
     }
 
-    /// A host that was taken for dead signs with its new id from the next delivery on.
+    /// A host that counted as dead uses its new id from the next delivery on.
     fn refresh_ids(&mut self) {
         let host_id = self.workplace.group.identity.host_id();
         if !Arc::ptr_eq(&host_id, &self.ids.0) {
@@ -166,7 +168,7 @@ impl Consumer {
         } else {
             counters.outrun.add(1);
             let entry = &work.delivery.entry_id;
-            info!(entry, "somebody else settled this delivery first; nothing was written");
+            info!(entry, "another host settled this delivery first; nothing was written");
         }
     }
 }
@@ -184,8 +186,8 @@ impl Workplace {
         }
     }
 
-    /// Until when the claims can be trusted that this delivery came with, by the window that they were made with; `None` when they
-    /// cannot be trusted any more.
+    /// Time until which the claims from the intake are valid for this delivery, by the dedup window of those claims.
+    /// `None` when the claims are too old.
     fn claims_good_until(&self, delivery: &Delivery) -> Option<Instant> {
         let window = delivery.claims.as_ref()?.window;
         let age = self.group.clock.age_of(&delivery.entry_id)?;
@@ -193,7 +195,7 @@ impl Workplace {
         Some(Instant::now() + left)
     }
 
-    /// Settles a delivery. `false`: somebody else has done so.
+    /// Settles a delivery. Returns `false` if another host has already settled the delivery.
     async fn settle(&self, connection: &Reconnecting<SharedConnection>, work: &Work, settlement: &Settlement) -> bool {
         let Workplace { group, output, dedup_window, settler, .. } = self;
         let Settlement { results, dead_letters, retries, .. } = settlement;
@@ -213,8 +215,8 @@ impl Workplace {
             .await
     }
 
-    /// Waits for the turn of a delivery that is suspected to have killed its hosts, and marks it. Anything else goes on
-    /// at once, and so does what is given up: it never reaches the plugin.
+    /// Waits until no other suspect is on trial, and marks this delivery as the one on trial. Returns at once for a
+    /// delivery that is no suspect, and for a delivery that is given up, because it never reaches the plugin.
     async fn begin_trial(
         &self,
         connection: &Reconnecting<SharedConnection>,
@@ -231,23 +233,19 @@ impl Workplace {
             })
             .await;
         let message_id = delivery.messages.first().map(|message| message.id.as_str());
-        warn!(
-            message_id,
-            deaths = delivery.crashes,
-            "hosts died with this message in hand; it is tried apart from others"
-        );
+        warn!(message_id, deaths = delivery.crashes, "hosts died while processing this message; it is processed alone");
         Some(turn)
     }
 
-    /// Claims the messages of a delivery that did not bring claims which can be trusted. Gives the messages that are for us to
-    /// process (the others are duplicates), and until when their claims can be trusted.
+    /// Claims the messages of a delivery without valid claims. Returns the indices of the claimed messages, and the
+    /// time until which their claims are valid. All other messages are duplicates.
     async fn claim_first(
         &self,
         connection: &Reconnecting<SharedConnection>,
         delivery: &Delivery,
     ) -> (Vec<usize>, Instant) {
-        // A claim that carries the message's own token is ours, so a message that is here twice with one token would look
-        // like ours twice. With two tokens it is for the claim to say which of them it is.
+        // A claim with the message's own token belongs to the message. A delivery may contain the same message with the
+        // same token twice, and only the first one counts. With different tokens the claim decides.
         let mut seen = HashSet::with_capacity(delivery.messages.len());
         let mut first = |index: &usize| {
             let message = &delivery.messages[*index];
@@ -275,8 +273,8 @@ impl Workplace {
             .await
     }
 
-    /// Renews the claims of messages in work whenever half of their time has passed: a call may take longer than the dedup window,
-    /// and a copy that is published meanwhile is a duplicate all the same. Never returns.
+    /// Renews the claims of messages in progress whenever half of their validity has passed. A call may take longer
+    /// than the dedup window, and a copy published meanwhile must still be a duplicate. Never returns.
     async fn keep_claims(
         &self,
         connection: &Reconnecting<SharedConnection>,
@@ -287,7 +285,7 @@ impl Workplace {
         loop {
             tokio::time::sleep_until(good_until.into()).await;
             let asked = Instant::now();
-            // Boxed because it is rare, and the future of a consumer is there ten thousand times.
+            // Boxed, because this call is rare and up to ten thousand consumers each hold this future.
             Box::pin(self.claim(connection, delivery, claimed)).await;
             good_until = asked + self.dedup_window / CLAIM_AGE_DIVISOR;
         }

@@ -1,25 +1,26 @@
-//! Work that waits for a consumer, and consumers that wait for work. It knows nothing of what either of them is.
+//! Work that waits for a consumer, and consumers that wait for work. This file does not know what the work is.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::oneshot;
 
-/// So many idle consumers take turns. Of more than that, those that have been idle longest are left alone: the memory of
-/// their instances has left the processor's cache, or was never touched. With a thousand consumers of a quick plugin that
-/// spares an eighth of the host's CPU time for a message, and a third of its memory; any number from 8 to 128 does as well.
+/// Maximum number of idle consumers that take turns. Other consumers, which have been idle for longer, are not woken:
+/// the memory of their instances has left the processor's cache, or was never touched. With 1,000 consumers of a fast
+/// plugin this saves an eighth of the host's CPU time for a message, and a third of its memory. Any number from 8 to
+/// 128 has the same effect.
 const IN_TURN: usize = 64;
 
-/// Work, to be taken by whoever is idle. Clones are the same queue.
+/// A queue of work for idle consumers. Clones share the same queue.
 #[derive(Debug)]
 pub struct Queue<T>(Arc<Mutex<Waiting<T>>>);
 
-/// Those who were woken and have not come yet are not among the idle.
+/// A woken consumer that has not taken its work yet does not count as idle.
 #[derive(Debug)]
 struct Waiting<T> {
-    /// Bounded by whoever adds to it.
+    /// Bounded by the callers of `add`.
     work: VecDeque<T>,
-    /// Those that became idle last are at the end. Some may have ceased to wait.
+    /// Idle consumers; the consumer that became idle last is at the end. Some may not wait any more.
     idle: VecDeque<oneshot::Sender<()>>,
     closed: bool,
 }
@@ -37,7 +38,7 @@ impl<T> Clone for Queue<T> {
 }
 
 impl<T> Queue<T> {
-    /// Adds work and wakes an idle consumer. Whoever is free first takes it. A closed queue drops it.
+    /// Adds work and wakes an idle consumer. The first free consumer takes the work. A closed queue drops the work.
     pub fn add(&self, work: T) {
         {
             let mut waiting = self.lock();
@@ -49,7 +50,7 @@ impl<T> Queue<T> {
         self.wake();
     }
 
-    /// Wakes a consumer, if there is work and anybody is idle.
+    /// Wakes an idle consumer, if there is work.
     fn wake(&self) {
         while let Some(consumer) = self.next_idle() {
             if consumer.send(()).is_ok() {
@@ -58,7 +59,7 @@ impl<T> Queue<T> {
         }
     }
 
-    /// Who is woken next: who has been idle longest, of those that take turns.
+    /// The consumer to wake: the longest idle one of those that take turns.
     fn next_idle(&self) -> Option<oneshot::Sender<()>> {
         let mut waiting = self.lock();
         if waiting.work.is_empty() {
@@ -68,13 +69,13 @@ impl<T> Queue<T> {
         waiting.idle.remove(next)
     }
 
-    /// Work that waits already.
+    /// Takes work, if there is any, without waiting.
     #[must_use]
     pub fn waiting(&self) -> Option<T> {
         self.lock().work.pop_front()
     }
 
-    /// The next work; `None` when the queue is closed. May be dropped at any moment.
+    /// Waits for work; `None` when the queue is closed. The future may be dropped at any moment.
     pub async fn next(&self) -> Option<T> {
         loop {
             let mut place = {
@@ -89,12 +90,12 @@ impl<T> Queue<T> {
                 waiting.add_idle(sender);
                 Place { queue: self, woken }
             };
-            // An error says that the queue is closed. Otherwise somebody may have been quicker.
+            // An error means that the queue is closed. Otherwise another consumer may already have taken the work.
             let _ = (&mut place.woken).await;
         }
     }
 
-    /// Ends it, for everybody, and returns the work that nobody has taken.
+    /// Closes the queue, and returns all work that no consumer has taken.
     #[must_use]
     pub fn close(&self) -> Vec<T> {
         let mut waiting = self.lock();
@@ -110,7 +111,7 @@ impl<T> Queue<T> {
 
 impl<T> Waiting<T> {
     fn add_idle(&mut self, consumer: oneshot::Sender<()>) {
-        // Those that have ceased to wait are forgotten before more room is taken, so there are never many of them.
+        // Remove consumers that do not wait any more before the queue grows, so that there are never many of them.
         if self.idle.len() == self.idle.capacity() {
             self.idle.retain(|consumer| !consumer.is_closed());
         }
@@ -118,7 +119,7 @@ impl<T> Waiting<T> {
     }
 }
 
-/// The place of a consumer that waits.
+/// The place of a waiting consumer.
 struct Place<'a, T> {
     queue: &'a Queue<T>,
     woken: oneshot::Receiver<()>,
@@ -127,7 +128,7 @@ struct Place<'a, T> {
 impl<T> Drop for Place<'_, T> {
     fn drop(&mut self) {
         self.woken.close();
-        // It was woken in the moment in which it ceased to wait.
+        // The consumer was woken at the moment when it stopped waiting: wake another one.
         if self.woken.try_recv().is_ok() {
             self.queue.wake();
         }
@@ -143,7 +144,7 @@ mod tests {
 
     type Next<'a> = Pin<Box<dyn Future<Output = Option<u32>> + 'a>>;
 
-    /// So many consumers, which became idle one after the other.
+    /// This number of consumers, which became idle one after the other.
     fn idle(queue: &Queue<u32>, consumers: usize) -> Vec<Next<'_>> {
         let mut idle: Vec<Next<'_>> = (0..consumers).map(|_| -> Next<'_> { Box::pin(queue.next()) }).collect();
         idle.iter_mut().for_each(|next| assert!(poll(next.as_mut()).is_pending()));

@@ -1,35 +1,35 @@
-//! Which dead letters are meant. It knows fields and times and asks nobody.
+//! A choice of dead letters. This file knows fields and times, and no Redis.
 
 use std::time::SystemTime;
 
 use crate::message::Reason;
 use crate::redis::store::dead::Letter;
 
-/// Which dead letters are meant: all conditions that are given must hold.
+/// A choice of dead letters. A letter must meet every given condition.
 #[derive(Clone, Debug, Default)]
 pub struct Filter {
-    /// Ids of messages or of entries, one of which it must have; empty for any.
+    /// Ids of messages or entries, of which a letter must have one; empty for any id.
     pub ids: Vec<String>,
-    /// Reasons, one of which it must have; empty for any.
+    /// Reasons, of which a letter must have one; empty for any reason.
     pub reasons: Vec<Reason>,
-    /// The earliest time at which it was written, by the server's clock.
+    /// Earliest time at which a letter was written, by the server's clock.
     pub since: Option<SystemTime>,
 }
 
 impl Filter {
-    /// Dead letters of this message, or this entry.
+    /// A filter for one message id or entry id.
     #[must_use]
     pub fn of_id(id: &str) -> Filter {
         Filter { ids: vec![id.to_owned()], ..Filter::default() }
     }
 
-    /// Whether it lets everything through.
+    /// Whether every letter matches.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.ids.is_empty() && self.reasons.is_empty() && self.since.is_none()
     }
 
-    /// Whether this one is meant, apart from its time, by which dead letters are read.
+    /// Whether this letter matches, apart from its time. The time is a bound of the read from Redis.
     pub(super) fn matches(&self, letter: &Letter) -> bool {
         let has = |name: &str, value: &str| letter.get(name) == Some(value.as_bytes());
         let id = |id: &String| *id == letter.entry_id || has("message_id", id);

@@ -1,5 +1,5 @@
-//! What can be done with dead letters: read, counted, put back into the inbox, deleted.
-//! It knows no command line and no terminal; how dead letters lie in Redis is the business of `redis::store::dead`.
+//! Operations on dead letters: read, count, replay, purge. This room knows no command line and no terminal;
+//! `redis::store::dead` knows the form in Redis.
 
 mod filter;
 
@@ -15,24 +15,24 @@ use crate::redis::store::keys::Keys;
 
 /// The dead letters of one output stream.
 ///
-/// Every function ends with an error when the network or the server says so; what was done before stays done, and
-/// each may be called again.
+/// Every operation may fail with an error of the network or the server. Completed pages stay completed, and the
+/// operation may be repeated.
 #[expect(missing_debug_implementations, reason = "a connection has none")]
 pub struct DeadLetters {
     connection: LibraryConnection,
     keys: Keys,
 }
 
-/// How far something is that goes through all dead letters.
+/// Progress of an operation over all dead letters.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Progress {
-    /// Dead letters that were looked at.
+    /// Dead letters that were read.
     pub seen: u64,
-    /// Those of them with which it was done.
+    /// Dead letters that were replayed or purged.
     pub done: u64,
 }
 
-/// Dead letters that are being listed, newest first.
+/// A listing of dead letters, newest first.
 #[expect(missing_debug_implementations, reason = "a connection has none")]
 pub struct Listing<'a> {
     letters: &'a mut DeadLetters,
@@ -43,41 +43,41 @@ pub struct Listing<'a> {
 }
 
 impl DeadLetters {
-    /// The dead letters that this connection reaches.
+    /// The dead letters behind this connection.
     #[must_use]
     pub fn new(connection: LibraryConnection, keys: Keys) -> DeadLetters {
         DeadLetters { connection, keys }
     }
 
-    /// The server's clock, by which [`Filter::since`] counts.
+    /// The server's clock, to which [`Filter::since`] refers.
     ///
     /// # Errors
-    /// Whatever the network or the server says.
+    /// Errors of the network or the server.
     pub async fn server_time(&mut self) -> Result<SystemTime, RedisError> {
         dead::server_time(&mut self.connection).await
     }
 
-    /// How many there are altogether.
+    /// Number of all dead letters.
     ///
     /// # Errors
-    /// Whatever the network or the server says.
+    /// Errors of the network or the server.
     pub async fn total(&mut self) -> Result<u64, RedisError> {
         dead::count(&mut self.connection, &self.keys).await
     }
 
-    /// Lists the newest that the filter lets through, `limit` at most, in pages: payloads can be long.
+    /// Lists the newest matching letters, `limit` at most, in pages, because payloads can be long.
     ///
     /// # Errors
-    /// Whatever the network or the server says.
+    /// Errors of the network or the server.
     pub async fn list<'a>(&'a mut self, filter: &'a Filter, limit: usize) -> Result<Listing<'a>, RedisError> {
         let reader = self.reader(filter, Order::Newest).await?;
         Ok(Listing { letters: self, filter, reader, left: limit, has_more: false })
     }
 
-    /// All with this id, of the message or of the entry, newest first.
+    /// All letters with this message id or entry id, newest first.
     ///
     /// # Errors
-    /// Whatever the network or the server says.
+    /// Errors of the network or the server.
     pub async fn find(&mut self, id: &str) -> Result<Vec<Letter>, RedisError> {
         let filter = Filter::of_id(id);
         let mut listing = self.list(&filter, usize::MAX).await?;
@@ -88,10 +88,10 @@ impl DeadLetters {
         Ok(found)
     }
 
-    /// How many the filter lets through.
+    /// Number of matching letters.
     ///
     /// # Errors
-    /// Whatever the network or the server says.
+    /// Errors of the network or the server.
     pub async fn count(&mut self, filter: &Filter) -> Result<u64, RedisError> {
         let mut reader = self.reader(filter, Order::Oldest).await?;
         let mut count = 0;
@@ -104,10 +104,10 @@ impl DeadLetters {
         }
     }
 
-    /// Puts what the filter lets through back into the inbox, oldest first, and tells `progress` after each page.
+    /// Returns matching letters to the inbox, oldest first. Calls `progress` after each page.
     ///
     /// # Errors
-    /// Whatever the network or the server says.
+    /// Errors of the network or the server.
     pub async fn replay(
         &mut self,
         filter: &Filter,
@@ -133,11 +133,10 @@ impl DeadLetters {
         }
     }
 
-    /// Deletes what the filter lets through for good, oldest first, tells `progress` after each page, and says how many
-    /// were deleted.
+    /// Deletes matching letters, oldest first, and returns their number. Calls `progress` after each page.
     ///
     /// # Errors
-    /// Whatever the network or the server says.
+    /// Errors of the network or the server.
     pub async fn purge(&mut self, filter: &Filter, mut progress: impl FnMut(Progress)) -> Result<u64, RedisError> {
         let mut reader = self.reader(filter, Order::Oldest).await?;
         let mut total = Progress::default();
@@ -161,10 +160,10 @@ impl DeadLetters {
 }
 
 impl Listing<'_> {
-    /// The next ones; `None` at the end.
+    /// The next page; `None` at the end.
     ///
     /// # Errors
-    /// Whatever the network or the server says.
+    /// Errors of the network or the server.
     pub async fn next(&mut self) -> Result<Option<Vec<Letter>>, RedisError> {
         while !self.has_more {
             let page = self.reader.next(&mut self.letters.connection).await?;
@@ -182,7 +181,7 @@ impl Listing<'_> {
         Ok(None)
     }
 
-    /// Whether there are more than the limit; known at the end.
+    /// Whether there are more letters than the limit; valid at the end.
     #[must_use]
     pub fn has_more(&self) -> bool {
         self.has_more

@@ -1,9 +1,10 @@
-//! Strings of JSON as the host reads them. An escape such as `\ud800` may stand for half of a surrogate pair, which no
-//! text has: the halves are found here, in one way for messages, results and cases. It knows no message and no plugin.
+//! Strings of JSON as the host reads them. An escape such as `\ud800` may be half of a surrogate pair, which no text
+//! can contain. This file detects such halves, in the same way for messages, results and cases. It knows no message and
+//! no plugin.
 
 use std::borrow::Cow;
 
-/// What a mark in front of a text is called, which JSON does not allow and editors write.
+/// Description of a byte order mark, which JSON does not allow and some editors write.
 pub const BYTE_ORDER_MARK: char = '\u{feff}';
 
 /// A part of a JSON string.
@@ -11,16 +12,16 @@ pub const BYTE_ORDER_MARK: char = '\u{feff}';
 pub(crate) enum Part<'a> {
     /// Characters without an escape.
     Plain(&'a str),
-    /// What an escape stands for, or a pair of them.
+    /// The character of an escape, or of a pair of escapes.
     Character(char),
     /// Half of a surrogate pair without the other half.
     Half(u16),
 }
 
-/// The text of a JSON string, borrowed unless it has escapes. Each half of a surrogate pair that stands alone is
-/// replaced by U+FFFD; `Err` has such a text.
+/// The text of a JSON string, borrowed unless it contains escapes. Each half of a surrogate pair becomes U+FFFD; then
+/// the text is in `Err`.
 ///
-/// `json` is a string with its quotation marks, as a JSON parser has delimited and checked it.
+/// `json` is a string with its quotation marks, delimited and checked by a JSON parser.
 pub(crate) fn decode(json: &str) -> Result<Cow<'_, str>, String> {
     let inner = inner(json);
     if !inner.as_bytes().contains(&b'\\') {
@@ -40,12 +41,12 @@ pub(crate) fn decode(json: &str) -> Result<Cow<'_, str>, String> {
     if is_exact { Ok(Cow::Owned(text)) } else { Err(text) }
 }
 
-/// The same for a reader who takes the replaced text as well.
+/// The same for a caller that accepts replaced text.
 pub(crate) fn decode_lossy(json: &str) -> Cow<'_, str> {
     decode(json).unwrap_or_else(Cow::Owned)
 }
 
-/// The parts of a JSON string, of which [`decode`] says what it must be.
+/// The parts of a JSON string. [`decode`] states the requirements.
 pub(crate) fn parts(json: &str) -> Parts<'_> {
     Parts { rest: inner(json) }
 }
@@ -61,7 +62,7 @@ pub(crate) struct Parts<'a> {
 }
 
 impl Parts<'_> {
-    /// Steps over `\u` and four digits, if they are next and their unit is wanted.
+    /// Steps over `\u` and four digits, if they come next and `wanted` accepts their unit.
     fn unit(&mut self, wanted: impl Fn(u16) -> bool) -> Option<u16> {
         let unit =
             u16::from_str_radix(self.rest.strip_prefix("\\u")?.get(..4)?, 16).ok().filter(|unit| wanted(*unit))?;

@@ -1,10 +1,10 @@
-//! The contract in `wit/` as Rust types, generated. It knows no policy.
+//! The contract in `wit/` as generated Rust types. This file has no policy.
 
 wasmtime::component::bindgen!({
     path: "../wit",
     world: "plugin",
-    // A call can be left while the guest sleeps or has to yield.
+    // A call may be suspended while the guest sleeps or yields.
     exports: { default: async },
-    // A message is lent to the guest, not copied first.
+    // A message is passed by reference, without an extra copy.
     ownership: Borrowing { duplicate_if_necessary: true },
 });

@@ -1,9 +1,8 @@
-//! Wasmtime's cache of compiled plugins, in a folder that belongs to the user alone.
-//! A cache that cannot be used is worth a warning, never a failure.
+//! Wasmtime's cache of compiled plugins, in a folder that belongs to the user alone. A cache that cannot be used leads
+//! to a warning, never to a failure.
 //!
-//! What comes out of the cache is run as machine code, unchecked. So the folder must be out of reach of
-//! whoever could not change the host itself as well: it is made for the owner only, and one that others may
-//! write to is not used.
+//! The contents of the cache run as machine code, unchecked. So only users who could also change the host itself may
+//! write to the folder. The folder is created for the owner only, and a folder that others may write to is not used.
 
 use std::ffi::OsString;
 use std::fs::{DirBuilder, Metadata};
@@ -12,47 +11,52 @@ use std::path::{Path, PathBuf};
 
 use wasmtime::{Cache, CacheConfig};
 
-/// Bytes of the folder beyond which wasmtime removes what was used least recently.
+/// Size of the folder above which wasmtime removes the least recently used files.
 const FOLDER_BYTES_MAX: u64 = 512 << 20;
-/// Files of the folder beyond which wasmtime does so.
+/// Number of files above which wasmtime does the same.
 const FOLDER_FILES_MAX: u64 = 1_000;
-/// Permission bits that let others write.
+/// Permission bits that allow others to write.
 const OTHERS_WRITE: u32 = 0o022;
 
-/// The cache in the user's cache folder, unless it cannot be used.
+/// The cache in the user's cache folder, if it can be used.
 pub(super) fn open() -> Option<Cache> {
     let Some(folder) = folder(|name| std::env::var_os(name)) else {
         tracing::warn!(
-            "compiled plugins are not kept, because the user has no cache folder; set XDG_CACHE_HOME, or say --no-cache"
+            "compiled plugins are not cached, because the user has no cache folder; set XDG_CACHE_HOME, or use --no-cache"
         );
         return None;
     };
     open_in(&folder)
         .inspect_err(|reason| {
             tracing::warn!(
-                "compiled plugins are not kept in {}: {reason}; make it a folder of this user alone, or say --no-cache",
+                "compiled plugins are not cached in {}: {reason}; make this folder accessible to this user only, or use \
+                 --no-cache",
                 folder.display()
             );
         })
         .ok()
 }
 
-/// Where compiled plugins are kept: `host/compiled` in the user's cache folder.
+/// The folder of compiled plugins: `host/compiled` in the user's cache folder.
 fn folder(variable: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
-    // The XDG specification has relative paths ignored.
+    // The XDG specification says that relative paths are ignored.
     let absolute = |name| variable(name).map(PathBuf::from).filter(|path| path.is_absolute());
     let in_home = if cfg!(target_os = "macos") { "Library/Caches" } else { ".cache" };
     let base = absolute("XDG_CACHE_HOME").or_else(|| absolute("HOME").map(|home| home.join(in_home)))?;
     Some(base.join("host/compiled"))
 }
 
-/// The cache in this folder, which is made if it is missing.
+/// The cache in this folder. A missing folder is created.
 fn open_in(folder: &Path) -> Result<Cache, String> {
-    DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(|error| format!("cannot make it: {error}"))?;
-    let metadata = std::fs::metadata(folder).map_err(|error| format!("cannot look at it: {error}"))?;
-    // A file of our own tells whether we may write, and who we are.
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(folder)
+        .map_err(|error| format!("cannot create the folder: {error}"))?;
+    let metadata = std::fs::metadata(folder).map_err(|error| format!("cannot inspect the folder: {error}"))?;
+    // A new file shows whether this process may write, and as which user.
     let own = tempfile::tempfile_in(folder).and_then(|file| file.metadata());
-    let own = own.map_err(|error| format!("cannot write to it: {error}"))?;
+    let own = own.map_err(|error| format!("cannot write to the folder: {error}"))?;
     private(&metadata, &own)?;
 
     let mut config = CacheConfig::new();
@@ -65,10 +69,10 @@ fn open_in(folder: &Path) -> Result<Cache, String> {
 
 fn private(folder: &Metadata, own: &Metadata) -> Result<(), String> {
     if folder.uid() != own.uid() {
-        return Err("it belongs to another user".into());
+        return Err("the folder belongs to another user".into());
     }
     if folder.mode() & OTHERS_WRITE != 0 {
-        return Err("other users may write to it".into());
+        return Err("other users may write to the folder".into());
     }
     Ok(())
 }
@@ -95,13 +99,13 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         assert!(open_in(folder.path()).is_ok());
         std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o770)).unwrap();
-        assert_eq!(open_in(folder.path()).unwrap_err(), "other users may write to it");
+        assert_eq!(open_in(folder.path()).unwrap_err(), "other users may write to the folder");
     }
 
     #[test]
     fn a_file_in_the_place_of_the_folder_is_named() {
         let file = tempfile::NamedTempFile::new().unwrap();
         let error = open_in(&file.path().join("compiled")).unwrap_err();
-        assert!(error.starts_with("cannot make it:"), "{error}");
+        assert!(error.starts_with("cannot create the folder:"), "{error}");
     }
 }

@@ -1,4 +1,5 @@
-//! A plugin that is ready for use: compiled, its imports resolved, its exports found. It knows no file and no instance.
+//! A plugin that is ready for use: compiled, with resolved imports and exports. This file knows no file and no
+//! instance.
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,7 +10,7 @@ use super::imports::Store;
 use super::journal::LogBudget;
 use crate::config::{PluginConfig, PluginLimits};
 
-/// Generation of the version that a host starts with.
+/// Generation of the first version of a host.
 const FIRST_GENERATION: u64 = 1;
 
 /// One compiled and checked version of a plugin. Cheap to clone.
@@ -20,13 +21,13 @@ pub struct Plugin {
 
 #[derive(Clone)]
 struct Inner {
-    /// Imports resolved, exports found and type-checked: all that can be done once for all instances.
+    /// Resolved imports, and type-checked exports: everything that is done once for all instances.
     ready: PluginPre<Store>,
     digest: String,
-    /// What its instances read of it through `wasi:config`.
+    /// The configuration that instances read through `wasi:config`.
     configuration: Arc<PluginConfig>,
     log_budget: Arc<LogBudget>,
-    /// Keeps the clock ticking that limits the instances' time.
+    /// Keeps the epoch clock running, which limits the instances' time.
     engine: Engine,
 }
 
@@ -41,7 +42,7 @@ impl Plugin {
         Plugin { inner: Arc::new(Inner { ready, digest, configuration, log_budget, engine }) }
     }
 
-    /// The same plugin under another generation.
+    /// The same plugin with another generation.
     #[must_use]
     pub fn with_generation(&self, generation: u64) -> Plugin {
         let log_budget = Arc::new(LogBudget::new(self.limits(), generation));
@@ -63,12 +64,12 @@ impl Plugin {
         self.inner.log_budget.generation()
     }
 
-    /// Instances that there is room for.
+    /// Maximum number of instances.
     pub fn instances_max(&self) -> u32 {
         self.inner.engine.instances()
     }
 
-    /// Log lines of all its instances that were dropped because they were too many.
+    /// Dropped log lines of all instances together.
     pub fn log_lines_dropped(&self) -> u64 {
         self.inner.log_budget.dropped()
     }

@@ -1,4 +1,4 @@
-//! On which threads a plugin is compiled, and at which priority. It knows no component.
+//! The threads on which a plugin is compiled, and their priority. This file knows no component.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -14,28 +14,28 @@ use rayon::ThreadBuilder;
 
 use super::error::LoadError;
 
-/// Steps of the priority at which a plugin is compiled beside running consumers: how long after the beginning a set of
-/// threads joins, and their niceness. Without privileges a thread cannot raise its priority again, so other threads
-/// come. With every processor busy, threads of niceness 10 get a tenth of an ordinary thread's time, those of
-/// niceness 5 a third, and the last ones as much as any other thread: so no load can starve a version that waits.
+/// Steps of the priority for compiling beside running consumers: the time after which a set of threads joins, and the
+/// niceness of those threads. A thread without privileges cannot raise its priority again, so other threads join. With
+/// every processor busy, threads of niceness 10 get a tenth of an ordinary thread's time, threads of niceness 5 a
+/// third, and the last threads as much as any other thread. So no load can starve a waiting version.
 const STEPS: [(Duration, i32); 3] = [(Duration::ZERO, 10), (Duration::from_secs(3), 5), (Duration::from_secs(8), 0)];
 
-/// On which threads a plugin is compiled.
+/// The threads for compiling.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Haste {
-    /// On all processors: nothing can run before it is done.
+    /// All processors: nothing else can run before the compilation is done.
     Now,
-    /// On threads that give way to all others: consumers are at work.
+    /// Threads that give way to all others, because consumers are running.
     Background,
 }
 
-/// Runs work that computes for long on a thread for blocking work.
+/// Runs a long computation on a blocking thread.
 pub(super) async fn off_the_data_path<T: Send + 'static>(
     path: &Path,
     work: impl FnOnce() -> Result<T, LoadError> + Send + 'static,
 ) -> Result<T, LoadError> {
     tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| {
-        Err(LoadError::Invalid { path: path.to_owned(), reason: format!("the compiler broke down: {error}") })
+        Err(LoadError::Invalid { path: path.to_owned(), reason: format!("the compiler failed: {error}") })
     })
 }
 
@@ -131,7 +131,7 @@ fn start(number: usize, niceness: i32) -> io::Result<Sender<ThreadBuilder>> {
 
 /// Lowers the priority of this thread.
 fn give_way(niceness: i32) {
-    // Elsewhere the call would lower the whole process.
+    // On other systems the call would lower the priority of the whole process.
     #[cfg(target_os = "linux")]
     if niceness > 0
         && let Err(error) = rustix::process::setpriority_process(None, niceness)

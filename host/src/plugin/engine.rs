@@ -1,5 +1,5 @@
-//! The wasmtime engine: all of its tuning, and the thread that makes its clock tick.
-//! It knows no plugin and no message.
+//! The wasmtime engine: all of its tuning, and the thread that advances its epoch. This file knows no plugin and no
+//! message.
 
 use std::fmt;
 use std::sync::{Arc, mpsc};
@@ -18,15 +18,15 @@ use crate::config::{Config as Settings, PluginLimits};
 /// Time between two ticks of the epoch. A busy guest holds a worker thread for at most two of them.
 const TICK: Duration = Duration::from_millis(10);
 
-/// Stacks beyond one for each instance, while old and new instances live side by side.
+/// Number of stacks beyond one for each instance, for the time when old and new instances exist side by side.
 const SPARE_STACKS_MAX: u32 = 1_000;
 
-/// Stack for the host's own work in a call, beyond the guest's. What wasmtime leaves by default.
+/// Stack for the host's own work in a call, beyond the guest's stack. This is wasmtime's default margin.
 const HOST_STACK_BYTES: usize = 1_536 << 10;
 
-/// Most instances whose initial memory is mapped instead of copied. Every mapped image costs an
-/// instance two more of the 65,530 memory mappings that Linux allows a process (vm.max_map_count):
-/// 10,000 instances of a small Rust plugin have 62,000 with images, and 42,000 without.
+/// Maximum number of instances whose initial memory is mapped instead of copied. Every mapped image costs an instance
+/// two more of the 65,530 memory mappings that Linux allows a process (vm.max_map_count): 10,000 instances of a small
+/// Rust plugin have 62,000 mappings with images, and 42,000 without.
 const MAPPED_IMAGES_MAX: u32 = 4_000;
 
 /// The wasmtime engine, one per process. Cheap to clone.
@@ -36,10 +36,10 @@ pub struct Engine {
 }
 
 struct Inner {
-    /// Takes instances from slots that were reserved at the start. `None` where the system does not
-    /// give that much address space.
+    /// Takes instances from slots that are reserved at the start. `None` if the system does not provide that much
+    /// address space.
     pooled: Option<wasmtime::Engine>,
-    /// Maps memory for each instance anew: slower to start, but without a bound on shape and number.
+    /// Maps memory for each new instance: a slower start, but no bound on shape and number.
     on_demand: wasmtime::Engine,
     limits: PluginLimits,
     instances: u32,
@@ -48,19 +48,19 @@ struct Inner {
 }
 
 impl Engine {
-    /// An engine for `instances` instances at a time, which compiles whatever it is given.
+    /// An engine for `instances` simultaneous instances, which compiles any component.
     ///
     /// # Errors
-    /// When the system does not give what it needs.
+    /// When the system refuses memory or other resources.
     pub fn new(limits: &PluginLimits, instances: u32) -> Result<Engine, LoadError> {
         Engine::with(limits, instances, None)
     }
 
-    /// An engine as the settings say: with their limits, and with the user's cache of compiled plugins unless
-    /// they do without.
+    /// An engine for this configuration: with its limits, and with the user's cache of compiled plugins unless
+    /// `no_cache` is set.
     ///
     /// # Errors
-    /// When the system does not give what it needs. A cache that cannot be used is only warned of.
+    /// When the system refuses memory or other resources. A cache that cannot be used only leads to a warning.
     pub fn configured(settings: &Settings, instances: u32) -> Result<Engine, LoadError> {
         let cache = if settings.no_cache { None } else { cache::open() };
         Engine::with(&settings.plugin_limits, instances, cache)
@@ -77,8 +77,8 @@ impl Engine {
         let pooled = wasmtime::Engine::new(&configure(Some(pool(limits, instances))))
             .inspect_err(|error| {
                 tracing::warn!(
-                    "cannot reserve memory for {instances} plugin instances, so each will map its own, which makes \
-                     starting one slower: {error:#}"
+                    "cannot reserve memory for {instances} plugin instances, so each instance maps its own memory, which \
+                     makes its start slower: {error:#}"
                 );
             })
             .ok();
@@ -98,7 +98,7 @@ impl Engine {
         })
     }
 
-    /// Instances for which there is room, while as many others still end.
+    /// Maximum number of instances, while as many old instances may still exist.
     #[must_use]
     pub fn instances(&self) -> u32 {
         self.inner.instances
@@ -115,15 +115,15 @@ impl Engine {
         &self.inner.background
     }
 
-    /// Compiles a component: for the pool, or, when it does not fit a slot (a third memory, say), for
-    /// instances on demand. Takes up to seconds of processor time, so the right engine is chosen before.
+    /// Compiles a component: for the pool, or for instances on demand if the component does not fit a slot (for example
+    /// with a third memory). Compiling takes up to seconds of processor time, so the right engine is chosen before.
     pub(super) fn compile(&self, bytes: &[u8]) -> wasmtime::Result<Component> {
         if let Some(pooled) = &self.inner.pooled
             && Shape::of(bytes).fits_slot()
         {
             match Component::from_binary(pooled, bytes) {
                 Ok(component) => return Ok(component),
-                // Also the way of a broken component, whose error then comes from the second attempt.
+                // A broken component also comes here; its error then comes from the second attempt.
                 Err(error) => tracing::debug!("the plugin does not fit a pool slot: {error:#}"),
             }
         }
@@ -141,31 +141,31 @@ impl fmt::Debug for Engine {
 fn configure(pool: Option<PoolingAllocationConfig>, limits: &PluginLimits, instances: u32) -> Config {
     let mut config = Config::new();
 
-    // Calls run one at a time in a store. The machinery for concurrent ones, on by default in some
-    // builds, doubles the cost of a call (2.1 µs instead of 1.1).
+    // Calls run one at a time in a store. The support for concurrent calls, on by default in some builds, doubles the
+    // cost of a call (2.1 µs instead of 1.1).
     config.concurrency_support(false);
 
-    // Guests look at a counter at every loop and function entry, so that a busy one gives way to
-    // other tasks and can be ended. Cheaper than fuel, which counts every instruction.
+    // Guests check a counter at every loop and function entry, so that a busy guest gives way to other tasks and can be
+    // ended. Epochs are cheaper than fuel, which counts every instruction.
     config.epoch_interruption(true);
 
-    // Proposals that no language's components need today and that would add to what has to be
-    // trusted: garbage collection with all that rests on it, and threads.
+    // Proposals that no language's components need today, and that would have to be trusted: threads, and garbage
+    // collection with everything that depends on it.
     config.wasm_gc(false);
     config.wasm_function_references(false);
     config.wasm_exceptions(false);
     config.gc_support(false);
     config.wasm_threads(false);
 
-    // The host's functions run on the guest's stack, below the guest's own share.
+    // The host's functions run on the guest's stack, below the guest's own part.
     config.max_wasm_stack(limits.stack_bytes_max);
     config.async_stack_size(limits.stack_bytes_max.saturating_add(HOST_STACK_BYTES));
 
     // A plugin is compiled once and called millions of times.
     config.cranelift_opt_level(OptLevel::Speed);
 
-    // A fresh instance maps its initial memory and copies a page when it writes to it: the memory of a
-    // Python plugin is tens of megabytes long, and most of it is never written.
+    // A fresh instance maps its initial memory and copies a page on the first write: the memory of a Python plugin has
+    // tens of megabytes, and most of it is never written.
     config.memory_init_cow(instances <= MAPPED_IMAGES_MAX);
 
     if let Some(pool) = pool {
@@ -174,22 +174,22 @@ fn configure(pool: Option<PoolingAllocationConfig>, limits: &PluginLimits, insta
     config
 }
 
-/// Slots for twice the instances, because old and new generations of a plugin live side by side
-/// while consumers switch, and a few for probes.
+/// Slots for twice the instances, because old and new generations of a plugin exist side by side while consumers
+/// switch, and a few slots for probes.
 fn pool(limits: &PluginLimits, instances: u32) -> PoolingAllocationConfig {
     let slots = instances.saturating_mul(2).saturating_add(8);
     let mut pool = PoolingAllocationConfig::new();
     pool.total_component_instances(slots);
 
-    // Counters only, they reserve nothing. A Rust component has 3 or 4 core instances, one from a
-    // linked Python interpreter some tens.
+    // These limits are only counters and reserve nothing. A Rust component has 3 or 4 core instances, a component from
+    // a linked Python interpreter some tens.
     pool.max_core_instances_per_component(limits.instances_max);
     pool.total_core_instances(slots.saturating_mul(limits.instances_max));
 
-    // Two memories, because every component of QuickJS has two; one with more is compiled for the on-demand engine.
-    // Each takes 4 GiB of address space, most of it never backed by anything: as many instances as there are stacks
-    // (below), with two memories each, reserve 86 of the 128 TiB that x86-64 has for 10,000 instances. A slot lets a
-    // memory grow to the whole limit.
+    // Two memories, because every component of QuickJS has two. A component with more memories is compiled for the
+    // on-demand engine. Each memory takes 4 GiB of address space, and most of that is never backed. As many instances
+    // as there are stacks (below), with two memories each, reserve 86 of the 128 TiB that x86-64 has for 10,000
+    // instances. A slot lets a memory grow to the whole limit.
     let stacks = slots.min(instances.saturating_add(SPARE_STACKS_MAX));
     pool.max_memories_per_component(limits::POOLED_MEMORIES_MAX);
     pool.total_memories(stacks.saturating_mul(limits::POOLED_MEMORIES_MAX));
@@ -201,15 +201,15 @@ fn pool(limits: &PluginLimits, instances: u32) -> PoolingAllocationConfig {
     pool.total_tables(slots.saturating_mul(limits::POOLED_TABLES_MAX));
     pool.table_elements(limits::POOLED_TABLE_ELEMENTS_MAX);
 
-    // A store keeps its stack between calls. Every stack and its guard page are two memory mappings
-    // from the start, used or not: stacks for twice 10,000 instances would not leave enough of them.
+    // A store keeps its stack between calls. A stack and its guard page are two memory mappings from the start, used or
+    // not: stacks for twice 10,000 instances would leave too few mappings.
     pool.total_stacks(stacks);
     pool
 }
 
-/// Advances the epoch of some engines until it is dropped.
+/// Advances the epoch of some engines. A drop stops it.
 struct Ticker {
-    /// Dropping it wakes and ends the thread.
+    /// A drop of the sender wakes and ends the thread.
     stop: Option<mpsc::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -217,7 +217,7 @@ struct Ticker {
 impl Ticker {
     fn start(engines: Vec<wasmtime::Engine>) -> std::io::Result<Ticker> {
         let (stop, stopped) = mpsc::channel::<()>();
-        // A thread, not a task: it has to tick above all when guests keep every worker busy.
+        // A thread, not a task: the epoch must advance above all when guests keep every worker busy.
         let thread = std::thread::Builder::new().name("plugin-ticker".into()).spawn(move || {
             while stopped.recv_timeout(TICK) == Err(mpsc::RecvTimeoutError::Timeout) {
                 engines.iter().for_each(wasmtime::Engine::increment_epoch);
@@ -231,7 +231,7 @@ impl Drop for Ticker {
     fn drop(&mut self) {
         self.stop.take();
         if let Some(thread) = self.thread.take() {
-            // It can only end in a panic, which the thread has reported already.
+            // An error means a panic, which the thread has already reported.
             let _ = thread.join();
         }
     }

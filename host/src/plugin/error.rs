@@ -1,4 +1,4 @@
-//! Why a plugin cannot be used, each kind with what to do about it. It knows no wasmtime.
+//! Errors of plugins that cannot be used, each with advice. This file knows no wasmtime.
 
 use std::path::PathBuf;
 
@@ -8,24 +8,24 @@ use super::text::{because, list};
 /// A plugin that cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
-    /// Wasmtime refused its configuration. Nothing a plugin can do.
+    /// Wasmtime refused its configuration. The plugin is not the cause.
     #[error("cannot set up the WebAssembly engine: {0}")]
     Engine(String),
-    /// There is no such file, or it cannot be read.
+    /// The file does not exist or cannot be read.
     #[error("cannot read the plugin {}: {source}; name the file of a WebAssembly component", .path.display())]
     Unreadable {
         /// The plugin's file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: std::io::Error,
     },
-    /// Nothing is in the file.
+    /// The file is empty.
     #[error("cannot load the plugin {}: the file is empty; name the built component, a .wasm file", .path.display())]
     Empty {
         /// The plugin's file.
         path: PathBuf,
     },
-    /// Some other kind of file.
+    /// The file is of another kind.
     #[error(
         "cannot load the plugin {}: it is not WebAssembly; name the built component, a .wasm file",
         .path.display()
@@ -34,7 +34,7 @@ pub enum LoadError {
         /// The plugin's file.
         path: PathBuf,
     },
-    /// WebAssembly, but of the kind before components.
+    /// A core module, not a component.
     #[error(
         "cannot load the plugin {}: it is a core module, not a component; build it for the target wasm32-wasip2, \
          or turn it into a component with `wasm-tools component new`",
@@ -44,25 +44,25 @@ pub enum LoadError {
         /// The plugin's file.
         path: PathBuf,
     },
-    /// A component that is damaged, or uses features that are off.
+    /// A component that is damaged, or that uses disabled features.
     #[error("cannot compile the plugin {}: {reason}; build it again with a current toolchain", .path.display())]
     Invalid {
         /// The plugin's file.
         path: PathBuf,
-        /// What wasmtime said.
+        /// Wasmtime's error.
         reason: String,
     },
-    /// A component that needs a feature of WebAssembly that is not switched on.
-    #[error("cannot use the plugin {}: {what}, which this host does not run; {advice}", .path.display())]
+    /// A component that needs a disabled feature of WebAssembly.
+    #[error("cannot use the plugin {}: {what}, which this host does not support; {advice}", .path.display())]
     Needs {
         /// The plugin's file.
         path: PathBuf,
-        /// What it is or uses.
+        /// What the component is or uses.
         what: &'static str,
-        /// What its author can do.
+        /// Advice for the author.
         advice: &'static str,
     },
-    /// The system does not let the process run what it compiles.
+    /// The system does not allow the process to run compiled code.
     #[error(
         "cannot compile the plugin {}: the system does not let this process make memory executable ({reason}); a plugin is \
          compiled to machine code, so allow it: MemoryDenyWriteExecute=no for a systemd service, execmem for SELinux",
@@ -71,10 +71,10 @@ pub enum LoadError {
     NotExecutable {
         /// The plugin's file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         reason: String,
     },
-    /// The system gives no memory, or no room for it.
+    /// The system refuses memory or address space.
     #[error(
         "cannot start the plugin {}: the system gives this process no memory for it ({reason}); an instance reserves 4 GiB of \
          address space, most of which it never uses, so raise the limit of address space (`ulimit -v`, LimitAS= of a systemd \
@@ -84,10 +84,10 @@ pub enum LoadError {
     NoMemory {
         /// The plugin's file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         reason: String,
     },
-    /// A component of another world, or of another version of ours.
+    /// A component for another world, or for another version of this world.
     #[error(
         "cannot use the plugin {}: it does not export {expected}, but {}{}; \
          build it against the world `plugin` in wit/",
@@ -96,39 +96,39 @@ pub enum LoadError {
     WrongWorld {
         /// The plugin's file.
         path: PathBuf,
-        /// The interface that a plugin exports.
+        /// The interface that a plugin must export.
         expected: &'static str,
-        /// What it exports.
+        /// What the component exports.
         exports: Vec<String>,
-        /// What does not fit, if the interface is there.
+        /// The difference, if the interface is exported.
         reason: Option<String>,
     },
-    /// A component that needs what the host does not have.
+    /// A component that needs an import which the host does not provide.
     #[error(
         "cannot use the plugin {}: it imports {}, which this host does not provide; \
-         a plugin may import WASI 0.2 and what the world `plugin` in wit/ names",
+         a plugin may import WASI 0.2 and the imports of the world `plugin` in wit/",
         .path.display(), list(.imports)
     )]
     UnknownImports {
         /// The plugin's file.
         path: PathBuf,
-        /// What it imports in vain.
+        /// The missing imports.
         imports: Vec<String>,
     },
-    /// A component that imports something the host has in another shape.
+    /// A component with an import that has another type in the host.
     #[error("cannot use the plugin {}: {reason}; build it against WASI 0.2 and the files in wit/", .path.display())]
     WrongImports {
         /// The plugin's file.
         path: PathBuf,
-        /// What wasmtime said.
+        /// Wasmtime's error.
         reason: String,
     },
-    /// The probe did not come up.
+    /// The probe, the first instance, failed to start.
     #[error("the plugin {} does not start: {reason}", .path.display())]
     DoesNotStart {
         /// The plugin's file.
         path: PathBuf,
-        /// What happened to the probe.
+        /// The failure of the probe.
         reason: Failure,
     },
 }

@@ -1,5 +1,5 @@
-//! What a component is, for whoever asks before running it: also one that is no plugin of ours.
-//! It decides nothing; what is a problem is decided in `loader`.
+//! Facts about a component before it runs, including a component that is no plugin of this host. This file does not
+//! judge; `loader` decides what is a problem.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -15,60 +15,60 @@ use super::imports::{self, Grant};
 use super::loader::{self, Binary};
 use crate::config::PluginConfig;
 
-/// What a component is, asks for and costs.
+/// Facts about a component: contents, requirements and cost.
 #[derive(Debug)]
 pub struct Inspection {
     /// Length of the file in bytes.
     pub bytes: usize,
     /// SHA-256 of the file, 64 hexadecimal digits.
     pub digest: String,
-    /// The interface of ours that it exports, with its version: `host:plugin/processor@0.1.0`.
+    /// The exported plugin interface with its version: `host:plugin/processor@0.1.0`.
     pub contract: Option<String>,
-    /// What made it, by its own account and without repetition.
+    /// The tools that made the component, by the component's own account, without repetition.
     pub producers: Vec<Producer>,
-    /// Everything it imports, in its own order.
+    /// All imports, in the component's order.
     pub imports: Vec<Import>,
-    /// Names of everything it exports, in its own order.
+    /// Names of all exports, in the component's order.
     pub exports: Vec<String>,
-    /// Time for compiling it (or for reading it from the cache, on an engine that has one).
+    /// Time for compiling, or for reading from the cache if the engine has one.
     pub compile_time: Duration,
-    /// Time for starting one instance; `None` if none could be started.
+    /// Time for starting one instance; `None` if no instance could be started.
     pub start_time: Option<Duration>,
-    /// Memory of that instance after its start, in bytes.
+    /// Memory of that instance after the start, in bytes.
     pub memory_bytes: Option<usize>,
-    /// Everything for which it cannot be used; empty for a good plugin.
+    /// All reasons why the component cannot be used; empty for a good plugin.
     pub problems: Vec<LoadError>,
     /// The plugin, ready for use; `None` if there are problems.
     pub plugin: Option<Plugin>,
 }
 
-/// A line of the `producers` section of a component or of a module in it.
+/// A line of the `producers` section of a component, or of a module in the component.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Producer {
     /// `language`, `processed-by` or `sdk`.
     pub role: String,
     /// Name of the language or tool.
     pub name: String,
-    /// Its version; may be empty.
+    /// Version; may be empty.
     pub version: String,
 }
 
-/// Something that a component imports.
+/// An import of a component.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Import {
     /// Name with its version: `wasi:clocks/monotonic-clock@0.2.6`.
     pub name: String,
-    /// What it gets.
+    /// What the host provides for the import.
     pub grant: Grant,
 }
 
 impl Engine {
-    /// Compiles the component at `path` and starts it once, under the limits and with this configuration, and tells
-    /// everything about it.
+    /// Compiles the component at `path`, starts it once with these limits and this configuration, and returns all
+    /// facts.
     ///
     /// # Errors
-    /// When it is no component at all, or one that cannot be compiled. A component that only does not fit the
-    /// contract is told about, with its problems.
+    /// When the file is not a component, or cannot be compiled. A component that only does not fit the contract is no
+    /// error; its problems are among the facts.
     pub async fn inspect(&self, path: &Path, configuration: &PluginConfig) -> Result<Inspection, LoadError> {
         let engine = self.clone();
         let owned_path = path.to_owned();
@@ -92,7 +92,7 @@ impl Engine {
     }
 }
 
-/// Everything short of starting it. Blocks.
+/// Everything except the start. Blocks.
 fn inspect(engine: &Engine, path: &Path, configuration: Arc<PluginConfig>) -> Result<Inspection, LoadError> {
     let Binary { bytes, digest, .. } = loader::read(path.to_owned())?;
     let start = Instant::now();
@@ -127,15 +127,16 @@ fn inspect(engine: &Engine, path: &Path, configuration: Arc<PluginConfig>) -> Re
     Ok(inspection)
 }
 
-/// How the names of modules begin that were added when a component was made of a core module: adapters of WASI, written by
-/// somebody else in another language.
+/// Prefix of the names of modules that a tool added when it made a component of a core module. Such modules are WASI
+/// adapters, written by other authors in another language.
 const ADDED_MODULE: &str = "wit-component:";
 
-/// What the `producers` sections say, of the component and of its author's modules. Wasmtime has accepted the
-/// bytes before, and a section that is damaged all the same says nothing.
+/// The `producers` sections of the component and of its author's modules. Wasmtime has already accepted the bytes, so a
+/// damaged section is ignored.
 fn producers(bytes: &[u8]) -> Vec<Producer> {
     let mut producers: Vec<Producer> = Vec::new();
-    // What the components and modules say that are open at this place, and whether their author is another.
+    // The open components and modules at this place, each with its producers, and whether they come from another
+    // author.
     let mut open: Vec<(Vec<Producer>, bool)> = Vec::new();
     for payload in Parser::new(0).parse_all(bytes) {
         match payload {

@@ -1,5 +1,5 @@
-//! A consumer's own instance: one call at a time, under a time limit, and a fresh store after
-//! whatever was not an answer. It knows no other consumer.
+//! A consumer's own instance: one call at a time, under a time limit, and a fresh store after every call that ended
+//! without an answer. This file knows no other consumer.
 
 use std::fmt;
 use std::future::poll_fn;
@@ -23,49 +23,49 @@ use super::outcome::{Failure, Outcome};
 use super::text::printable;
 use crate::config::PluginLimits;
 
-/// Longest text of a failure that comes from a guest, in bytes.
+/// Maximum length of a failure's text from a guest, in bytes.
 const REASON_BYTES_MAX: usize = 2 << 10;
-/// Ticks of the epoch that a guest runs before it gives way to other tasks. The first is never a
-/// whole one.
+/// Number of epoch ticks that a guest runs before it gives way to other tasks. The first tick is never a whole one.
 const TICKS: u64 = 1;
 
-/// A consumer's own instance. After a trap or a limit it replaces itself with a fresh one.
+/// A consumer's own instance. After a trap or an exceeded limit the instance is replaced by a fresh one.
 pub struct Instance {
     plugin: Plugin,
     consumer_id: Arc<str>,
-    /// `None` after a call that did not come back with an answer, until the next call.
+    /// `None` after a call without an answer, until the next call.
     live: Option<Live>,
 }
 
-/// A store with the guest in it.
+/// A store with the guest.
 struct Live {
     store: Store<imports::Store>,
     guest: bindings::Plugin,
-    /// Shared with the store's clock.
+    /// Shared with the store's callback for the epoch.
     turn: Arc<Turn>,
-    /// Messages that it has answered.
+    /// Number of answered messages.
     messages: u64,
 }
 
-/// Why a guest was not running before it went on.
+/// Reason why a guest was not running before it continued.
 #[derive(Default)]
 struct Turn {
-    /// It gave way to other tasks, so that the time until it goes on is not its own.
+    /// The guest gave way to other tasks, so the time until it continues is not the guest's time.
     gave_way: AtomicBool,
-    /// It waited for something. Ticks that passed meanwhile are no reason to give way.
+    /// The guest waited for something. Ticks that passed meanwhile are no reason to give way.
     waited: AtomicBool,
 }
 
-/// What the guest's `process` returns.
+/// Return value of the guest's `process`.
 type Answer = Result<processor::Outcome, String>;
 
 impl Plugin {
-    /// An instance for the consumer with this id; the id is named in the plugin's log lines.
+    /// An instance for the consumer with this id. The plugin's log lines contain the id.
     pub async fn instantiate(&self, consumer_id: Arc<str>) -> Result<Instance, Failure> {
         Instance::start(self.clone(), consumer_id).await
     }
 
-    /// Likewise, but it comes up only with its first message, which fails if it cannot.
+    /// Like `new`, but the instance is created with its first message. That message fails if the instance cannot be
+    /// created.
     pub fn instance_to_be(&self, consumer_id: Arc<str>) -> Instance {
         Instance::to_be(self.clone(), consumer_id)
     }
@@ -81,25 +81,26 @@ impl Instance {
         Instance { plugin, consumer_id, live: None }
     }
 
-    /// Bytes of memory that the instance has now; 0 after a trap or a limit, until the next message.
+    /// Present memory of the instance in bytes; 0 after a trap or an exceeded limit, until the next message.
     pub fn memory_bytes(&self) -> usize {
         self.live.as_ref().map_or(0, |live| live.store.data().limits.memory_bytes())
     }
 
     /// Runs the plugin's `process` on one message, under the limits.
     ///
-    /// A call that is dropped half-way costs the instance, as a trap does.
+    /// A call that is dropped before its end costs the instance, like a trap.
     pub async fn process(&mut self, id: &str, body: &str, attempt: u32) -> Result<Outcome, Failure> {
-        // Taken out for the time of the call: only an answer puts it back.
+        // Taken out for the duration of the call: only an answer puts the store back.
         let mut live = match self.live.take() {
             Some(live) => live,
-            // Boxed because it is rare, and the future of a call would be as long as that of a start.
+            // Boxed, because a start is rare, and without the box the future of a call would be as long as the future
+            // of a start.
             None => Box::pin(Live::start(&self.plugin, &self.consumer_id)).await?,
         };
         let limits = self.plugin.limits();
         live.prepare(id);
-        // Not in a function of its own: the future of a call is half a kilobyte long, and each function around it
-        // would copy it once more.
+        // Not in a separate function: the future of a call has half a kilobyte, and each function around it would copy
+        // the future once more.
         let function = live.guest.host_plugin_processor().func_process();
         let ended = {
             let message = processor::Message { id, body, attempt };
@@ -144,13 +145,13 @@ impl Live {
         let turn = Arc::new(Turn::default());
         let current = Arc::clone(&turn);
         store.epoch_deadline_callback(move |_| {
-            // Whoever has slept for a tick need not stand in line once more, behind everybody else: that took about a
-            // tenth of the host's CPU time for a call that waits 10 ms.
+            // A guest that has slept for a tick need not queue again behind all others: that cost about a tenth of the
+            // host's CPU time for a call that waits 10 ms.
             if current.waited.swap(false, Ordering::Relaxed) {
                 return Ok(UpdateDeadline::Continue(TICKS));
             }
             current.gave_way.store(true, Ordering::Relaxed);
-            // Wasmtime's own way to yield wakes the task at once, and tokio would then run it next.
+            // Wasmtime's own way to yield wakes the task at once, and tokio would then run that task next.
             Ok(UpdateDeadline::YieldCustom(TICKS, Box::pin(tokio::task::yield_now())))
         });
         store.set_epoch_deadline(TICKS);
@@ -166,7 +167,7 @@ impl Live {
         }
     }
 
-    /// Makes the store ready for a call on the message with this id.
+    /// Prepares the store for a call with the message of this id.
     fn prepare(&mut self, message_id: &str) {
         let state = self.store.data_mut();
         state.limits.reset_refusal();
@@ -174,7 +175,7 @@ impl Live {
         self.store.set_epoch_deadline(TICKS);
     }
 
-    /// What the guest answered. An error means that the store must not be called again.
+    /// The guest's answer. After an error the store must not be called again.
     fn answer(&self, ended: Option<wasmtime::Result<(Answer,)>>, limits: &PluginLimits) -> Result<Answer, Failure> {
         match ended {
             Some(Ok((answer,))) => Ok(answer),
@@ -192,19 +193,18 @@ impl Live {
     }
 }
 
-/// Runs `call` to its end, or gives up and returns `None` when it has taken longer than `limit`.
+/// Runs `call` to its end, or returns `None` when the call has taken longer than `limit`.
 ///
-/// A guest's own time is what it computes and what it waits. While it has given way to other tasks
-/// its clock stands still: ten thousand consumers on two cores may keep it from going on for seconds,
-/// and that is not its fault. The first turn, at most a tick long, is free, and so almost every call
-/// ends without a timer.
+/// The guest's time is the time in which it computes or waits. While the guest has given way to other tasks, its clock
+/// stands still: with ten thousand consumers on two cores a guest may wait seconds for its turn, and that is not its
+/// fault. The first turn, at most a tick long, is free, so that almost every call ends without a timer.
 fn within<T>(
     limit: Duration,
     turn: &Turn,
     mut call: Pin<&mut impl Future<Output = T>>,
 ) -> impl Future<Output = Option<T>> {
     let mut timer: Option<(Pin<Box<Sleep>>, Instant)> = None;
-    // What the call before has left.
+    // A notification may be left from the previous call.
     turn.waited.store(false, Ordering::Relaxed);
     poll_fn(move |context| {
         if let Some((timer, turn_ended)) = &mut timer {
@@ -224,7 +224,7 @@ fn within<T>(
     })
 }
 
-/// Names the reason for which a store is lost.
+/// The reason for the loss of a store.
 fn why(error: &wasmtime::Error, store: &Store<imports::Store>, memory_bytes_max: usize) -> Failure {
     let state = store.data();
     if state.limits.memory_refused() {
@@ -232,25 +232,25 @@ fn why(error: &wasmtime::Error, store: &Store<imports::Store>, memory_bytes_max:
     }
     let reason = match (error.downcast_ref::<Trap>(), error.downcast_ref::<I32Exit>()) {
         (Some(trap), _) => trap.to_string(),
-        // Whatever the code: a plugin that ends itself has no outcome.
+        // Any exit code is a failure: a plugin that ends itself has no outcome.
         (_, Some(I32Exit(code))) => format!("it called exit({code})"),
         _ => error.root_cause().to_string(),
     };
-    // The type is wasmtime's secret; a test holds this text to what the version in use says.
+    // The type is private to wasmtime; a test compares this text with the version in use.
     if reason.contains("fuel allocated for hostcalls has been exhausted") {
         return Failure::ResultTooLong { bytes_max: 0 };
     }
-    // A guest that hands such text to an import is on the stack; when it returns such text it is not.
+    // A guest that passes such text to an import is on the stack. A guest that returns such text is not.
     if error.is::<std::str::Utf8Error>() && error.downcast_ref::<WasmBacktrace>().is_none() {
         return Failure::NotText;
     }
-    // The guest's own words first: they say more than the kind of the trap, and long texts are cut at their end.
+    // The guest's own words come first: they say more than the kind of the trap, and a long text is cut at its end.
     let last_words = state.journal.last_words();
     let text = if last_words.is_empty() { reason } else { format!("{last_words} ({reason})") };
     Failure::Trapped(printable(&text, REASON_BYTES_MAX).into_owned())
 }
 
-/// The guest's outcome as the host's, unless a result is too long or there are too many.
+/// Converts the guest's outcome, unless a result is too long or there are too many results.
 fn checked(outcome: processor::Outcome, limits: &PluginLimits) -> Result<Outcome, Failure> {
     let bytes_max = limits.result_bytes_max;
     if let processor::Outcome::EmitAll(results) = &outcome

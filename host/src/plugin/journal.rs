@@ -1,5 +1,5 @@
-//! What a guest writes, as log events with the consumer, the message and the plugin's generation. What is too much is
-//! dropped and counted. It does not know in which way a line came.
+//! A guest's output as log events with the consumer, the message and the plugin's generation. Excess lines are dropped
+//! and counted. This file does not know through which import a line came.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,17 +10,17 @@ use tracing::Level;
 use super::text::printable;
 use crate::config::PluginLimits;
 
-/// Longest context of a log line, in bytes.
+/// Maximum length of the context of a log line, in bytes.
 const CONTEXT_BYTES_MAX: usize = 256;
-/// How much of stderr is kept to explain a trap, in bytes.
+/// Length of the end of stderr that is kept to explain a trap, in bytes.
 const LAST_WORDS_BYTES_MAX: usize = 1 << 10;
-/// Level at which lines on stdout and stderr are logged: that of ordinary operation, so that the author of a plugin
-/// sees them without a change of settings.
+/// Level of lines on stdout and stderr: that of ordinary operation, so that a plugin's author sees them without a
+/// change of settings.
 const STREAM_LEVEL: Level = Level::INFO;
-/// Time over which the rate of log lines is counted.
+/// Time window for the rate of log lines.
 const WINDOW: Duration = Duration::from_secs(1);
 
-/// What all instances of a plugin together may log. One for each version of a plugin.
+/// The budget of log lines for all instances of a plugin together. Each version of a plugin has its own budget.
 #[derive(Debug)]
 pub(super) struct LogBudget {
     generation: u64,
@@ -28,9 +28,9 @@ pub(super) struct LogBudget {
     rate_max: u32,
     line_bytes_max: usize,
     window: Mutex<Window>,
-    /// Lines dropped and not yet told about.
+    /// Dropped lines that are not reported yet.
     untold: AtomicU64,
-    /// Lines dropped ever.
+    /// Dropped lines in total.
     dropped: AtomicU64,
 }
 
@@ -57,7 +57,7 @@ impl LogBudget {
         self.generation
     }
 
-    /// Lines dropped since the plugin was loaded.
+    /// Dropped lines since the plugin was loaded.
     pub(super) fn dropped(&self) -> u64 {
         self.dropped.load(Ordering::Relaxed)
     }
@@ -70,7 +70,7 @@ impl LogBudget {
         window.lines <= self.rate_max
     }
 
-    /// Begins a new window when it is time, and logs what was dropped in the old one.
+    /// Begins a new window when the old one has ended, and logs the number of dropped lines.
     fn turn_over(&self, now: Instant) {
         let mut window = self.window();
         if now.saturating_duration_since(window.start) >= WINDOW {
@@ -89,14 +89,14 @@ impl LogBudget {
         if self.untold.fetch_add(1, Ordering::Relaxed) == 0 {
             tracing::warn!(
                 generation = self.generation,
-                "the plugin logs more than {} lines for a message or {} a second; the others are dropped and counted",
+                "the plugin logs more than {} lines for a message or {} a second; further lines are dropped and counted",
                 self.lines_max,
                 self.rate_max
             );
         }
     }
 
-    /// Logs how many lines were dropped, if any were.
+    /// Logs the number of dropped lines, if there are any.
     fn tell(&self) {
         let dropped = self.untold.swap(0, Ordering::Relaxed);
         if dropped > 0 {
@@ -115,24 +115,24 @@ impl Drop for LogBudget {
     }
 }
 
-/// What one instance writes to the log. Clones share one journal.
+/// The log output of one instance. Clones share one journal.
 #[derive(Clone)]
 pub(super) struct Journal(Arc<Mutex<Entries>>);
 
 struct Entries {
     budget: Arc<LogBudget>,
     consumer_id: Arc<str>,
-    /// The message in work; empty while the instance starts.
+    /// The present message; empty while the instance starts.
     message_id: String,
-    /// Lines logged for this message.
+    /// Number of lines logged for this message.
     lines: u32,
-    /// Lines of stdout and stderr that have no end yet.
+    /// Lines of stdout and stderr without a line end so far.
     open: [Vec<u8>; 2],
-    /// The end of what was written to stderr for this message.
+    /// The end of stderr for this message.
     last_words: Vec<u8>,
 }
 
-/// Where a guest writes to without `wasi:logging`: `print` debugging, the text of a panic.
+/// Output of a guest without `wasi:logging`: `print` debugging, or the text of a panic.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stream {
     Stdout,
@@ -151,7 +151,7 @@ impl Journal {
         })))
     }
 
-    /// Takes bytes that the guest writes to a stream. Whole lines are logged, the rest waits for its end.
+    /// Takes bytes from a stream of the guest. Whole lines are logged; the rest waits for its line end.
     pub(super) fn write(&self, stream: Stream, bytes: &[u8]) {
         self.entries().write(stream, bytes);
     }
@@ -161,7 +161,7 @@ impl Journal {
         self.entries().log(level, context, text);
     }
 
-    /// What comes now belongs to this message.
+    /// Assigns all further output to this message.
     pub(super) fn begin(&self, message_id: &str) {
         let mut entries = self.entries();
         entries.message_id.clear();
@@ -170,7 +170,7 @@ impl Journal {
         entries.last_words.clear();
     }
 
-    /// Logs what has no end of line: nothing more of this message comes.
+    /// Logs lines without a line end, because the message is finished.
     pub(super) fn end(&self) {
         let mut entries = self.entries();
         for stream in [Stream::Stdout, Stream::Stderr] {
@@ -178,18 +178,18 @@ impl Journal {
                 entries.log_open_line(stream);
             }
         }
-        // A plugin that has become quiet writes no line that would tell what was dropped.
+        // Reports here, because a plugin that has become quiet writes no more lines that would cause a report.
         if entries.budget.untold.load(Ordering::Relaxed) > 0 {
             entries.budget.turn_over(Instant::now());
         }
     }
 
-    /// The end of what was written to stderr for this message, on one line.
+    /// The end of stderr for this message, on one line.
     pub(super) fn last_words(&self) -> String {
         let entries = self.entries();
         let text = String::from_utf8_lossy(&entries.last_words);
         let telling = text.lines().map(str::trim).filter(|line| {
-            // Rust's advice is about its own environment, which plugins do not have.
+            // Rust's advice refers to the plugin's own environment, which is always empty.
             !line.is_empty() && !line.starts_with("note: run with `RUST_BACKTRACE")
         });
         printable(&telling.collect::<Vec<_>>().join(" "), LAST_WORDS_BYTES_MAX).into_owned()
@@ -226,10 +226,10 @@ impl Entries {
     }
 
     fn log(&mut self, level: Level, context: &str, text: &str) {
-        // A level is part of an event's static description, hence one macro for each.
+        // A level is part of an event's static description, hence the macro.
         macro_rules! event {
             ($level:ident) => {{
-                // A line that nobody would see costs nothing and counts for nothing.
+                // A line below the log level costs nothing and does not count.
                 if !tracing::enabled!(target: "plugin", Level::$level) {
                     return;
                 }

@@ -1,23 +1,23 @@
-//! What one instance may use: memory and tables, counted over its whole store.
-//! Time is limited in `instance`, where the calls are made.
+//! Limits of one instance: memory and tables, counted over the whole store. `instance` limits the time, where the calls
+//! are made.
 
 use wasmtime::ResourceLimiter;
 
 use crate::config::PluginLimits;
 
-/// Memories of a component that gets its instances from the pool.
+/// Number of memories of a component in the pool.
 pub(super) const POOLED_MEMORIES_MAX: u32 = 2;
-/// Tables of a component that gets its instances from the pool.
+/// Number of tables of a component in the pool.
 pub(super) const POOLED_TABLES_MAX: u32 = 4;
-/// Elements of a table in the pool, 8 bytes each; large interpreters have 10,000 to 15,000.
+/// Number of elements of a table in the pool, 8 bytes each; large interpreters have 10,000 to 15,000.
 pub(super) const POOLED_TABLE_ELEMENTS_MAX: usize = 20_000;
-/// How much longer than one result all results of a message may be together.
+/// Maximum length of all results of a message together, as a multiple of the maximum length of one result.
 const RESULTS_FACTOR: usize = 4;
 
-/// Memories in a store; all of them share the memory limit.
+/// Maximum number of memories in a store; all memories share the memory limit.
 const MEMORIES_MAX: usize = 16;
 
-/// Bytes that a guest may hand over in one call or return from it.
+/// Maximum number of bytes that a guest may pass or return in one call.
 pub(super) fn hand_over_bytes_max(result_bytes_max: usize) -> usize {
     result_bytes_max.saturating_mul(RESULTS_FACTOR)
 }
@@ -29,11 +29,11 @@ pub(super) struct StoreLimits {
     table_elements_max: usize,
     tables_max: usize,
     instances_max: usize,
-    /// All memories together.
+    /// Size of all memories together.
     memory_bytes: usize,
-    /// All tables together.
+    /// Size of all tables together.
     table_elements: usize,
-    /// By how much the growth that was granted last makes a memory larger, in case it then fails.
+    /// Size of the last granted growth of a memory, in case that growth then fails.
     granted_bytes: usize,
     /// Set when a growth was refused since the last `reset_refusal`.
     memory_refused: bool,
@@ -53,7 +53,7 @@ impl StoreLimits {
         }
     }
 
-    /// Bytes of all memories now.
+    /// Present size of all memories in bytes.
     pub(super) fn memory_bytes(&self) -> usize {
         self.memory_bytes
     }
@@ -74,8 +74,8 @@ impl ResourceLimiter for StoreLimits {
         let growth = desired.saturating_sub(current);
         let total = self.memory_bytes.saturating_add(growth);
         if total > self.memory_bytes_max {
-            // Refused, not trapped: the guest may well do without, as an interpreter that then
-            // collects its garbage.
+            // Refused, not trapped: the guest may continue without the memory, like an interpreter that then collects
+            // garbage.
             self.memory_refused = true;
             return Ok(false);
         }

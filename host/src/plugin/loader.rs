@@ -1,5 +1,5 @@
-//! From a file to a plugin that is known to work: read, digest, compile, contract check, probe.
-//! It knows nothing of when and why a plugin is loaded.
+//! From a file to a tested plugin: read, digest, compile, check the contract, probe. This file does not know when and
+//! why a plugin is loaded.
 
 use std::path::{Path, PathBuf};
 use std::pin::pin;
@@ -22,27 +22,27 @@ use super::text::one_line;
 use crate::config::PluginConfig;
 use crate::time::millis;
 
-/// What the system says when it gives no memory or no address space.
+/// The system's error text when it refuses memory or address space.
 const OUT_OF_MEMORY: &str = "os error 12";
 
-/// How long a compilation may take before it is worth a line in the log.
+/// Time after which a compilation is logged.
 const PATIENCE: Duration = Duration::from_millis(500);
 
-/// Time between two pictures of the spinner.
+/// Time between two frames of the spinner.
 const SPINNER_TICK: Duration = Duration::from_millis(100);
 
-/// What a plugin exports.
+/// The export of a plugin.
 const EXPORT: &str = "host:plugin/processor@0.1.0";
-/// How the name of a compatible version begins; whether its types are the same is checked as well.
+/// Prefix of compatible versions; the types are checked as well.
 const EXPORT_COMPATIBLE: &str = "host:plugin/processor@0.1.";
-/// How the name of any version begins, past and to come.
+/// Prefix of all versions, past and future.
 const EXPORT_ANY_VERSION: &str = "host:plugin/processor@";
 
 /// A binary begins with the magic bytes, then a version and a layer, 16 bits each.
 const MAGIC: &[u8] = b"\0asm";
 const LAYER_CORE_MODULE: &[u8] = &[0, 0];
 
-/// The bytes of a plugin's file, as they were at one moment.
+/// The bytes of a plugin's file at one moment.
 pub struct Binary {
     path: PathBuf,
     pub(super) bytes: Vec<u8>,
@@ -50,10 +50,10 @@ pub struct Binary {
 }
 
 impl Binary {
-    /// Reads the file at `path`, on a thread for blocking work.
+    /// Reads the file at `path` on a blocking thread.
     ///
     /// # Errors
-    /// When it cannot be read. What is in it is not looked at.
+    /// When the file cannot be read. The contents are not checked.
     pub async fn read(path: &Path) -> Result<Binary, LoadError> {
         let owned_path = path.to_owned();
         off_the_data_path(path, move || read(owned_path)).await
@@ -66,9 +66,9 @@ impl Binary {
 }
 
 impl Engine {
-    /// Reads, compiles, checks and probes the component at `path`, which is given this configuration.
+    /// Reads, compiles, checks and probes the component at `path` with this configuration.
     ///
-    /// The work is done on a thread for blocking work; a large component takes seconds.
+    /// The work is done on a blocking thread; a large component takes seconds.
     pub async fn load(&self, path: &Path, configuration: &PluginConfig) -> Result<Plugin, LoadError> {
         self.load_binary(Binary::read(path).await?, configuration, Haste::Now).await
     }
@@ -90,7 +90,7 @@ impl Engine {
             Haste::Now => announced(&path, bytes, prepared).await?,
             Haste::Background => prepared.await?,
         };
-        // A version is good only once an instance of it has come up under the limits.
+        // A version is good only after an instance has started under the limits.
         match plugin.instantiate("probe".into()).await {
             Ok(_) => Ok(plugin),
             Err(Failure::Start(reason)) if reason.contains(OUT_OF_MEMORY) => Err(LoadError::NoMemory { path, reason }),
@@ -99,7 +99,8 @@ impl Engine {
     }
 }
 
-/// Says that a plugin is being compiled when this is not over at once: with a large one nothing else happens for seconds.
+/// Logs that a plugin is being compiled when the compilation takes long: with a large plugin nothing else happens for
+/// seconds.
 async fn announced<T>(path: &Path, bytes: usize, compiling: impl Future<Output = T>) -> T {
     let start = Instant::now();
     let mut compiling = pin!(compiling);
@@ -109,9 +110,9 @@ async fn announced<T>(path: &Path, bytes: usize, compiling: impl Future<Output =
     tracing::info!(
         plugin = %path.display(),
         bytes,
-        "compiling the plugin, because it is not among the compiled plugins that are kept; a large one takes seconds"
+        "compiling the plugin, because the cache of compiled plugins does not have it; a large plugin takes seconds"
     );
-    // It shows itself on a terminal only.
+    // The spinner appears on a terminal only.
     let spinner = ProgressBar::new_spinner().with_message("compiling the plugin");
     spinner.enable_steady_tick(SPINNER_TICK);
     let done = compiling.await;
@@ -120,7 +121,7 @@ async fn announced<T>(path: &Path, bytes: usize, compiling: impl Future<Output =
     done
 }
 
-/// Everything short of the probe. Blocks.
+/// Everything except the probe. Blocks.
 fn prepare(engine: &Engine, binary: &Binary, configuration: Arc<PluginConfig>) -> Result<Plugin, LoadError> {
     let Binary { path, bytes, digest } = binary;
     let component = compile(engine, bytes, path)?;
@@ -150,7 +151,7 @@ pub(super) fn compile(engine: &Engine, bytes: &[u8], path: &Path) -> Result<Comp
     engine.compile(bytes).map_err(|error| not_compiled(path.to_owned(), bytes, one_line(&error)))
 }
 
-/// Why a component was not compiled. The engine says it in words of its own; what they mean differs.
+/// Why a component was not compiled. The engine's text decides, because the causes differ.
 fn not_compiled(path: PathBuf, bytes: &[u8], reason: String) -> LoadError {
     if let Some(Need { what, advice, .. }) = shape::missing(bytes) {
         return LoadError::Needs { path, what, advice };
@@ -176,16 +177,16 @@ pub(super) fn import_names(component: &Component) -> Vec<String> {
     component.component_type().imports(component.engine()).map(|(name, _)| name.to_owned()).collect()
 }
 
-/// Whether this names some version of what a plugin exports.
+/// Whether this is the name of any version of the plugin interface.
 pub(super) fn is_ours(export: &str) -> bool {
     export.starts_with(EXPORT_ANY_VERSION)
 }
 
-/// What does not fit the contract, as far as names tell.
+/// Misfits with the contract, as far as names show them.
 pub(super) fn misfits(component: &Component, path: &Path) -> Vec<LoadError> {
     let path = || path.to_owned();
     let mut misfits = Vec::new();
-    // The export first: whoever gives a wrong file gets told so, and not about the file's imports.
+    // The export comes first: the author of a wrong file needs that error, and not one about the file's imports.
     let exports = exports(component);
     if !exports.iter().any(|name| name.starts_with(EXPORT_COMPATIBLE)) {
         misfits.push(LoadError::WrongWorld { path: path(), expected: EXPORT, exports, reason: None });
@@ -197,7 +198,7 @@ pub(super) fn misfits(component: &Component, path: &Path) -> Vec<LoadError> {
     misfits
 }
 
-/// An import that the host does not have, with the version that it has instead.
+/// An import that the host does not provide, with the version that the host provides instead.
 fn missing(import: String) -> Option<String> {
     match imports::grant(&import) {
         Grant::Missing { version: Some(version) } => Some(format!("{import} (the host has version {version})")),
@@ -206,7 +207,7 @@ fn missing(import: String) -> Option<String> {
     }
 }
 
-/// Resolves the imports and finds the exports of a component without misfits, or says whose types differ.
+/// Resolves imports and exports of a component without misfits. The error names types that differ.
 pub(super) fn resolve(component: &Component, path: &Path) -> Result<PluginPre<Store>, LoadError> {
     let path = path.to_owned();
     let mut linker = Linker::new(component.engine());

@@ -1,20 +1,19 @@
-//! The processing function: a Wasm component under limits.
-//! Nothing else names wasmtime, and this module knows no Redis.
+//! The processing function: a Wasm component under limits. Only this module names wasmtime, and it knows no Redis.
 //!
-//! The files depend on each other one way; each knows only those above it:
+//! The files depend on each other in one direction. Each file knows only the files above it:
 //!
-//! | file | what it is |
+//! | file | contents |
 //! | --- | --- |
-//! | `outcome`, `error`, `text` | values: what a call came to, why a plugin cannot be used, texts fit for a log line |
-//! | `limits`, `journal`, `shape` | what one instance may use, and what it may write; what a component looks like and needs |
-//! | `bindings`, `imports/` | the contract in `wit/` as Rust types; everything that a guest may import, and the store |
+//! | `outcome`, `error`, `text` | values: the outcome of a call, the errors of a plugin, texts for a log line |
+//! | `limits`, `journal`, `shape` | limits and log output of one instance; shape and required features of a component |
+//! | `bindings`, `imports/` | the contract in `wit/` as Rust types; all imports of a guest, and the store |
 //! | `cache`, `engine`, `compiler` | tuning of wasmtime, and the threads that compile |
 //! | `compiled` | a [`Plugin`]: ready for use |
-//! | `instance` | a consumer's own [`Instance`] of it, which runs `process` |
-//! | `loader` | from a file to a plugin that is known to work |
-//! | `inspect` | what a component is, for `host check` |
+//! | `instance` | a consumer's own [`Instance`], which runs `process` |
+//! | `loader` | from a file to a tested plugin |
+//! | `inspect` | facts about a component, for `host check` |
 //!
-//! Invariant: a store whose call ended in anything but an answer is dropped and never called again.
+//! Invariant: a store whose call ended without an answer is dropped and never called again.
 
 mod bindings;
 mod cache;

@@ -1,11 +1,11 @@
-//! The example `enrich` as native code: only for the benchmark that tells what Wasm costs, and in no other build.
+//! The example `enrich` as native code, only for the benchmark that measures the cost of Wasm.
 
 use super::{Failure, Outcome};
 
 #[path = "../../../plugins/enrich/src/enrich.rs"]
 mod enrich;
 
-/// What the plugin makes of a message, without a plugin. Randomness comes from a generator of the same kind as a guest's.
+/// Processes a message like the plugin `enrich`. The random generator is of the same kind as a guest's.
 ///
 /// # Errors
 /// When the message is not an object.

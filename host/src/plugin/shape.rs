@@ -1,5 +1,5 @@
-//! What a component looks like before it is compiled: whether it fits a slot of the pool, and which features it needs that are
-//! switched off. It compiles nothing and knows no engine.
+//! The shape of a component before it is compiled: whether the component fits a slot of the pool, and which disabled
+//! features it needs. This file compiles nothing and knows no engine.
 
 use wasmparser::{Parser, Payload, Validator, WasmFeatures};
 
@@ -10,12 +10,12 @@ use super::limits::{POOLED_MEMORIES_MAX, POOLED_TABLE_ELEMENTS_MAX, POOLED_TABLE
 pub(super) struct Shape {
     memories: u32,
     tables: u32,
-    /// Elements of the largest table when it is made.
+    /// Initial number of elements of the largest table.
     table_elements: u64,
 }
 
 impl Shape {
-    /// The shape of a component. Bytes that are none have no shape; the compiler says what is wrong with them.
+    /// The shape of a component. Invalid bytes have no shape; the compiler reports their error.
     pub(super) fn of(bytes: &[u8]) -> Shape {
         let mut shape = Shape::default();
         for payload in Parser::new(0).parse_all(bytes) {
@@ -40,42 +40,42 @@ impl Shape {
     }
 }
 
-/// A feature that the engine does not have switched on, in words for the author of a component.
+/// A feature that is disabled in the engine, in words for the author of a component.
 pub(super) struct Need {
     features: WasmFeatures,
     /// What the component is or uses.
     pub(super) what: &'static str,
-    /// What its author can do.
+    /// Advice for the author.
     pub(super) advice: &'static str,
 }
 
-/// Features that toolchains use and that are switched off: see `engine`.
+/// Features that toolchains use and that are disabled: see `engine`.
 const NEEDS: [Need; 4] = [
     Need {
         features: WasmFeatures::CM_ASYNC
             .union(WasmFeatures::CM_ASYNC_STACKFUL)
             .union(WasmFeatures::CM_MORE_ASYNC_BUILTINS),
-        what: "it is an async component, of WASI 0.3",
+        what: "it is an async component for WASI 0.3",
         advice: "build it with synchronous exports for WASI 0.2 (componentize-qjs: --sync)",
     },
     Need {
         features: WasmFeatures::EXCEPTIONS.union(WasmFeatures::LEGACY_EXCEPTIONS),
-        what: "it uses the exceptions of WebAssembly",
-        advice: "build it without them (C++: -fno-exceptions)",
+        what: "it uses WebAssembly exceptions",
+        advice: "build it without exceptions (C++: -fno-exceptions)",
     },
     Need {
         features: WasmFeatures::GC,
-        what: "it uses the garbage collection of WebAssembly",
-        advice: "build it with a toolchain that brings a memory management of its own",
+        what: "it uses WebAssembly garbage collection",
+        advice: "build it with a toolchain that includes its own memory management",
     },
     Need {
         features: WasmFeatures::THREADS,
         what: "it uses threads or shared memory",
-        advice: "build it without them; a host runs many instances side by side",
+        advice: "build it without threads; a host runs many instances in parallel",
     },
 ];
 
-/// What a component needs and does not get; `None` when it is not valid with everything either.
+/// A disabled feature that the component needs. `None` if the component is not valid even with all features.
 pub(super) fn missing(bytes: &[u8]) -> Option<&'static Need> {
     let is_valid = |features| Validator::new_with_features(features).validate_all(bytes).is_ok();
     if !is_valid(WasmFeatures::all()) {

@@ -201,7 +201,7 @@ async fn waiting_for_a_thread_is_not_the_guests_time() {
         let plugin = plugin.clone();
         tasks.spawn(async move {
             let mut puppet = plugin.instantiate(format!("host-1:{number}").into()).await?;
-            // So much work, not so much time: for the guest the clock goes on while it waits for a thread.
+            // A fixed amount of work, not of time: for the guest the clock also runs while it waits for a thread.
             order(&mut puppet, json!({"do": "count", "millions": 10})).await
         });
     }
@@ -220,7 +220,10 @@ async fn a_sleeping_guest_is_ended() {
     let mut puppet = instance("puppet", &short).await;
     let failure = order(&mut puppet, json!({"do": "sleep"})).await.unwrap_err();
     assert_eq!(failure, Failure::TimedOut(short.time_max));
-    assert_eq!(failure.to_string(), "the plugin took longer than 50ms; raise its time limit or make it faster");
+    assert_eq!(
+        failure.to_string(),
+        "the plugin took longer than 50ms; raise --max-plugin-time or make the plugin faster"
+    );
     assert_eq!(calls(&mut puppet).await, 1);
 }
 
@@ -239,7 +242,7 @@ fn all_memories_of_a_store_share_its_limit() {
     assert!(store.memory_growing(0, 600, None).unwrap());
     assert!(!store.memory_growing(0, 600, None).unwrap(), "a second memory");
     assert!(store.memory_refused());
-    // What was granted and then could not be had counts no longer.
+    // A granted growth that then failed does not count any more.
     store.reset_refusal();
     assert!(store.memory_growing(600, 1_000, None).unwrap());
     store.memory_grow_failed(wasmtime::Error::msg("no memory")).unwrap();
@@ -259,7 +262,7 @@ async fn a_plugin_that_does_not_fit_its_memory_does_not_start() {
 async fn results_have_a_longest_length() {
     let short = PluginLimits { result_bytes_max: 1_000, ..limits() };
     let mut puppet = instance("puppet", &short).await;
-    // A little too long is found by the host, and the instance goes on.
+    // The host finds a result that is slightly too long, and the instance stays in use.
     let failure = order(&mut puppet, json!({"do": "grow", "bytes": 1_000})).await.unwrap_err();
     assert_eq!(failure, Failure::ResultTooLong { bytes_max: 1_000 });
     assert_eq!(calls(&mut puppet).await, 2);
@@ -410,7 +413,7 @@ async fn http_is_linked_and_denied() {
     let mut instance = caller.plugin.unwrap().instantiate("host-1:0".into()).await.unwrap();
     assert_eq!(order(&mut instance, json!({})).await, Ok(Outcome::Emit("{}".into())));
     let failure = order(&mut instance, json!({"do": "request"})).await.unwrap_err().to_string();
-    assert!(failure.contains("it called wasi:http/types@0.2.") && failure.contains("not granted"), "{failure}");
+    assert!(failure.contains("the plugin called wasi:http/types@0.2.") && failure.contains("not granted"), "{failure}");
 }
 
 #[tokio::test]

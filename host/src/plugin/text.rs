@@ -1,10 +1,10 @@
-//! Texts from elsewhere made fit for a log line or a sentence. It knows nobody.
+//! Formats external texts for a log line or a sentence. This file depends on no other file.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
 
-/// A guest's text made fit for one log line: at most `bytes_max` bytes of it, and control characters
-/// written out, so that no plugin can forge a line or steer a terminal.
+/// A guest's text for one log line: at most `bytes_max` bytes, with control characters escaped, so that no plugin can
+/// forge a line or control a terminal.
 pub(super) fn printable(text: &str, bytes_max: usize) -> Cow<'_, str> {
     let shown = &text[..text.floor_char_boundary(bytes_max)];
     if shown.len() == text.len() && !text.contains(char::is_control) {
@@ -25,12 +25,12 @@ pub(super) fn printable(text: &str, bytes_max: usize) -> Cow<'_, str> {
     Cow::Owned(line)
 }
 
-/// An error with its causes. Wasmtime's have line breaks.
+/// An error with its causes, on one line. Wasmtime's errors contain line breaks.
 pub(super) fn one_line(error: &wasmtime::Error) -> String {
     format!("{error:#}").split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// Names as an enumeration, the first few of them.
+/// The first few names as an enumeration.
 pub(super) fn list(names: &[String]) -> String {
     const NAMES_MAX: usize = 8;
     let mut shown = names.iter().take(NAMES_MAX).map(String::as_str).collect::<Vec<_>>().join(", ");
@@ -40,7 +40,7 @@ pub(super) fn list(names: &[String]) -> String {
     if shown.is_empty() { "nothing".into() } else { shown }
 }
 
-/// An optional reason as the tail of a sentence.
+/// An optional reason as the end of a sentence.
 pub(super) fn because(reason: &Option<String>) -> String {
     reason.as_ref().map_or_else(String::new, |reason| format!(" ({reason})"))
 }

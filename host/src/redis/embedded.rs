@@ -1,12 +1,12 @@
-//! A private Redis that lives exactly as long as the host: for `--redis embedded`, the demo and the benchmark.
-//! It knows nothing of keys or messages, only how to start a server and how to be sure of its end.
+//! A private Redis that ends with the host: for `--redis embedded`, the demo and the benchmark. This file knows no keys
+//! and no messages.
 //!
-//! The server must not outlive the host, however the host ends. A process that is killed cannot clean up, so a
-//! small shell stands between the two: its standard input is a pipe whose other end only the host holds. The pipe
-//! ends with the host, and then the shell kills the server and removes its folder.
+//! The server must not outlive the host, however the host ends. A killed process cannot clean up, so a small shell
+//! stands between host and server. The shell's standard input is a pipe whose other end only the host holds. The pipe
+//! ends with the host; then the shell kills the server and removes its folder.
 //!
-//! The server listens on a Unix socket in a folder that no other user can enter, and on no port. Other commands find it
-//! there, in the user's runtime folder.
+//! The server listens on no port, only on a Unix socket in a folder that no other user can enter. The folder lies in
+//! the user's runtime folder, where other commands find the socket.
 
 use std::ffi::OsStr;
 use std::io;
@@ -23,25 +23,25 @@ use tempfile::TempDir;
 use super::runtime_folder::{self, FolderError};
 use crate::config::RedisConfig;
 
-/// What stands for the URL where a private Redis is wanted.
+/// The word in place of a URL that asks for a private Redis.
 pub const WORD: &str = "embedded";
 
-/// Names of the server, the one preferred first.
+/// Programs of the server, in order of preference.
 const SERVERS: [&str; 2] = ["redis-server", "valkey-server"];
 
-/// How long a server may take until it answers; normally it is 10 to 20 ms.
+/// Maximum time until a server answers; the usual time is 10 to 20 ms.
 const START_TIME_MAX: Duration = Duration::from_secs(10);
 
-/// Pause between two looks at a server that is starting.
+/// Time between two attempts to reach a starting server.
 const START_POLL: Duration = Duration::from_millis(5);
 
-/// Another process may take the free port before the server does; then another port is tried.
+/// Number of attempts with another port, because another process may take a free port before the server does.
 const PORTS_TRIED_MAX: u32 = 5;
 
 /// Arguments: folder, then the server's command line.
 ///
-/// The server is killed, not asked: it has nothing to save. When it ended by itself, `reader` goes first, so that it
-/// cannot hit a stranger that has got the server's number since.
+/// The server is killed, because it has nothing to save. If the server has ended by itself, `reader` ends first, so
+/// that the kill cannot hit another process with the same number.
 const WATCHER: &str = r#"
 folder=$1
 shift
@@ -58,44 +58,44 @@ read -r _ <&3
 rm -rf "$folder"
 "#;
 
-/// Why there is no private Redis.
+/// Reason why no private Redis is available.
 #[derive(Debug, thiserror::Error)]
 pub enum EmbeddedError {
     /// Neither Redis nor Valkey is installed.
     #[error(
         "cannot start a private Redis: neither redis-server nor valkey-server is on PATH; \
          install one (Debian, Ubuntu: apt-get install redis-server; macOS: brew install redis) \
-         or name a running one with --redis URL"
+         or name a running server with --redis URL"
     )]
     NoServer,
     /// The system refused a folder, a port or a process.
     #[error("cannot start a private Redis: {doing} failed: {error}")]
     System {
-        /// What was being done.
+        /// The refused action.
         doing: &'static str,
-        /// What the system said.
+        /// The system's error.
         error: io::Error,
     },
     /// The folder for sockets cannot be used.
     #[error("cannot use a private Redis: {0}")]
     Folder(FolderError),
-    /// A command looks for a private Redis and there is none.
+    /// A command needs a private Redis, and none runs.
     #[error(
         "no private Redis of this user is running; start one with `host --redis embedded`, or name another Redis with \
          --redis URL"
     )]
     NoneRuns,
-    /// A command looks for a private Redis and there are several.
+    /// A command needs a private Redis, and several run.
     #[error("several private Redis servers of this user are running; name one with --redis: {}", .0.join(", "))]
     SeveralRun(Vec<String>),
-    /// The server ended instead of answering.
+    /// The server ended during its start.
     #[error("the private Redis ({}) ended while it was starting, exit status {status}; the end of its log: {log}", server.display())]
     Ended {
         /// The server's program.
         server: PathBuf,
-        /// Its exit status.
+        /// Exit status of the server.
         status: String,
-        /// The last lines of its log.
+        /// The last lines of the server's log.
         log: String,
     },
     /// The server runs but does not answer.
@@ -103,23 +103,23 @@ pub enum EmbeddedError {
     Silent {
         /// The server's program.
         server: PathBuf,
-        /// The last thing that went wrong when it was asked.
+        /// The last error of an attempt to reach the server.
         last: String,
-        /// The last lines of its log.
+        /// The last lines of the server's log.
         log: String,
     },
 }
 
-/// A running private Redis; dropping it ends the server and removes its folder.
+/// A running private Redis. A drop ends the server and removes its folder.
 #[derive(Debug)]
 pub struct Embedded {
     watcher: Child,
     address: Address,
-    // The watcher removes the folder too: it must be gone also when this value was never dropped.
+    // The shell removes the folder as well, in case this value is never dropped.
     folder: TempDir,
 }
 
-/// Where a server listens.
+/// Address of a server.
 #[derive(Debug)]
 enum Address {
     Socket(PathBuf),
@@ -128,11 +128,11 @@ enum Address {
 }
 
 impl Embedded {
-    /// Starts a server that listens on a Unix socket of this user alone and keeps nothing on disk, and waits until it
-    /// answers. Blocks for some 20 ms.
+    /// Starts a server on a Unix socket for this user only, without persistence, and waits until the server answers.
+    /// Blocks for about 20 ms.
     ///
     /// # Errors
-    /// When no server is installed, or when it does not come up.
+    /// When no server is installed, or when the server does not start.
     pub fn start() -> Result<Embedded, EmbeddedError> {
         let server = server()?;
         let folder = folder(Some(&runtime_folder::folder().map_err(EmbeddedError::Folder)?))?;
@@ -142,11 +142,10 @@ impl Embedded {
         Ok(embedded)
     }
 
-    /// Starts one that listens on a port of the loopback interface, which every user of the machine can reach, and that no
-    /// other command finds. For the benchmark, whose clients measure over TCP.
-    ///
+    /// Starts a server on a port of the loopback interface, which every user of the machine can reach and no other
+    /// command finds. For the benchmark, whose clients measure over TCP.
     /// # Errors
-    /// As [`Embedded::start`].
+    /// Like [`Embedded::start`].
     pub fn start_on_loopback() -> Result<Embedded, EmbeddedError> {
         let server = server()?;
         let mut tried = 1;
@@ -160,10 +159,10 @@ impl Embedded {
         }
     }
 
-    /// Starts one if `config` asks for it, and puts its URL there.
+    /// Starts a server if `config` asks for one, and writes its URL into `config`.
     ///
     /// # Errors
-    /// As [`Embedded::start`].
+    /// Like [`Embedded::start`].
     pub fn if_named(config: &mut RedisConfig) -> Result<Option<Embedded>, EmbeddedError> {
         if config.url != WORD {
             return Ok(None);
@@ -173,10 +172,10 @@ impl Embedded {
         Ok(Some(embedded))
     }
 
-    /// Puts the URL of the private Redis that runs there, if `config` asks for a private one.
+    /// Writes the URL of the running private Redis into `config`, if `config` asks for a private Redis.
     ///
     /// # Errors
-    /// When none runs, or more than one.
+    /// When no private Redis runs, or more than one.
     pub fn find_if_named(config: &mut RedisConfig) -> Result<(), EmbeddedError> {
         if config.url != WORD {
             return Ok(());
@@ -190,7 +189,7 @@ impl Embedded {
         Ok(())
     }
 
-    /// Where it is: `unix:///…/redis.sock` or `redis://127.0.0.1:PORT`.
+    /// The URL: `unix:///…/redis.sock` or `redis://127.0.0.1:PORT`.
     #[must_use]
     pub fn url(&self) -> String {
         match &self.address {
@@ -199,7 +198,7 @@ impl Embedded {
         }
     }
 
-    /// Its port on the loopback interface; 0 if it has none.
+    /// The port on the loopback interface; 0 if there is none.
     #[must_use]
     pub fn port(&self) -> u16 {
         match self.address {
@@ -208,7 +207,7 @@ impl Embedded {
         }
     }
 
-    /// The path of its socket as a word for a shell; empty if it has none.
+    /// The path of the socket, quoted for a shell; empty if there is none.
     #[must_use]
     pub fn socket_in_shell(&self) -> String {
         let Address::Socket(path) = &self.address else { return String::new() };
@@ -217,7 +216,7 @@ impl Embedded {
         if is_plain { path.into_owned() } else { format!("'{}'", path.replace('\'', r"'\''")) }
     }
 
-    /// Ends the server, and returns when it is gone. Dropping does the same.
+    /// Ends the server, and waits for its end. A drop does the same.
     pub fn stop(self) {}
 
     fn spawn(server: &Path, folder: TempDir, address: Address) -> Result<Embedded, EmbeddedError> {
@@ -236,7 +235,7 @@ impl Embedded {
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
-            // Ctrl-C in a terminal goes to the whole foreground group. Redis has to outlive the host's drain.
+            // Ctrl-C in a terminal signals the whole foreground group, and Redis must outlive the host's drain.
             .process_group(0)
             .spawn()
             .map_err(|error| EmbeddedError::System { doing: "running sh", error })?;
@@ -251,7 +250,7 @@ impl Embedded {
                 Err(error) => error.to_string(),
             };
             let log = || log_end(&log_file(self.folder.path()));
-            // Written by the watcher; an empty file is one that it has only just opened.
+            // The shell writes this file; an empty file is not written yet.
             let status = std::fs::read_to_string(self.folder.path().join("ended")).unwrap_or_default();
             if !status.is_empty() {
                 return Err(EmbeddedError::Ended { server: server.into(), status: status.trim().into(), log: log() });
@@ -263,8 +262,8 @@ impl Embedded {
         }
     }
 
-    /// Whether a server answers at the address, and whether it is this one: another process's Redis may have taken
-    /// the port first, and it would not do to write into that.
+    /// Whether a server answers at the address, and whether it is this server: a Redis of another process may have
+    /// taken the port, and the host must not write to that Redis.
     fn answers(&self) -> redis::RedisResult<()> {
         let mut connection = redis::Client::open(self.url())?.get_connection_with_timeout(START_TIME_MAX)?;
         connection.set_read_timeout(Some(START_TIME_MAX))?;
@@ -279,9 +278,9 @@ impl Embedded {
 
 impl Drop for Embedded {
     fn drop(&mut self) {
-        // Closes the pipe, upon which the watcher kills the server, waits for its end, and ends too.
+        // Closes the pipe. The shell then kills the server, waits for its end, and ends.
         drop(self.watcher.stdin.take());
-        // An error here means that the watcher is gone already.
+        // An error means that the shell has already ended.
         let _ = self.watcher.wait();
     }
 }
@@ -290,7 +289,7 @@ fn server() -> Result<PathBuf, EmbeddedError> {
     find_server(std::env::var_os("PATH").as_deref()).ok_or(EmbeddedError::NoServer)
 }
 
-/// A folder for a server, which no other user can enter: in this one, or among the temporary files.
+/// A folder for a server, which no other user can enter: in `within`, or among the temporary files.
 fn folder(parent: Option<&Path>) -> Result<TempDir, EmbeddedError> {
     let mut builder = tempfile::Builder::new();
     builder.permissions(std::fs::Permissions::from_mode(0o700));
@@ -313,7 +312,7 @@ fn url_of(socket: &Path) -> String {
     url
 }
 
-/// Whether the byte stands for itself in a URL's path and in a shell's word.
+/// Whether the byte needs no escape in a URL's path and in a shell's word.
 fn is_plain_in_path(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"/._-".contains(&byte)
 }
@@ -406,7 +405,7 @@ mod tests {
         assert!(servers.iter().all(|server| running.contains(&socket(server))), "{running:?}");
     }
 
-    // What a SIGKILL of the host leaves to the watcher: the end of the pipe, and nobody who waits or tidies up.
+    // A SIGKILL of the host leaves only the end of the pipe to the shell; no process waits or cleans up.
     #[test]
     fn the_end_of_the_pipe_alone_ends_the_server_and_removes_its_folder() {
         let mut embedded = Embedded::start().unwrap();

@@ -1,5 +1,5 @@
-//! The user's folder for sockets of private Redis servers, which no other user may enter, and what lies in it.
-//! It knows files and their owners, and no server.
+//! The user's folder for sockets of private Redis servers, which no other user may enter, and its contents. This file
+//! knows files and owners, and no server.
 
 use std::fs::{self, DirBuilder, Metadata};
 use std::io;
@@ -7,19 +7,19 @@ use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, MetadataExt as _};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
-/// Folder of the user for whatever lives as long as a session.
+/// Variable with the user's folder for the files of a session.
 const VARIABLE: &str = "XDG_RUNTIME_DIR";
 
-/// What the name of a server's folder begins with.
+/// Prefix of a server's folder.
 pub(super) const PREFIX: &str = "redis-";
 
-/// Name of a server's socket in its folder.
+/// Name of the socket in a server's folder.
 const SOCKET: &str = "redis.sock";
 
-/// Longest path of a socket that every system takes: 104 bytes on macOS, with a zero at the end.
+/// Maximum length of a socket's path on every system: 104 bytes on macOS, including a zero at the end.
 const SOCKET_PATH_BYTES_MAX: usize = 100;
 
-/// Bytes that a server's folder and socket add to the path of the runtime folder.
+/// Length that a server's folder and socket add to the path of the runtime folder.
 const SOCKET_SUFFIX_BYTES: usize = "/redis-123456/redis.sock".len();
 
 /// A folder that cannot be used.
@@ -30,7 +30,7 @@ pub struct FolderError {
     problem: String,
 }
 
-/// The runtime folder, made if it is not there: `$XDG_RUNTIME_DIR/host`, or else `host-UID` among the temporary files.
+/// The runtime folder, created on demand: `$XDG_RUNTIME_DIR/host`, or else `host-UID` among the temporary files.
 pub(super) fn folder() -> Result<PathBuf, FolderError> {
     let path = path();
     let wrong = |problem: String| FolderError { path: path.display().to_string(), problem };
@@ -39,7 +39,7 @@ pub(super) fn folder() -> Result<PathBuf, FolderError> {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
         Err(error) => return Err(wrong(format!("cannot be made: {error}"))),
     }
-    // Of a symbolic link itself: another user may have put it there.
+    // The metadata of a symbolic link itself, because another user may have created the link.
     match fs::symlink_metadata(&path) {
         Ok(metadata) if !metadata.is_dir() => Err(wrong("is no folder".to_owned())),
         Ok(metadata) if !is_own(&metadata) => Err(wrong("belongs to another user".to_owned())),
@@ -49,7 +49,7 @@ pub(super) fn folder() -> Result<PathBuf, FolderError> {
     }
 }
 
-/// Sockets of the servers that run. Folders of servers that were killed together with their host are removed.
+/// Sockets of running servers. Folders of servers that were killed together with their host are removed.
 pub(super) fn running() -> Result<Vec<PathBuf>, FolderError> {
     let folder = folder()?;
     let entries = fs::read_dir(&folder).map_err(|error| FolderError {
@@ -66,7 +66,7 @@ pub(super) fn running() -> Result<Vec<PathBuf>, FolderError> {
         match UnixStream::connect(&socket) {
             Ok(_) => sockets.push(socket),
             Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-                // Somebody else may be removing it at the same time.
+                // Another process may be removing the folder at the same time.
                 let _ = fs::remove_dir_all(entry.path());
             }
             Err(_) => {}

@@ -1,8 +1,8 @@
 //! Changes while a host runs: of the plugin's file, of the configuration, of the number of consumers.
-//! Whatever is wrong with a change, the host goes on as before. It knows nothing of messages.
+//! After an invalid change the host continues as before. This room knows no messages.
 //!
-//! `watch` tells that a file has changed, this module loads and tries what is in it, and `version` puts it into use and decides
-//! whether it stays.
+//! `watch` detects that a file has changed. This module loads and tries the new version. `version` puts the version in
+//! use and decides whether it stays.
 
 mod watch;
 
@@ -24,26 +24,26 @@ use crate::time::millis;
 use crate::version::{Fingerprint, Versions};
 use watch::Watched;
 
-/// Consumers that an engine has slots for at least, so that adding a few does not need another one.
+/// Minimum number of instance slots of an engine, so that a few more consumers do not need another engine.
 const CAPACITY_MIN: u32 = 64;
 
-/// Refused versions that are remembered.
+/// Maximum number of refused versions to remember.
 const REFUSED_MAX: usize = 1_000;
 
-/// How a running host learns what it is to change.
+/// Sources of changes for a running host.
 pub struct Control {
-    /// Reads the configuration again, from everything that it came from at the start.
+    /// Reads the configuration again, from the same sources as at the start.
     pub reread: Box<dyn Fn() -> Result<Config, ConfigError> + Send>,
     /// The configuration file, if there is one.
     pub file: Option<PathBuf>,
-    /// Told when somebody asks for a reload.
+    /// Notified by a request for a reload, such as SIGHUP.
     pub asked: Arc<Notify>,
-    /// When the process began to start.
+    /// Start of the process.
     pub started: Instant,
 }
 
 impl Control {
-    /// For a host whose configuration stays as it is.
+    /// For a host with a fixed configuration.
     #[must_use]
     pub fn fixed(config: Config) -> Control {
         Control {
@@ -58,12 +58,12 @@ impl Control {
 /// An engine for a host with this configuration.
 ///
 /// # Errors
-/// When the system does not give what it needs.
+/// When the system refuses memory or other resources.
 pub fn engine(config: &Config) -> Result<Engine, LoadError> {
     Engine::configured(config, config.consumers.max(CAPACITY_MIN))
 }
 
-/// Tells versions apart: by the plugin's bytes, its limits and its configuration.
+/// Identifies a version by the plugin's bytes, limits and configuration.
 #[must_use]
 pub fn fingerprint(digest: &str, config: &Config) -> Fingerprint {
     let mut hash = Sha256::new();
@@ -76,38 +76,39 @@ pub fn fingerprint(digest: &str, config: &Config) -> Fingerprint {
     hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Watches over a running host's files and puts their changes into effect.
+/// Watches the files of a running host and applies their changes.
 pub struct Reloader {
     control: Control,
     /// The configuration in effect.
     config: Config,
-    /// The configuration as it was read last.
+    /// The configuration that was read last.
     read: Config,
     engine: Engine,
     versions: Arc<Versions>,
     /// The threads of the consumers.
     workers: Handle,
     watched: Watched,
-    /// What was in the file when it was looked at last. `None`: it is to be tried, whatever was found before.
+    /// The version that was in the file at the last reload. `None`: the next version is tried even if it was seen
+    /// before.
     seen: Option<Fingerprint>,
-    /// Versions that need not be tried again, and why.
+    /// Refused versions with their reasons. These versions are not tried again.
     refused: HashMap<Fingerprint, String>,
-    /// What was said last about a configuration that cannot be used.
+    /// The last logged problem with the configuration.
     config_problem: Option<String>,
-    /// What was said last about a plugin's file that cannot be read.
+    /// The last logged problem with the plugin's file.
     file_problem: Option<String>,
 }
 
-/// Why the reloader woke up.
+/// Reason for the reloader to wake up.
 enum Occasion {
     Changed,
     Asked,
-    /// The version in use may have proved itself.
+    /// A probation is due for review.
     Review,
 }
 
 impl Reloader {
-    /// For a host that runs with this configuration and engine.
+    /// A reloader for a host with this configuration and engine.
     pub async fn new(
         control: Control,
         config: Config,
@@ -132,17 +133,17 @@ impl Reloader {
         }
     }
 
-    /// Puts changes into effect for ever. May be dropped at any moment.
+    /// Applies changes for ever. The future may be dropped at any moment.
     pub async fn run(&mut self) {
         if self.config.reload.watch != Watch::Off {
-            // The file may have changed between its first reading and the first look at its stamp.
+            // The file may have changed between the read at the start and the first look at its stamp.
             self.reload().await;
         }
         loop {
             match self.occasion().await {
                 Occasion::Changed => self.reload().await,
                 Occasion::Asked => {
-                    info!("looking again at the plugin and the configuration, as asked by SIGHUP");
+                    info!("reloading the plugin and the configuration after SIGHUP");
                     self.versions.forgive();
                     self.refused.clear();
                     self.seen = None;
@@ -150,7 +151,7 @@ impl Reloader {
                     self.watched.settle().await;
                     self.reload().await;
                 }
-                // A version that was waited for may have proved itself.
+                // The end of a probation may allow more consumers.
                 Occasion::Review => self.resize(),
             }
         }
@@ -176,7 +177,7 @@ impl Reloader {
             if self.watched.is_true().await {
                 break binary;
             }
-            // One of the files is being written again. Whichever it is: what was read of it is not what it is noted for.
+            // One of the files has changed since it was read, so the content does not belong to the recorded stamp.
             self.watched.settle().await;
         };
         match binary {
@@ -187,14 +188,14 @@ impl Reloader {
         self.resize();
     }
 
-    /// Takes up what can change in the configuration, if it is valid.
+    /// Applies the settings that can change while a host runs, if the configuration is valid.
     fn reread(&mut self) {
         let new = match (self.control.reread)() {
             Ok(new) => new,
             Err(error) => {
                 let problem = error.problems.join("; ");
                 if self.config_problem.as_ref() != Some(&problem) {
-                    warn!("refused a changed configuration; the one in use goes on: {problem}");
+                    warn!("refused a changed configuration; the configuration in use stays: {problem}");
                     self.versions.refuse(None, format!("the configuration is not valid: {problem}"));
                     self.config_problem = Some(problem);
                 }
@@ -204,13 +205,13 @@ impl Reloader {
         self.config_problem = None;
         let waiting: Vec<String> = needing_a_start(&self.read, &new).iter().map(|setting| setting.path()).collect();
         if !waiting.is_empty() {
-            warn!("these settings have changed and wait for the next start: {}", waiting.join(", "));
+            warn!("these settings have changed and take effect at the next start: {}", waiting.join(", "));
         }
         self.config.take_up(&new);
         self.read = new;
     }
 
-    /// Puts this version into use, if it is another one than the one in use and nothing is wrong with it.
+    /// Puts this version in use, if it differs from the version in use and passes all checks.
     async fn renew_plugin(&mut self, binary: Binary) {
         self.file_problem = None;
         let fingerprint = fingerprint(binary.digest(), &self.config);
@@ -222,7 +223,7 @@ impl Reloader {
         let digest = binary.digest().to_owned();
         let start = Instant::now();
         let loaded = if self.versions.is_bad(&fingerprint) {
-            Err("it was in use, failed and was rolled back; SIGHUP gives it another try".to_owned())
+            Err("the version was rolled back before; SIGHUP tries it again".to_owned())
         } else if let Some(reason) = self.refused.get(&fingerprint) {
             Err(reason.clone())
         } else {
@@ -234,7 +235,7 @@ impl Reloader {
         }
     }
 
-    /// Whether there are to be more consumers than the version in use has room for.
+    /// Whether the wanted number of consumers exceeds the instance slots of the version in use.
     fn is_outgrown(&self) -> bool {
         self.config.consumers > self.versions.current().plugin.instances_max()
     }
@@ -248,20 +249,20 @@ impl Reloader {
                 self.engine.clone()
             };
         let (loading, config) = (engine.clone(), self.config.clone());
-        // Not on this thread: a plugin's code must not hold heartbeats up.
+        // On a consumer thread: a plugin's code must not delay heartbeats.
         let trying = self.workers.spawn(async move {
             let loaded = loading.load_binary(binary, &config.plugin_config, Haste::Background).await;
             let plugin = loaded.map_err(|error| error.to_string())?;
             try_cases(&plugin, &config).await?;
             Ok(plugin)
         });
-        let plugin = trying.await.unwrap_or_else(|error| Err(format!("loading it broke down: {error}")))?;
+        let plugin = trying.await.unwrap_or_else(|error| Err(format!("loading the version failed: {error}")))?;
         self.engine = engine;
         Ok(plugin)
     }
 
     fn swap(&self, plugin: &Plugin, fingerprint: Fingerprint, load_time: Duration) {
-        // If the version in use has proved itself by now, it is the one to go back to.
+        // A version whose probation has just ended is the one for a rollback.
         self.versions.review();
         let before = self.versions.current();
         let version = self.versions.swap(plugin, fingerprint, &self.config.reload);
@@ -278,7 +279,7 @@ impl Reloader {
         warn!(
             digest = &digest[..12],
             in_use = self.versions.current().plugin.short_digest(),
-            "refused a new version of the plugin; the one in use goes on: {reason}"
+            "refused a new version of the plugin; the version in use stays: {reason}"
         );
         if self.refused.len() >= REFUSED_MAX {
             self.refused.clear();
@@ -287,13 +288,13 @@ impl Reloader {
         self.refused.insert(fingerprint, reason);
     }
 
-    /// Says once that the plugin's file cannot be read.
+    /// Logs once that the plugin's file cannot be read.
     fn complain(&mut self, error: &LoadError) {
         let problem = match error {
             LoadError::Unreadable { path, source } if source.kind() == io::ErrorKind::NotFound => {
-                format!("the plugin's file is gone; the version in use goes on: {}", path.display())
+                format!("the plugin's file is gone; the version in use stays: {}", path.display())
             }
-            error => format!("the version of the plugin in use goes on: {error}"),
+            error => format!("cannot load a new version of the plugin; the version in use stays: {error}"),
         };
         if self.file_problem.as_ref() != Some(&problem) {
             warn!("{problem}");
@@ -301,14 +302,14 @@ impl Reloader {
         }
     }
 
-    /// Asks for as many consumers as there are to be.
+    /// Asks for the configured number of consumers.
     fn resize(&self) {
-        // The version to go back to needs room for them as well.
+        // The version of a rollback must have enough instance slots as well.
         self.versions.want_consumers(self.config.consumers.min(self.versions.instances_max()));
     }
 }
 
-/// Whether the operator's own cases pass, if there are any.
+/// Tries the version on the operator's cases, if there are any.
 async fn try_cases(plugin: &Plugin, config: &Config) -> Result<(), String> {
     let Some(path) = &config.reload.cases else { return Ok(()) };
     let failures = match Cases::read(path) {
@@ -318,10 +319,10 @@ async fn try_cases(plugin: &Plugin, config: &Config) -> Result<(), String> {
     if failures.is_empty() {
         return Ok(());
     }
-    Err(format!("it does not pass the cases in {}: {}", path.display(), failures.join("; ")))
+    Err(format!("the version does not pass the cases in {}: {}", path.display(), failures.join("; ")))
 }
 
-/// The files whose change matters.
+/// The files to watch.
 fn files(config: &Config, control: &Control) -> Vec<PathBuf> {
     config.plugin.iter().chain(&control.file).cloned().collect()
 }

@@ -1,7 +1,7 @@
-//! Tells when one of a few files has changed and has stayed as it is for a while.
+//! Detects that one of a few files has changed and then stayed unchanged for a while.
 //!
-//! What counts is the files' stamps. Events of the system only bring the next look at them forward, because events get
-//! lost, come for unfinished files, and do not exist on every file system. It reads no file and does not know what is in it.
+//! The stamps of the files decide. File system events only bring the next look at the stamps forward, because events
+//! get lost, arrive for unfinished files, and do not exist on every file system. This file reads no content.
 
 use std::collections::BTreeSet;
 use std::os::unix::fs::MetadataExt as _;
@@ -16,40 +16,40 @@ use tracing::{debug, warn};
 
 use crate::config::{ReloadConfig, Watch};
 
-/// Looks while a file may still be changing, in each quiet time.
+/// Number of looks in a quiet time, while a file may still be changing.
 const LOOKS: u32 = 5;
 
-/// Least time between two looks, however many events there are: the folder may be a busy one.
+/// Minimum time between two looks, in case the folder is busy and there are many events.
 const LOOK_INTERVAL_MIN: Duration = Duration::from_millis(20);
 
-/// Links that are followed to a file, as many as Linux does.
+/// Maximum number of links to follow, the same as on Linux.
 const LINKS_MAX: usize = 40;
 
-/// What tells one state of a file from another without reading it. `None`: there is no such file.
+/// Identifies the state of a file without reading it. `None`: the file does not exist.
 type Stamp = Option<[i128; 5]>;
 
-/// Watches over a few files.
+/// A few watched files.
 pub struct Watched {
     files: Vec<PathBuf>,
     config: ReloadConfig,
-    /// The stamps of the files, as they were taken note of last.
+    /// The recorded stamps of the files.
     known: Vec<Stamp>,
     hints: Arc<Notify>,
     folders: Folders,
 }
 
-/// What the system is asked to watch.
+/// The folders that the system watches.
 #[derive(Default)]
 struct Folders {
-    /// With device and inode: a folder that was deleted and made again is another one.
+    /// With device and inode, because a folder that was deleted and created again is a different folder.
     watched: BTreeSet<(PathBuf, u64, u64)>,
-    /// Ends the watch when it is dropped.
+    /// A drop ends the watch.
     watcher: Option<RecommendedWatcher>,
     warned: bool,
 }
 
 impl Watched {
-    /// Takes note of the files as they are now.
+    /// Records the present stamps of the files.
     pub async fn new(files: Vec<PathBuf>, config: ReloadConfig) -> Watched {
         let known = stamps(&files).await;
         let mut watched = Watched { files, config, known, hints: Arc::default(), folders: Folders::default() };
@@ -57,7 +57,7 @@ impl Watched {
         watched
     }
 
-    /// Watches other files, or in another way, if they differ. Files that were not watched before count as changed.
+    /// Changes the watched files or the way of watching. A file that was not watched before counts as changed.
     pub async fn watch(&mut self, files: Vec<PathBuf>, config: &ReloadConfig) {
         if self.files == files && self.config == *config {
             return;
@@ -70,13 +70,14 @@ impl Watched {
         self.set_up().await;
     }
 
-    /// Returns when a file has changed and has stayed unchanged for the quiet time. May be dropped and called again.
+    /// Waits until a file has changed and then stayed unchanged for the quiet time. The future may be dropped at any
+    /// moment.
     pub async fn changed(&mut self) {
         if self.config.watch == Watch::Off {
             return std::future::pending().await;
         }
         loop {
-            // A hint from before this look is as good as one from now.
+            // A hint from before this look also leads to a look, which does no harm.
             let _ = timeout(self.config.interval, self.hints.notified()).await;
             self.set_up().await;
             if stamps(&self.files).await != self.known {
@@ -87,17 +88,17 @@ impl Watched {
         }
     }
 
-    /// Waits until the files have stayed unchanged for the quiet time, and takes note of them.
+    /// Waits until the files have stayed unchanged for the quiet time, and records their stamps.
     pub async fn settle(&mut self) {
         self.known = self.settled().await;
     }
 
-    /// Whether the files are still as they were when they were taken note of.
+    /// Whether the files still have the recorded stamps.
     pub async fn is_true(&self) -> bool {
         stamps(&self.files).await == self.known
     }
 
-    /// The stamps, once they have been the same for the quiet time.
+    /// The stamps, after they have stayed the same for the quiet time.
     async fn settled(&self) -> Vec<Stamp> {
         let quiet = self.config.quiet;
         let (mut last, mut since) = (stamps(&self.files).await, Instant::now());
@@ -111,7 +112,7 @@ impl Watched {
         last
     }
 
-    /// Asks the system to watch the folders that the files are in now, if they are others than before.
+    /// Asks the system to watch the present folders of the files, if the folders have changed.
     async fn set_up(&mut self) {
         if self.config.watch != Watch::Events {
             return;
@@ -123,7 +124,7 @@ impl Watched {
         }
         let hints = self.hints.clone();
         let tell = move |event: notify::Result<notify::Event>| {
-            // Our own reading is no change. An error, for example lost events, may well be one.
+            // Reads by this process are no change. An error, such as lost events, may hide a change.
             if !event.is_ok_and(|event| matches!(event.kind, EventKind::Access(_))) {
                 hints.notify_one();
             }
@@ -139,20 +140,20 @@ impl Watched {
             && !std::mem::replace(&mut self.folders.warned, true)
         {
             warn!(
-                "the system cannot watch the plugin's folder ({error}); a change is noticed within {:?}",
+                "the system cannot watch the plugin's folder ({error}); the host checks the files every {:?}",
                 self.config.interval
             );
         }
-        // What could not be watched is tried again at the next look.
+        // A failed watch is tried again at the next look.
         self.folders.watched = if watcher.is_ok() { folders } else { BTreeSet::new() };
         self.folders.watcher = watcher.ok();
-        // A file that changed before the watch began would wait for the next look otherwise.
+        // Look again at once, because a file may have changed before the watch began.
         self.hints.notify_one();
     }
 }
 
-/// The folders in which something happens when the file at this path becomes another: its own, and that of every link on the
-/// way to it. Those that do not exist are left out.
+/// The folders with an event when the file at this path is replaced: the file's own folder, and the folder of every
+/// link on the path. A folder that does not exist is left out.
 fn folders(path: &Path) -> Vec<(PathBuf, u64, u64)> {
     let mut folders = Vec::new();
     let mut next = Some(std::path::absolute(path).unwrap_or_else(|_| path.to_owned()));
@@ -164,7 +165,7 @@ fn folders(path: &Path) -> Vec<(PathBuf, u64, u64)> {
         {
             folders.push(folder.to_owned());
             let target = folder.join(target);
-            // To join nothing would add a slash, and a link with a slash is its target.
+            // Joining an empty path would add a slash, and a link with a slash means its target.
             next = Some(if rest.as_os_str().is_empty() { target } else { target.join(rest) });
         }
     }
@@ -180,7 +181,7 @@ async fn stamps(files: &[PathBuf]) -> Vec<Stamp> {
     off_this_thread(move || files.iter().map(|file| stamp(file)).collect()).await
 }
 
-/// The stamp of the file that a path leads to.
+/// The stamp of the file at a path, after following links.
 fn stamp(file: &Path) -> Stamp {
     let metadata = file.metadata().ok()?;
     let time = |seconds: i64, nanos: i64| i128::from(seconds) * 1_000_000_000 + i128::from(nanos);
@@ -189,12 +190,12 @@ fn stamp(file: &Path) -> Stamp {
         metadata.ino().into(),
         metadata.size().into(),
         time(metadata.mtime(), metadata.mtime_nsec()),
-        // A copy may keep the time of its original's last change, but not this one.
+        // A copy may keep the modification time of the original, but not this time.
         time(metadata.ctime(), metadata.ctime_nsec()),
     ])
 }
 
-/// A file system may be slow, and this thread has heartbeats to send.
+/// Runs `look` on another thread: a file system may be slow, and this thread sends heartbeats.
 async fn off_this_thread<T: Send + Default + 'static>(look: impl FnOnce() -> T + Send + 'static) -> T {
     tokio::task::spawn_blocking(look).await.unwrap_or_default()
 }

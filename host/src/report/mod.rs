@@ -1,5 +1,5 @@
-//! The report: one line every interval on standard output, as text or JSON. A host without traffic reports 0, not silence.
-//! What is in it is a `snapshot`; this module only prints.
+//! The report: one line every interval on standard output, as text or JSON. A host without traffic reports zeros.
+//! The figures come from a `snapshot`; this module only prints them.
 
 pub mod snapshot;
 
@@ -16,7 +16,7 @@ use crate::standing::State;
 use crate::version::Versions;
 use snapshot::{Sampler, Snapshot};
 
-/// Share of Redis's memory limit past which the host warns.
+/// Share of Redis's memory limit above which the host warns.
 const MEMORY_WARN_PERCENT: u64 = 80;
 
 /// Reports for ever.
@@ -38,7 +38,7 @@ pub async fn run(group: Arc<Group>, versions: Arc<Versions>, every: Duration, fo
     }
 }
 
-/// The line in the wanted form.
+/// The report line in this format.
 fn line(snapshot: &Snapshot, format: LogFormat) -> String {
     match format {
         LogFormat::Json => serde_json::to_string(snapshot).unwrap_or_default(),
@@ -99,7 +99,7 @@ fn warn_about_memory(stats: GroupStats, output: &str, warned: &mut bool) {
         warn!(
             memory_bytes,
             memory_bytes_max,
-            "Redis uses more than {MEMORY_WARN_PERCENT} % of its maxmemory; read and trim {output}, or bound it with --max-output-length"
+            "Redis uses more than {MEMORY_WARN_PERCENT} % of its maxmemory; trim the stream {output}, or set --max-output-length"
         );
     }
     *warned = close;

@@ -1,5 +1,4 @@
-//! What a host knows about itself and its group at one moment, for whoever asks: the report line, and every other view of it. It
-//! only reads.
+//! The state of a host and its group at one moment, for the report line and every other view. This file only reads.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -16,30 +15,30 @@ use crate::version::{State, Status, Versions};
 /// Longest wait for Redis's part of a snapshot.
 const STATS_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// What a host knows about itself and its group at one moment.
+/// The state of a host and its group at one moment.
 #[derive(Clone, Debug, Serialize)]
 pub struct Snapshot {
-    /// When, RFC 3339. The log's JSON calls it the same.
+    /// Time of the snapshot, RFC 3339. The JSON log uses the same key.
     pub timestamp: String,
     /// The host's id.
     pub host: String,
-    /// Messages that this host has settled, a second, over the last interval.
+    /// Messages a second that this host settled in the last interval.
     pub messages_per_second: f64,
-    /// Results that the whole group has written, a second, over the last interval; `None` without Redis.
+    /// Results a second that the whole group wrote in the last interval; `None` without Redis.
     pub group_messages_per_second: Option<f64>,
-    /// Messages that this host has settled since it started.
+    /// Messages that this host has settled since its start.
     pub processed: u64,
     /// Results ever written to the output stream; `None` without Redis.
     pub group_processed: Option<u64>,
-    /// Messages of this host whose id had been claimed before.
+    /// Messages that this host dropped, because their id was already claimed.
     pub duplicates: u64,
     /// Dead letters written by this host.
     pub dead_letters: u64,
-    /// Deliveries waiting or in work; `None` without Redis.
+    /// Deliveries in the inbox, waiting or in progress; `None` without Redis.
     pub inbox: Option<u64>,
-    /// Times that this host put a message off for another attempt.
+    /// Retries that this host has scheduled.
     pub retries: u64,
-    /// Messages waiting for another attempt; `None` without Redis.
+    /// Retries that wait in the group; `None` without Redis.
     pub retries_waiting: Option<u64>,
     /// What this host's intake is: active, standby, owing or deaf.
     pub intake: IntakeState,
@@ -49,41 +48,41 @@ pub struct Snapshot {
     pub position_lag: u64,
     /// Messages that this host received and had no room for.
     pub shed: u64,
-    /// Connections that this host made again.
+    /// Connections that this host established again.
     pub reconnects: u64,
     /// Times that no host of the group was subscribed, counted by the host that found out.
     pub gaps: u64,
     /// Their length together, in milliseconds, from the last mark heard before to the first one after.
     pub gap_ms: u64,
-    /// Deliveries that this host took over from dead ones.
+    /// Deliveries that this host took over from dead hosts.
     pub taken_over: u64,
     /// Number of the plugin version in use.
     pub generation: u64,
-    /// SHA-256 of its bytes.
+    /// SHA-256 of the plugin's bytes.
     pub plugin_digest: String,
-    /// Whether it is trusted.
+    /// Steady, on probation or rolled back.
     pub plugin_state: State,
-    /// Times that another version came into use, rollbacks included.
+    /// Number of changes of the version in use, including rollbacks.
     pub swaps: u64,
     /// Versions and configurations that were refused.
     pub refusals: u64,
-    /// Times that the host went back to the version before.
+    /// Number of rollbacks.
     pub rollbacks: u64,
-    /// Whether the last report said something else about the plugin.
+    /// Whether the plugin's status has changed since the last report.
     #[serde(skip)]
     pub plugin_is_news: bool,
 }
 
-/// Takes snapshots. Rates and news are counted from one to the next.
+/// Takes snapshots. Rates and changes are relative to the previous snapshot.
 pub struct Sampler {
     group: Arc<Group>,
     versions: Arc<Versions>,
-    /// A connection that snapshots use alone, so that nothing else waits for them.
+    /// A separate connection for snapshots, so that nothing else waits for them.
     connection: Option<LibraryConnection>,
     before: Before,
 }
 
-/// What the last snapshot knew.
+/// Figures of the previous snapshot.
 struct Before {
     at: Instant,
     processed: u64,
@@ -92,7 +91,7 @@ struct Before {
 }
 
 impl Sampler {
-    /// Rates of the first snapshot are counted from now.
+    /// A sampler. The rates of the first snapshot count from now.
     pub async fn start(group: Arc<Group>, versions: Arc<Versions>) -> Sampler {
         let before = Before {
             at: Instant::now(),
@@ -106,7 +105,7 @@ impl Sampler {
         sampler
     }
 
-    /// A snapshot of this moment, and what Redis knows beside it.
+    /// A snapshot of this moment, and the figures from Redis.
     pub async fn take(&mut self) -> (Snapshot, Option<GroupStats>) {
         let stats = self.stats().await;
         (self.snapshot(stats), stats)
@@ -118,7 +117,7 @@ impl Sampler {
         let processed = counters.processed.get();
         let messages_per_second = rate(processed - before.processed, now - before.at);
         let group_messages_per_second = stats.zip(before.group).map(|(stats, (at, results))| {
-            // Fewer than before: the stream was deleted meanwhile.
+            // Fewer results than before: the stream was deleted meanwhile.
             rate(stats.results.saturating_sub(results), now - at)
         });
         before.at = now;
@@ -160,7 +159,8 @@ impl Sampler {
         }
     }
 
-    /// Redis's part, unless it takes too long. A connection that was idle may have been cut, so a second one is tried.
+    /// The figures from Redis, or `None` after a timeout. An idle connection may have been cut, so a failure is
+    /// followed by one attempt on a new connection.
     async fn stats(&mut self) -> Option<GroupStats> {
         let kept = self.connection.take();
         let (connector, keys) = (&self.group.connector, &self.group.keys);

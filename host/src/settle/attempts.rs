@@ -1,4 +1,4 @@
-//! Whether a message gets another attempt, and after how long. Pure: it knows numbers and nothing of messages.
+//! Decides whether a message gets another attempt, and after which delay. A pure function of numbers.
 
 use std::time::Duration;
 
@@ -6,8 +6,8 @@ use rand::RngExt as _;
 
 use crate::config::RetryConfig;
 
-/// The wait before the attempt after this one, `None` when this was the last. A delay that the plugin has `asked` for
-/// is kept, within the bound for it.
+/// The wait before the next attempt, `None` when this attempt was the last. A delay that the plugin has `asked` for is
+/// used, up to its bound.
 #[must_use]
 pub fn next_wait(config: &RetryConfig, attempt: u32, asked: Option<u32>) -> Option<Duration> {
     if attempt >= config.attempts_max {
@@ -19,8 +19,9 @@ pub fn next_wait(config: &RetryConfig, attempt: u32, asked: Option<u32>) -> Opti
     })
 }
 
-/// Exponential backoff: the first bound, doubled with every attempt, up to the last. The wait is anything up to the bound
-/// (full jitter), so that messages that failed together do not come back together.
+/// Exponential backoff: the bound of the wait starts at `delay`, doubles with every attempt, and stops at `delay_max`.
+/// The wait is a random time up to the bound (full jitter), so that messages that failed together do not return
+/// together.
 fn wait_max(config: &RetryConfig, attempt: u32) -> Duration {
     let doubled = 2_u32.checked_pow(attempt.saturating_sub(1)).and_then(|factor| config.delay.checked_mul(factor));
     doubled.map_or(config.delay_max, |wait| wait.min(config.delay_max))

@@ -1,5 +1,5 @@
-//! From an outcome to what is written: what becomes of a message (`settlement`, the one place that decides), whether there is
-//! another attempt (`attempts`), and how the usual delivery is written, many at a time (`settler`).
+//! From an outcome to the writes in Redis. `settlement` is the one place that decides what becomes of a message.
+//! `attempts` decides whether there is another attempt. `settler` writes the usual deliveries, many at a time.
 
 pub mod attempts;
 pub mod settlement;

@@ -1,4 +1,4 @@
-//! What becomes of an outcome: the one place that decides. It writes nothing itself.
+//! The one place that decides what becomes of an outcome. This file writes nothing to Redis.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use crate::redis::store::entry::{Delivery, History, Message, write_dead_letter};
 use crate::redis::store::retries::Retries;
 use crate::throttle::Throttle;
 
-/// Everything that a delivery will have written. Reused from delivery to delivery.
+/// All writes of a delivery. Reused for the next delivery.
 #[derive(Debug, Default)]
 pub struct Settlement {
     /// Entries for the output stream.
@@ -25,24 +25,24 @@ pub struct Settlement {
     pub retries: Retries,
     /// Messages that the plugin dropped on purpose.
     pub dropped: usize,
-    /// Messages done with: all that were recorded but the retries.
+    /// Finished messages: all messages of the delivery except retries.
     pub messages: usize,
     given_up: Throttle,
     put_off: Throttle,
 }
 
-/// Who decides, by which rules, for the entries that are signed.
+/// Rules of a decision, and facts for the entries that are written.
 #[derive(Clone, Copy, Debug)]
 pub struct Terms<'a> {
     /// The host's id.
     pub host_id: &'a str,
     /// The consumer's id.
     pub consumer_id: &'a str,
-    /// SHA-256 of the version of the plugin that the outcome is from.
+    /// SHA-256 of the plugin version that produced the outcome.
     pub plugin_digest: &'a str,
-    /// Its generation.
+    /// Generation of that version.
     pub plugin_generation: u64,
-    /// How often and when a message is tried again.
+    /// Settings of retries.
     pub retry: &'a RetryConfig,
     /// The format of entries.
     pub format: u32,
@@ -58,7 +58,7 @@ impl Settlement {
         self.messages = 0;
     }
 
-    /// Decides what becomes of a message. Its results, if it has any, have been added by whoever processed it.
+    /// Decides what becomes of a message. The processor has already added the results.
     pub fn decide(
         &mut self,
         delivery: &Delivery,
@@ -87,7 +87,7 @@ impl Settlement {
         }
     }
 
-    /// Another attempt, if one is left, after the delay that the plugin named.
+    /// Schedules another attempt if one is left, after the delay that the plugin asked for; else gives the message up.
     fn try_again(
         &mut self,
         delivery: &Delivery,
@@ -103,10 +103,10 @@ impl Settlement {
         }
     }
 
-    /// Gives up on a message because its hosts died, without another attempt.
+    /// Gives a message up without another attempt, because several hosts died while processing it.
     pub fn record_host_killer(&mut self, delivery: &Delivery, message: &Message, terms: Terms<'_>) {
         let deaths = delivery.crashes;
-        let error = format!("{deaths} hosts died while they had the message in hand");
+        let error = format!("{deaths} hosts died while processing the message");
         self.give_up(delivery, message, Reason::HostKiller, &error, terms);
     }
 

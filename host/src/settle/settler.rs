@@ -1,5 +1,5 @@
-//! Settles deliveries that came to nothing but results, many in one transaction. One transaction is under way at a time, with all
-//! deliveries that were done meanwhile. It knows nothing of why something is written.
+//! Settles deliveries without dead letters and retries, many in one transaction. One transaction is under way at a
+//! time; the next one contains all deliveries that finished meanwhile. This file does not decide what is written.
 
 use std::sync::Arc;
 
@@ -15,16 +15,17 @@ use crate::redis::client::resp::Commands;
 use crate::redis::store::entries::Entries;
 use crate::redis::store::settle::{Held, Permit, appends, transaction};
 
-/// Commands and bytes past which a transaction takes no further deliveries: a millisecond or two of Redis's time.
+/// Number of commands and bytes above which a transaction takes no more deliveries: one or two milliseconds of Redis's
+/// time.
 const COMMANDS_MAX: usize = 1_024;
 const BYTES_MAX: usize = 2 << 20;
 
-/// Settles deliveries for the consumers of a host. Ends with the last of its clones.
+/// Settles deliveries for the consumers of a host. The settler ends with its last clone.
 #[derive(Clone, Debug)]
 pub struct Settler {
     group: Arc<Group>,
     length_max: u64,
-    /// Bounded by the consumers: each waits for its answer.
+    /// Bounded by the number of consumers, because each consumer waits for its answer.
     requests: mpsc::UnboundedSender<Request>,
 }
 
@@ -37,8 +38,8 @@ struct Request {
 }
 
 impl Settler {
-    /// A settler with a connection of its own, because `WATCH` belongs to the connection. It runs beside the consumers and keeps
-    /// so many results in the output.
+    /// Starts a settler on the consumers' threads, with its own connection, because `WATCH` belongs to a connection.
+    /// `length_max` bounds the output stream.
     #[must_use]
     pub fn start(workers: &Handle, group: Arc<Group>, length_max: u64) -> Settler {
         let (requests, receiver) = mpsc::unbounded_channel();
@@ -47,28 +48,28 @@ impl Settler {
         Settler { group, length_max, requests }
     }
 
-    /// Settles a delivery that came to these entries for the output, or to nothing. `false`: this has written nothing and
-    /// never will; it is for the script.
+    /// Settles a delivery with these results, or without results. `false`: nothing was or will be written, and the
+    /// caller must settle the delivery with the script.
     pub async fn settle(&self, entry_id: &str, held: &Held, results: &Entries) -> bool {
         let appends = appends(&self.group.keys, results, self.length_max);
         let (answer, answered) = oneshot::channel();
         let request = Request { entry_id: entry_id.to_owned(), held: held.clone(), appends, answer };
-        // Both fail only when the runtime ends.
+        // Sending and receiving fail only when the runtime ends.
         self.requests.send(request).is_ok() && answered.await.unwrap_or(false)
     }
 }
 
-/// Does what the settler is asked for.
+/// The task behind a settler.
 struct Clerk {
     group: Arc<Group>,
-    /// Whose deliveries are settled now.
+    /// Host id of the deliveries that are settled now.
     host_id: Arc<str>,
-    /// What was sent and has no answer yet.
+    /// Requests that were sent to Redis without a reply so far.
     unanswered: Vec<Request>,
 }
 
 impl Clerk {
-    /// Ends when nobody can ask any more.
+    /// Runs until all senders of requests are gone.
     async fn run(mut self, mut requests: mpsc::UnboundedReceiver<Request>) {
         let mut backoff = Backoff::default();
         while let Err(error) = self.try_run(&mut requests, &mut backoff).await {
@@ -88,11 +89,12 @@ impl Clerk {
     ) -> Result<(), RedisError> {
         let mut connection = Connection::open(&self.group.connector).await?;
         let mut permit = self.permit(&mut connection).await?;
-        // Now whatever the connection before has not done is off.
+        // The new permit makes Redis discard every transaction that the old connection has sent and Redis has not
+        // executed.
         self.answer(false);
         backoff.reset();
         while let Some(batch) = collect(requests).await {
-            // A host that was taken for dead goes on under a new id.
+            // A host that counted as dead continues with a new id.
             if let Some(newest) = batch.last() {
                 self.host_id.clone_from(&newest.held.host_id);
             }
@@ -134,12 +136,12 @@ impl Clerk {
 
 impl Request {
     fn answer(self, settled: bool) {
-        // The consumer may have been ended.
+        // Sending fails if the consumer was aborted.
         let _ = self.answer.send(settled);
     }
 }
 
-/// Waits for a request and takes those that wait behind it; `None` when nobody can ask any more.
+/// Waits for a request and takes all other waiting requests; `None` when all senders are gone.
 async fn collect(requests: &mut mpsc::UnboundedReceiver<Request>) -> Option<Vec<Request>> {
     let first = requests.recv().await?;
     let (mut commands, mut bytes) = (first.appends.len(), first.appends.bytes().len());

@@ -1,5 +1,5 @@
-//! Which version of the plugin a host uses: what its consumers see of it, and the steps from one version to the next.
-//! A step is taken at once and for all consumers, from whichever thread. It knows no files.
+//! The version of the plugin that a host uses: the consumers' view of the version, and the steps from one version to
+//! the next. A step happens at once and for all consumers, from any thread. This room knows no files.
 
 pub mod probation;
 
@@ -17,68 +17,68 @@ use crate::config::{OnOff, ReloadConfig};
 use crate::plugin::Plugin;
 use probation::{Probation, Record};
 
-/// Everything that a version consists of, in short: the plugin's bytes, its configuration and its limits.
+/// A digest of everything that a version consists of: the plugin's bytes, configuration and limits.
 pub type Fingerprint = String;
 
-/// A version of the plugin under its generation.
+/// A version of the plugin with its generation.
 #[derive(Debug)]
 pub struct Version {
-    /// The plugin, which knows its generation.
+    /// The plugin, with its generation.
     pub plugin: Plugin,
-    /// How it has done.
+    /// Counts of messages and failures.
     pub record: Arc<Record>,
-    /// While the version has to prove itself.
+    /// The probation, until it ends.
     pub probation: Option<Probation>,
     fingerprint: Fingerprint,
-    /// When it came into use.
+    /// Time at which the version came into use.
     since: SystemTime,
-    /// Whether it is there because the version after it failed.
+    /// Whether a rollback has brought the version back.
     restored: bool,
 }
 
-/// What the consumers of a host are to do.
+/// Orders for the consumers of a host.
 #[derive(Clone, Debug)]
 pub struct Orders {
-    /// The version to process with.
+    /// The version to use.
     pub version: Arc<Version>,
-    /// How many consumers there are. Those with a higher number end.
+    /// Number of consumers. A consumer with a higher number ends.
     pub consumers: u32,
-    /// How many there are to be.
+    /// Wanted number of consumers.
     pub consumers_wanted: u32,
 }
 
-/// What a host says about its plugin, to Redis and in its reports.
+/// Status of a host's plugin, for Redis and for reports.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
 pub struct Status {
     /// Number of the version in use, +1 at every swap.
     pub generation: u64,
-    /// SHA-256 of its bytes.
+    /// SHA-256 of the plugin's bytes.
     pub digest: String,
-    /// Whether it is trusted.
+    /// State of the version in use.
     pub state: State,
-    /// Since when it is in use, RFC 3339.
+    /// Time at which the version came into use, RFC 3339.
     pub since: String,
-    /// Consumers of the host.
+    /// Number of consumers of the host.
     pub consumers: u32,
-    /// Times that another version came into use, rollbacks included.
+    /// Number of changes of the version in use, including rollbacks.
     pub swaps: u64,
-    /// Versions that were refused.
+    /// Number of refused versions and configurations.
     pub refusals: u64,
-    /// Times that the host went back to the version before.
+    /// Number of rollbacks.
     pub rollbacks: u64,
-    /// The version refused last.
+    /// The last refused version.
     pub refused: Option<Refused>,
 }
 
-/// Whether the version in use is trusted.
+/// State of the version in use.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum State {
-    /// It is.
+    /// The version is trusted.
     Steady,
-    /// It has to prove itself.
+    /// The version is on probation.
     Probation,
-    /// It is, and it is here again because the version after it failed.
+    /// The version is trusted, and is in use again because the next version failed.
     RolledBack,
 }
 
@@ -92,18 +92,18 @@ impl fmt::Display for State {
     }
 }
 
-/// A version that did not come into use.
+/// A version that was refused.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
 pub struct Refused {
-    /// SHA-256 of its bytes, unless they could not be read.
+    /// SHA-256 of the plugin's bytes, if the file could be read.
     pub digest: Option<String>,
-    /// A sentence.
+    /// The reason, as a sentence.
     pub reason: String,
-    /// When, RFC 3339.
+    /// Time of the refusal, RFC 3339.
     pub time: String,
 }
 
-/// The version in use, and what was learned about others. Shared by the consumers and whoever watches over them.
+/// The version in use, and a record of bad versions. Shared by consumers, reload and reports.
 #[derive(Debug)]
 pub struct Versions {
     orders: watch::Sender<Orders>,
@@ -114,14 +114,14 @@ pub struct Versions {
 
 #[derive(Debug, Default)]
 struct Refusals {
-    /// Versions that failed in use.
+    /// Versions that were rolled back.
     bad: HashSet<Fingerprint>,
     count: u64,
     last: Option<Refused>,
 }
 
 impl Versions {
-    /// With the version that a host starts with, which is trusted because there is no other.
+    /// Starts with the first version of a host, which is trusted because no other version exists.
     #[must_use]
     pub fn new(plugin: Plugin, fingerprint: Fingerprint, consumers: u32) -> Versions {
         let version = Version {
@@ -140,7 +140,7 @@ impl Versions {
         }
     }
 
-    /// The orders, and every change of them.
+    /// The present orders and all changes.
     #[must_use]
     pub fn subscribe(&self) -> watch::Receiver<Orders> {
         self.orders.subscribe()
@@ -152,7 +152,7 @@ impl Versions {
         self.orders.borrow().version.clone()
     }
 
-    /// Instances for which there is room, whether the version in use stays or the one before comes back.
+    /// Maximum number of instances, both for the version in use and for the version of a rollback.
     #[must_use]
     pub fn instances_max(&self) -> u32 {
         let current = self.current();
@@ -160,24 +160,24 @@ impl Versions {
         current.plugin.instances_max().min(before)
     }
 
-    /// What the version in use consists of.
+    /// Fingerprint of the version in use.
     #[must_use]
     pub fn fingerprint(&self) -> Fingerprint {
         self.orders.borrow().version.fingerprint.clone()
     }
 
-    /// Whether a version of this kind was taken back.
+    /// Whether this version was rolled back.
     #[must_use]
     pub fn is_bad(&self, fingerprint: &Fingerprint) -> bool {
         self.refusals().bad.contains(fingerprint)
     }
 
-    /// Forgets which versions were taken back.
+    /// Forgets which versions were rolled back.
     pub fn forgive(&self) {
         self.refusals().bad.clear();
     }
 
-    /// Puts another version into use, on probation unless it is what was trusted before or there is to be none.
+    /// Puts another version in use. The version is on probation, unless it is the trusted one or rollback is off.
     pub fn swap(&self, plugin: &Plugin, fingerprint: Fingerprint, config: &ReloadConfig) -> Arc<Version> {
         self.replace(|current| {
             let trusted = current.probation.as_ref().map_or(current, Probation::before);
@@ -194,15 +194,15 @@ impl Versions {
         .unwrap_or_else(|| self.current())
     }
 
-    /// Counts a message that this version failed and the version before processed, and goes back to that one if it was
-    /// one too many.
+    /// Counts a regression: a message that this version failed and the previous version processed. Rolls back to the
+    /// previous version if there are too many regressions.
     pub fn regressed(&self, version: &Version, message_id: &str, failure: &str) {
         let Some(probation) = &version.probation else { return };
         if !probation.regressed(version.record.messages()) {
             return;
         }
         let restored = self.replace(|current| {
-            // Another consumer may have gone back already, or another version have come.
+            // Another consumer may already have rolled back, or the version may have been replaced.
             let failed = current.plugin.generation() == version.plugin.generation();
             let before = probation.before();
             failed.then(|| Version {
@@ -225,13 +225,13 @@ impl Versions {
             messages = version.record.messages(),
             example = message_id,
             failure,
-            "rolled back the plugin: the new version failed messages that the version before processes; \
-             it is not used again until SIGHUP or a restart asks for it"
+            "rolled back the plugin: the new version failed messages that the previous version processes; \
+             the new version is not used again before SIGHUP or a restart"
         );
     }
 
-    /// Trusts the version in use if it has proved itself. Otherwise says after which time to look again, unless there
-    /// is nothing to prove.
+    /// Ends the probation of the version in use if its conditions are met. Otherwise returns the time until the next
+    /// review. `None` if no version is on probation.
     pub fn review(&self) -> Option<Duration> {
         let current = self.current();
         let probation = current.probation.as_ref()?;
@@ -240,7 +240,7 @@ impl Versions {
             return wait;
         }
         let proved = self.replace(|now| {
-            // Meanwhile it may have been taken back.
+            // The version may have been rolled back meanwhile.
             (now.plugin.generation() == current.plugin.generation()).then(|| Version {
                 plugin: now.plugin.clone(),
                 record: now.record.clone(),
@@ -255,34 +255,34 @@ impl Versions {
                 generation = proved.plugin.generation(),
                 digest = proved.plugin.short_digest(),
                 messages = proved.record.messages(),
-                "the new version of the plugin has proved itself"
+                "the new version of the plugin has passed its probation"
             );
         }
         None
     }
 
-    /// Asks for so many consumers.
+    /// Sets the wanted number of consumers.
     pub fn want_consumers(&self, wanted: u32) {
         self.orders.send_if_modified(|orders| std::mem::replace(&mut orders.consumers_wanted, wanted) != wanted);
     }
 
-    /// Changes the number of consumers that work.
+    /// Sets the number of consumers.
     pub fn set_consumers(&self, consumers: u32) {
         self.orders.send_modify(|orders| orders.consumers = consumers);
     }
 
-    /// Notes a version that did not come into use.
+    /// Records a refused version.
     pub fn refuse(&self, digest: Option<&str>, reason: String) {
         let mut refusals = self.refusals();
         refusals.count += 1;
         let time = humantime::format_rfc3339_millis(SystemTime::now()).to_string();
         refusals.last = Some(Refused { digest: digest.map(str::to_owned), reason, time });
         drop(refusals);
-        // Whoever tells about the state has something to tell.
+        // Wake the heartbeat, which publishes the new status.
         self.orders.send_modify(|_| {});
     }
 
-    /// What there is to say.
+    /// The present status.
     #[must_use]
     pub fn status(&self) -> Status {
         let Orders { version, consumers, .. } = self.orders.borrow().clone();
@@ -304,7 +304,7 @@ impl Versions {
         }
     }
 
-    /// Puts what `next` makes of the version in use into its place, in one step.
+    /// Replaces the version in use by the result of `next`, in one step.
     fn replace(&self, next: impl FnOnce(&Arc<Version>) -> Option<Version>) -> Option<Arc<Version>> {
         let mut replaced = None;
         self.orders.send_if_modified(|orders| {

@@ -1,5 +1,5 @@
-//! Whether a new version of the plugin is worse than the one before: the rule, and what it is decided on.
-//! It knows no message and puts no version into use.
+//! The rule by which a new version of the plugin counts as worse than the previous version, and the figures behind that
+//! rule. This file knows no messages and changes no version in use.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 use super::Version;
 use crate::config::ReloadConfig;
 
-/// Time between two looks at a version that has been in use for long enough and not been asked enough.
+/// Time between two reviews of a version that has been in use for long enough but has not processed enough messages.
 const REVIEW_INTERVAL: Duration = Duration::from_millis(500);
 
-/// How a version has done, in messages.
+/// Counts of messages and failures of a version.
 #[derive(Debug, Default)]
 pub struct Record {
     messages: AtomicU64,
@@ -19,7 +19,7 @@ pub struct Record {
 }
 
 impl Record {
-    /// Adds messages that the version was asked about, and how many of them it failed.
+    /// Adds messages, and failures among them.
     pub fn add(&self, messages: u64, failures: u64) {
         self.messages.fetch_add(messages, Ordering::Relaxed);
         if failures > 0 {
@@ -27,7 +27,7 @@ impl Record {
         }
     }
 
-    /// Messages that the version was asked about.
+    /// Messages given to the version.
     #[must_use]
     pub fn messages(&self) -> u64 {
         self.messages.load(Ordering::Relaxed)
@@ -38,8 +38,8 @@ impl Record {
     }
 }
 
-/// A version on probation: every message that it fails is given to the version before, and what that one processes is a
-/// regression.
+/// The probation of a version. Every message that the version fails is given to the previous version. A message that
+/// the previous version processes is a regression.
 #[derive(Debug)]
 pub struct Probation {
     before: Arc<Version>,
@@ -50,7 +50,7 @@ pub struct Probation {
 }
 
 impl Probation {
-    /// Begins now.
+    /// A probation that begins now.
     pub(super) fn new(before: Arc<Version>, config: &ReloadConfig) -> Probation {
         Probation {
             before,
@@ -61,7 +61,7 @@ impl Probation {
         }
     }
 
-    /// The version that was trusted last.
+    /// The previous trusted version.
     #[must_use]
     pub fn before(&self) -> &Arc<Version> {
         &self.before
@@ -73,14 +73,14 @@ impl Probation {
         self.regressions.load(Ordering::Relaxed)
     }
 
-    /// Counts a regression. Whether the version must go, having been asked about so many messages.
+    /// Counts a regression. Returns whether a version with this number of messages must be rolled back.
     pub(super) fn regressed(&self, messages: u64) -> bool {
         let regressions = self.regressions.fetch_add(1, Ordering::Relaxed) + 1;
         let before = &self.before.record;
         is_worse(regressions, self.regressions_max, messages, before.failures(), before.messages())
     }
 
-    /// Time until it may have ended; `None` when it has.
+    /// Time until the next review; `None` when the probation may end.
     pub(super) fn wait(&self, messages: u64, now: Instant) -> Option<Duration> {
         let left = self.ends.map_or(REVIEW_INTERVAL, |ends| ends.saturating_duration_since(now));
         match left {
@@ -90,9 +90,9 @@ impl Probation {
     }
 }
 
-/// Whether so many regressions in so many messages are `max` more than twice as many as the version before would have
-/// failed, by what it failed in its own time. A plugin that fails by chance fails again by chance, and a new version of it is
-/// not to blame; nor is a good one for a bad moment.
+/// Whether the new version is worse: whether its regressions exceed twice the failures expected from the failure rate
+/// of the previous version by at least `max`. A plugin with random failures also has random failures in its next
+/// version, and those must not cause a rollback.
 fn is_worse(regressions: u64, max: u64, messages: u64, failures_before: u64, messages_before: u64) -> bool {
     let Some(surplus) = regressions.checked_sub(max) else { return false };
     // surplus ÷ messages ≥ 2 × failures_before ÷ messages_before

@@ -1,4 +1,4 @@
-//! A version of `enrich` that nobody should use: its `shard` has a mistake, which one UUID in sixteen brings to light.
+//! A broken version of `enrich`, for the demo: its `shard` has a mistake, which one UUID in sixteen reveals.
 
 use indexmap::IndexMap;
 use serde_json::value::{RawValue, to_raw_value};
@@ -24,7 +24,7 @@ fn enrich(message: &Message) -> serde_json::Result<String> {
     serde_json::to_string(&event)
 }
 
-/// Made from the last digit of the id. The mistake: the highest of 15 digits is e, and an f ends in a panic.
+/// Derived from the last digit of the id. The mistake: base 15 has digits up to e, so an f is a panic.
 fn shard(id: &str) -> u32 {
     id.chars().next_back().and_then(|digit| digit.to_digit(15)).expect("an id ends in a hexadecimal digit")
 }

@@ -1,4 +1,4 @@
-//! A later version of `enrich`, which adds `shard` as well: a number from 0 to 15.
+//! A later version of `enrich`, which also adds `shard`: a number from 0 to 15.
 
 use indexmap::IndexMap;
 use serde_json::value::{RawValue, to_raw_value};
@@ -24,7 +24,7 @@ fn enrich(message: &Message) -> serde_json::Result<String> {
     serde_json::to_string(&event)
 }
 
-/// Made from the last digit of the id, and 0 for an id that does not end in a hexadecimal digit.
+/// Derived from the last digit of the id; 0 for an id that does not end in a hexadecimal digit.
 fn shard(id: &str) -> u32 {
     id.chars().next_back().and_then(|digit| digit.to_digit(16)).unwrap_or(0)
 }

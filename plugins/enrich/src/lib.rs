@@ -1,4 +1,4 @@
-//! Adds `random_property` to every message and leaves everything else exactly as it was.
+//! Adds `random_property` to every message and leaves everything else unchanged.
 
 mod enrich;
 

@@ -1,4 +1,4 @@
-//! The flags that choose dead letters. It knows times and asks nobody.
+//! The flags that choose dead letters. This file speaks to no Redis.
 
 use std::time::{Duration, SystemTime};
 
@@ -8,18 +8,18 @@ use clap::builder::{PossibleValuesParser, TypedValueParser as _};
 use crate::dead_letters::Filter;
 use crate::message::Reason;
 
-/// Flags that choose dead letters; all that are given must hold.
+/// Flags that choose dead letters. A letter must match every given flag.
 #[derive(Args, Debug)]
 pub(super) struct FilterArgs {
-    /// Only of this message, or this entry; may be given several times
+    /// Only dead letters with this message id or entry id; may be repeated
     #[arg(long = "id", value_name = "ID")]
     ids: Vec<String>,
 
-    /// Only with this reason, such as plugin-failed; may be given several times
+    /// Only dead letters with this reason, such as plugin-failed; may be repeated
     #[arg(long = "reason", value_name = "REASON", value_parser = reasons(), hide_possible_values = true)]
     reasons: Vec<Reason>,
 
-    /// Only written since then: a time such as 2026-01-31T12:00:00Z, or so long ago, such as 30m
+    /// Only dead letters written since a time, such as 2026-01-31T12:00:00Z, or within a duration, such as 30m
     #[arg(long, value_name = "TIME", value_parser = since)]
     since: Option<Since>,
 }
@@ -31,7 +31,7 @@ enum Since {
     Ago(Duration),
 }
 
-/// Takes the names of reasons, and tells them to whoever gives another.
+/// Accepts the names of reasons. The error for any other name lists the valid names.
 fn reasons() -> impl clap::builder::TypedValueParser<Value = Reason> {
     PossibleValuesParser::new(Reason::ALL.map(Reason::as_str))
         .try_map(|name| Reason::named(&name).ok_or("there is no such reason"))
@@ -41,9 +41,8 @@ fn since(text: &str) -> Result<Since, String> {
     if let Ok(ago) = humantime::parse_duration(text) {
         return Ok(Since::Ago(ago));
     }
-    let at = humantime::parse_rfc3339_weak(text).map_err(|_| {
-        "it must be a time such as 2026-01-31T12:00:00Z, or a number with a unit of time such as 30m or 2d".to_owned()
-    })?;
+    let at = humantime::parse_rfc3339_weak(text)
+        .map_err(|_| "it must be a time such as 2026-01-31T12:00:00Z, or a duration such as 30m or 2d".to_owned())?;
     Ok(Since::At(at))
 }
 
@@ -54,7 +53,7 @@ impl FilterArgs {
             Since::At(at) => at,
             Since::Ago(ago) => now.checked_sub(ago).unwrap_or(SystemTime::UNIX_EPOCH),
         });
-        // Redis numbers entries from 1970 on.
+        // The ids of entries count from 1970.
         let since = since.map(|since| since.max(SystemTime::UNIX_EPOCH));
         Filter { ids: self.ids, reasons: self.reasons, since }
     }

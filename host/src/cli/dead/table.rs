@@ -1,4 +1,4 @@
-//! Dead letters as text and as JSON. It only formats.
+//! Formats dead letters as text and as JSON.
 
 use serde_json::{Map, Value, json};
 
@@ -8,14 +8,14 @@ use crate::dead_letters::Letter;
 const ID_CHARS_MAX: usize = 40;
 const ERROR_CHARS_MAX: usize = 120;
 
-/// Of a text that is too long so much of the beginning is kept; the rest is of the end: the last words of an error say
-/// what went wrong, the first ones where.
+/// Share of the beginning in a shortened text; the rest is the end. The first words of an error say where the error
+/// happened, and the last words say what went wrong.
 const HEAD_PERCENT: usize = 30;
 
-/// Fields that are numbers.
+/// Fields that are numbers in JSON.
 const NUMBERS: [&str; 3] = ["attempts", "payload_bytes", "plugin_generation"];
 
-/// What the table shows of a dead letter.
+/// A dead letter in the table.
 #[derive(Debug)]
 pub(super) struct Row([String; 6]);
 
@@ -35,7 +35,7 @@ impl Row {
     }
 }
 
-/// A table with a head; nothing for no rows.
+/// A table with a head, or an empty text without rows.
 pub(super) fn table(rows: &[Row]) -> String {
     if rows.is_empty() {
         return String::new();
@@ -59,7 +59,7 @@ pub(super) fn table(rows: &[Row]) -> String {
     text
 }
 
-/// All fields, the payload last and as it is.
+/// All fields. The payload comes last, unchanged.
 pub(super) fn whole(letter: &Letter) -> Vec<u8> {
     let mut text = format!("entry: {}\n", letter.entry_id);
     for (name, value) in letter.fields.iter().filter(|(name, _)| name != "payload") {
@@ -74,7 +74,7 @@ pub(super) fn whole(letter: &Letter) -> Vec<u8> {
     text
 }
 
-/// All fields as one line of JSON. Bytes that are no text are replaced, and `payload_is_text` says whether any were.
+/// All fields as one line of JSON. Bytes that are not UTF-8 are replaced; then `payload_is_text` is false.
 pub(super) fn json(letter: &Letter) -> String {
     let mut object = Map::new();
     object.insert("entry".into(), json!(letter.entry_id));
@@ -88,7 +88,7 @@ pub(super) fn json(letter: &Letter) -> String {
     format!("{}\n", Value::Object(object))
 }
 
-/// Text that stays on its line, whatever a message or a plugin has put into it.
+/// Text on one line: control characters from a message or a plugin are escaped.
 fn line(value: &[u8]) -> String {
     let text = String::from_utf8_lossy(value);
     let escaped = |c: char| match c.is_control() {
@@ -98,7 +98,7 @@ fn line(value: &[u8]) -> String {
     text.chars().map(escaped).collect()
 }
 
-/// The beginning and the end of a text that is too long.
+/// Shortens a text that is too long to its beginning and its end.
 fn cut(text: String, chars_max: usize) -> String {
     let count = text.chars().count();
     if count <= chars_max {

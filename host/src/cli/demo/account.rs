@@ -1,4 +1,4 @@
-//! What became of the demo's messages, from what Redis holds at the end.
+//! Counts the outcomes of the demo's messages in Redis at the end.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -22,24 +22,24 @@ pub(super) struct Account {
     published: u64,
     /// Published ids with a result.
     processed: u64,
-    /// Results beyond the first of an id.
+    /// Second and further results of an id.
     twice: u64,
     /// Published ids with a dead letter.
     pub dead: u64,
-    /// Published ids with neither.
+    /// Published ids with neither a result nor a dead letter.
     missing: u64,
-    /// Deliveries that nobody came to process.
+    /// Deliveries that are not processed yet.
     waiting: u64,
-    /// Results of published ids by the digest of the plugin, if the output carries it.
+    /// Results of published ids by the digest of the plugin, if the output contains the digest.
     pub by_digest: HashMap<String, u64>,
 }
 
 impl Account {
-    /// Reads everything that Redis holds.
+    /// Reads the output stream and the dead letters.
     pub async fn take(connection: &mut LibraryConnection, config: &Config, ids: &[Uuid]) -> Result<Account> {
         let keys = Arc::new(config.keys.clone());
         let published: HashSet<&Uuid> = ids.iter().collect();
-        // Ids that are not ours were published by somebody who tried it by hand.
+        // A user may have published other ids by hand.
         let ours = |id: &str| Uuid::parse_str(id).ok().filter(|id| published.contains(id));
         let (mut results, mut dead) = (HashSet::new(), HashSet::new());
         let mut account = Account { published: ids.len() as u64, ..Account::default() };
@@ -64,7 +64,7 @@ impl Account {
         self.processed + self.twice
     }
 
-    /// Messages that vanished. Without a result are also those that the plugin dropped on purpose.
+    /// Lost messages. A message that the plugin dropped on purpose has no result either, and is not lost.
     fn lost(&self, summary: &Summary) -> u64 {
         if self.waiting > 0 { 0 } else { self.missing.saturating_sub(summary.dropped) }
     }
@@ -73,7 +73,7 @@ impl Account {
         let ids = format!("messages, with {} different ids", HumanCount(self.published));
         line("published", published.received.messages, &ids);
         line("processed", self.processed, "ids with a result in messages:processed");
-        line("duplicates", summary.duplicates, "messages dropped because their id had been used before");
+        line("duplicates", summary.duplicates, "messages dropped because they repeat an earlier id");
         if summary.dropped > 0 {
             line("dropped", summary.dropped, "messages that the plugin dropped on purpose");
         }
@@ -81,13 +81,13 @@ impl Account {
             line("dead letters", self.dead, "ids in the stream of dead letters");
         }
         if self.waiting > 0 {
-            line("waiting", self.missing, "ids not processed yet: more was published than the plugin can take");
+            line("waiting", self.missing, "ids not processed yet: the rate is higher than the plugin can process");
         }
         line("processed twice", self.twice, "");
         line("lost", self.lost(summary), "");
     }
 
-    /// An error if anything was lost or processed twice.
+    /// An error if a message was lost or processed twice.
     pub fn judge(&self, summary: &Summary) -> Result<(), Failure> {
         let lost = self.lost(summary);
         if lost == 0 && self.twice == 0 {

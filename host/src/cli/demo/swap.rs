@@ -1,5 +1,5 @@
-//! `host demo --swap`: a better version of the plugin is dropped in while messages flow, and later a broken one, which the
-//! host takes back by itself. What it tells was read from Redis, where every host says what it uses.
+//! `host demo --swap`: a better version of the plugin replaces the first one while messages flow. Later a broken version
+//! follows, which the host rolls back by itself. All facts come from the status that the host writes to Redis.
 
 use std::fmt;
 use std::fs;
@@ -22,21 +22,21 @@ use crate::redis::store::keys::Keys;
 use crate::redis::store::registry;
 use crate::version::{State, Status};
 
-/// Messages a second at least: a new version has to process a thousand before it is trusted.
+/// Minimum rate: a new version must process a thousand messages before its probation ends.
 const RATE_MIN: u32 = 100;
 
-/// Longest probation of the better version: short, because the broken one is to come after it.
+/// Longest probation of the better version: short, because the broken version comes next.
 const PROBATION_TIME_MAX: Duration = Duration::from_secs(5);
 
-/// How long the host may take for one step.
+/// Maximum time of the host for one step.
 const STEP_TIME_MAX: Duration = Duration::from_secs(60);
 
-/// The versions, and the file that is now one and now another of them.
+/// The three versions, and the plugin file that they replace in turn.
 pub(super) struct Swap {
     first: Version,
     better: Version,
     broken: Version,
-    /// The folder of the plugin's file; removed in the end.
+    /// The folder of the plugin file; removed at the end.
     folder: TempDir,
 }
 
@@ -52,7 +52,7 @@ impl Version {
         Ok(Version { path, digest })
     }
 
-    /// Results that it made.
+    /// Number of results from this version.
     fn results(&self, account: &Account) -> u64 {
         account.by_digest.get(&self.digest).copied().unwrap_or_default()
     }
@@ -65,11 +65,10 @@ impl fmt::Display for Version {
 }
 
 impl Swap {
-    /// With the first version, whose successors lie beside it, in use.
+    /// Puts the first version in use. The later versions lie in the same folder as the first one.
     pub async fn prepare(first: &Path, rate: u32) -> Result<Swap, Failure> {
         if rate < RATE_MIN {
-            let error =
-                anyhow!("--swap needs a --rate of {RATE_MIN} or more, because a version proves itself on messages");
+            let error = anyhow!("--swap needs a --rate of {RATE_MIN} or more, because a probation needs many messages");
             return Err(Failure { exit: Exit::Usage, error });
         }
         let swap = Swap {
@@ -87,15 +86,15 @@ impl Swap {
         self.folder.path().join("plugin.wasm")
     }
 
-    /// What the host needs for it to be shown within `time`.
+    /// Adjusts the host's configuration, so that all steps fit into `time`.
     pub fn configure(&self, config: &mut Config, time: Duration) {
         config.plugin = Some(self.plugin());
         config.output.plugin_digest = true;
         config.reload.probation_time = (time / 6).min(PROBATION_TIME_MAX);
     }
 
-    /// Drops the better version in after a third of `time`, and the broken one after two thirds. Tells what the host makes of
-    /// them, and fails if that is not what it should.
+    /// Copies the better version into place after a third of `time`, and the broken version after two thirds. Prints
+    /// what the host does, and fails if the host does not do what it should.
     pub async fn play(&self, connection: &mut LibraryConnection, config: &Config, time: Duration) -> Result<()> {
         let start = Instant::now();
         let (better, broken) = (&self.better, &self.broken);
@@ -103,20 +102,20 @@ impl Swap {
 
         sleep_until(start + time / 3).await;
         let dropped_in = self.drop_in(better)?;
-        say(format_args!("dropped in {better}, a later version that adds one property more"));
+        say(format_args!("copied {better} into place, a later version that adds one more property"));
         let now = host.wait_until(better, "use", |now| now.digest == better.digest).await?;
         let after_ms = ms_between(dropped_in, &now)?;
         say(format_args!("in use {after_ms} ms later, as generation {}; on probation", now.generation));
         let now = host.wait_until(better, "trust", |now| now.state != State::Probation).await?;
-        ensure!(now.digest == better.digest, "the host took {better} back, which is no worse than {}", self.first);
-        say(format_args!("{better} has proved itself; it is the version to go back to from now on"));
+        ensure!(now.digest == better.digest, "the host rolled back {better}, which is no worse than {}", self.first);
+        say(format_args!("the probation of {better} has ended; a rollback will return to this version"));
 
         sleep_until(start + time / 3 * 2).await;
         let dropped_in = self.drop_in(broken)?;
-        say(format_args!("dropped in {broken}, a version that panics at one id in sixteen"));
+        say(format_args!("copied {broken} into place, a version that panics at one id in sixteen"));
         let is_over = |now: &Status| now.rollbacks > 0 || now.digest == broken.digest && now.state == State::Steady;
-        let now = host.wait_until(broken, "take back", is_over).await?;
-        ensure!(now.digest == better.digest, "the host did not take {broken} back");
+        let now = host.wait_until(broken, "roll back", is_over).await?;
+        ensure!(now.digest == better.digest, "the host did not roll back {broken}");
         let after_ms = ms_between(dropped_in, &now)?;
         say(format_args!(
             "rolled back by the host {after_ms} ms later: {better} is in use again, as generation {}",
@@ -125,7 +124,7 @@ impl Swap {
         Ok(())
     }
 
-    /// Puts a version into the plugin's file, as an operator would with `cp`. Gives the time at which it was there.
+    /// Copies a version over the plugin file, like an operator with `cp`. Returns the time when the copy is complete.
     fn drop_in(&self, version: &Version) -> Result<SystemTime> {
         let (from, to) = (&version.path, self.plugin());
         fs::copy(from, &to).with_context(|| format!("cannot copy {} to {}", from.display(), to.display()))?;
@@ -134,21 +133,22 @@ impl Swap {
 
     /// Prints how many messages each version has processed.
     pub fn print(&self, account: &Account) {
-        output::stdout().line("\nby the version that made the result, after its plugin_digest:");
+        output::stdout().line("\nresults by plugin version, from the field plugin_digest:");
         for version in self.versions() {
             line(&version.to_string(), version.results(account), &version.digest[..12]);
         }
-        line("together", self.results(account), "");
+        line("total", self.results(account), "");
     }
 
-    /// An error if there are dead letters, or results of no version.
+    /// An error if there are dead letters, or results from none of the three versions.
     pub fn judge(&self, account: &Account) -> Result<(), Failure> {
         let (own, all) = (self.results(account), account.results());
         if own == all && account.dead == 0 {
             return Ok(());
         }
         let dead = account.dead;
-        Err(anyhow!("{dead} messages became dead letters, and {own} of {all} results are of the three versions").into())
+        Err(anyhow!("{dead} messages became dead letters, and {own} of {all} results are from the three versions")
+            .into())
     }
 
     fn versions(&self) -> [&Version; 3] {
@@ -160,14 +160,14 @@ impl Swap {
     }
 }
 
-/// The demo's host, as Redis knows it.
+/// The demo's host, observed through its status in Redis.
 struct Observed<'a> {
     connection: &'a mut LibraryConnection,
     keys: Keys,
 }
 
 impl Observed<'_> {
-    /// Waits until the host says that a step is over: that it did to `version` what it should, or will not.
+    /// Waits until `is_over` holds for the host's status. Fails if the host refuses `version` or takes too long.
     async fn wait_until(
         &mut self,
         version: &Version,
@@ -176,7 +176,7 @@ impl Observed<'_> {
     ) -> Result<Status> {
         let deadline = Instant::now() + STEP_TIME_MAX;
         while Instant::now() < deadline {
-            if let Some(now) = self.look().await.context("cannot read what the host says about its plugin")? {
+            if let Some(now) = self.look().await.context("cannot read the host's status")? {
                 if let Some(refused) = &now.refused {
                     bail!("the host refused {version}: {}", refused.reason);
                 }
@@ -191,18 +191,18 @@ impl Observed<'_> {
 
     async fn look(&mut self) -> Result<Option<Status>> {
         let statuses = registry::statuses(self.connection, &self.keys).await?;
-        // There is one host.
+        // The demo has one host.
         Ok(statuses.values().next().map(|status| serde_json::from_str(status)).transpose()?)
     }
 }
 
-/// From the moment at which a version was dropped in until the one in use now came into use.
+/// Time from copying a version into place until the present version came into use.
 fn ms_between(dropped_in: SystemTime, now: &Status) -> Result<u128> {
-    let since = humantime::parse_rfc3339(&now.since).context("cannot read since when the plugin is in use")?;
+    let since = humantime::parse_rfc3339(&now.since).context("cannot read the time in the host's status")?;
     Ok(since.duration_since(dropped_in).unwrap_or_default().as_millis())
 }
 
-/// A line that stands out between the reports.
+/// Prints a line that stands out between the report lines.
 fn say(text: fmt::Arguments<'_>) {
     output::stdout().line(&format!("== {text}"));
 }

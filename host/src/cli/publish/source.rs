@@ -1,4 +1,4 @@
-//! Where the messages of `host publish` come from. It knows neither Redis nor a clock.
+//! Sources of messages for `host publish`. This file knows neither Redis nor a clock.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -11,46 +11,46 @@ use rand::{RngExt as _, SeedableRng as _};
 use tokio::sync::mpsc;
 use uuid::{Builder, Uuid, fmt::Hyphenated};
 
-/// Bytes in a batch after which it is sent although it is not full.
+/// Size at which a batch is sent even if it is not full.
 const BATCH_BYTES_MAX: usize = 4 << 20;
 
-/// Longest line of a file; far beyond what a host takes.
+/// Longest line of a file; far beyond the default limit of a host.
 const LINE_BYTES_MAX: usize = 64 << 20;
 
 /// A byte order mark.
 const MARK: &[u8] = "\u{feff}".as_bytes();
 
-/// Lines that the reader hands on together.
+/// Maximum number of lines that the reader passes on at a time.
 const GROUP_LINES_MAX: usize = 1_000;
 
-/// A repeated id is one of so many last ones, so that it falls within any sensible dedup window.
+/// Number of latest ids from which a repeated id is chosen. Recent ids lie within any sensible dedup window.
 const REPEATABLE_IDS: usize = 10_000;
 
 /// A message source.
 #[derive(Debug)]
 pub(in crate::cli) enum Source {
-    /// Makes messages up.
+    /// Generated messages.
     Generated(Box<Generator>),
-    /// Lines of a file, read by a thread of its own.
+    /// Lines of a file, read by a separate thread.
     Lines {
-        /// Lines in the groups in which they were read.
+        /// Groups of lines from the reading thread.
         groups: mpsc::Receiver<Result<Vec<Vec<u8>>>>,
-        /// Read and not yet taken.
+        /// Lines of a group that are not published yet.
         waiting: VecDeque<Vec<u8>>,
     },
 }
 
 impl Source {
-    /// The lines of the file at `path`, or of the standard input if that is `-`.
+    /// The lines of the file at `path`, or of standard input if the path is `-`.
     ///
     /// # Errors
     /// When the file cannot be opened.
     pub fn lines(path: &Path) -> Result<Source> {
-        // One group is read while another is published.
+        // The thread reads one group while the task publishes another group.
         let (sender, groups) = mpsc::channel(1);
-        // A thread and not a task: a read of the standard input that waits for its user must not hold up the end.
+        // A thread and not a task: a read of standard input that waits for the user must not delay the exit.
         if path == Path::new("-") {
-            std::thread::spawn(move || read_lines(stdin(), "the standard input", &sender));
+            std::thread::spawn(move || read_lines(stdin(), "standard input", &sender));
         } else {
             let name = path.display().to_string();
             let file = File::open(path).with_context(|| format!("cannot open {name} to publish its lines"))?;
@@ -59,7 +59,7 @@ impl Source {
         Ok(Source::Lines { groups, waiting: VecDeque::new() })
     }
 
-    /// Every id that was made, if the generator kept them.
+    /// All generated ids, if the generator keeps ids.
     #[must_use]
     pub(in crate::cli) fn into_ids(self) -> Vec<Uuid> {
         match self {
@@ -68,7 +68,7 @@ impl Source {
         }
     }
 
-    /// Appends 1 to `wanted` messages to `batch` and says how many of them repeat an id; `None` at the end.
+    /// Appends 1 to `wanted` messages to `batch` and returns the number of repeated ids among them; `None` at the end.
     ///
     /// # Errors
     /// When the file cannot be read.
@@ -93,7 +93,7 @@ impl From<Generator> for Source {
     }
 }
 
-/// Hands on the lines of `input` until it ends or nobody wants them any more.
+/// Passes on the lines of `input` until the input ends or the receiver is gone.
 fn read_lines(input: impl Read, name: &str, sender: &mpsc::Sender<Result<Vec<Vec<u8>>>>) {
     let mut reader = BufReader::with_capacity(1 << 16, input);
     let mut number = 0;
@@ -108,8 +108,8 @@ fn read_lines(input: impl Read, name: &str, sender: &mpsc::Sender<Result<Vec<Vec
     }
 }
 
-/// The next lines without their ends; none at the end of the input. Stops where reading on might wait, so that a
-/// line that somebody types is published at once. Empty lines are left out.
+/// The next lines without line ends; an empty group at the end of the input. Returns before a read that might wait, so
+/// that a typed line is published at once. Empty lines are skipped.
 fn read_group(reader: &mut BufReader<impl Read>, number: &mut u64) -> Result<Vec<Vec<u8>>> {
     let mut group = Vec::new();
     let mut bytes = 0;
@@ -122,9 +122,9 @@ fn read_group(reader: &mut BufReader<impl Read>, number: &mut u64) -> Result<Vec
             break;
         }
         if line.len() > LINE_BYTES_MAX {
-            bail!(io::Error::other(format!("it is longer than {} MiB", LINE_BYTES_MAX >> 20)));
+            bail!(io::Error::other(format!("the line is longer than {} MiB", LINE_BYTES_MAX >> 20)));
         }
-        // Some editors write a byte order mark at the start of a file. It is no part of the first line.
+        // Some editors write a byte order mark at the start of a file. The mark is not part of the first line.
         if *number == 1 && line.starts_with(MARK) {
             line.drain(..MARK.len());
         }
@@ -139,7 +139,7 @@ fn read_group(reader: &mut BufReader<impl Read>, number: &mut u64) -> Result<Vec
     Ok(group)
 }
 
-/// Makes messages up: an id, and padding if a length is wanted.
+/// Generates messages: an id, and padding if a length is given.
 #[derive(Debug)]
 pub(in crate::cli) struct Generator {
     random: SmallRng,
@@ -148,12 +148,12 @@ pub(in crate::cli) struct Generator {
     made: u64,
     /// Ids that may be repeated.
     ids: Vec<Uuid>,
-    /// Every id that was made, if they are wanted.
+    /// All generated ids, if the generator keeps ids.
     all: Option<Vec<Uuid>>,
 }
 
 impl Generator {
-    /// Messages of `payload_bytes` each, of which the given share repeat an earlier id, evenly spread.
+    /// A generator of messages with `payload_bytes` each. The given percentage, evenly spread, repeats an earlier id.
     #[must_use]
     pub fn new(payload_bytes: Option<u32>, duplicates_percent: u8) -> Generator {
         Generator {
@@ -172,7 +172,7 @@ impl Generator {
         Generator { all: Some(Vec::new()), ..self }
     }
 
-    /// Appends 1 to `wanted` messages and says how many of them repeat an id.
+    /// Appends 1 to `wanted` messages and returns the number of repeated ids among them.
     pub fn fill(&mut self, batch: &mut Vec<Vec<u8>>, wanted: usize) -> u64 {
         let mut repeats = 0;
         let mut bytes = 0;
@@ -189,7 +189,7 @@ impl Generator {
         repeats
     }
 
-    /// An id, and whether it is an earlier one.
+    /// An id, and whether the id is a repeated one.
     fn next_id(&mut self) -> (Uuid, bool) {
         let repeats_by = |messages: u64| messages * self.duplicates_percent / 100;
         let repeat = repeats_by(self.made + 1) > repeats_by(self.made);

@@ -1,4 +1,4 @@
-//! How cases are told about: a line each, the differences below it, and a summary.
+//! The report of cases: a line for each case, the differences of a failed case, and a summary.
 
 use std::io::{self, Write as _};
 use std::time::Duration;
@@ -11,18 +11,18 @@ use crate::cases::outcome::{Difference, shown};
 use crate::cli::log;
 use crate::config::PluginLimits;
 
-/// Differences shown of a case; a result that is altogether another has very many.
+/// Maximum number of differences shown for a case; a completely different result has very many.
 const DIFFERENCES_MAX: usize = 20;
 
 const RED: &str = "31";
 const GREEN: &str = "32";
 const YELLOW: &str = "33";
 
-/// Writes about cases as they are done, and remembers what the summary needs.
+/// Prints each case when it is done, and collects the figures for the summary.
 pub(super) struct Report {
     coloured: bool,
     memory_limit_bytes: usize,
-    /// Of the cases that came to the plugin, with their place among all.
+    /// Times of the cases for which the plugin was called, with the index of the case.
     times: Vec<(Duration, usize)>,
     cases: usize,
     memory_bytes_max: usize,
@@ -47,7 +47,7 @@ impl Report {
         }
     }
 
-    /// Writes about one case.
+    /// Prints one case.
     pub(super) fn case(&mut self, case: &Case, tried: &Tried, verdict: &Verdict<'_>) -> io::Result<()> {
         let (word, colour) = match verdict {
             Verdict::Passed => ("ok     ", GREEN),
@@ -85,7 +85,7 @@ impl Report {
         write(&text)
     }
 
-    /// Writes the summary. The cases are those that were told about, in the same order.
+    /// Prints the summary. `cases` are the printed cases, in the same order.
     pub(super) fn summary(&self, cases: &[Case]) -> io::Result<()> {
         let mut counts = vec![self.paint(&format!("{} passed", self.passed), GREEN)];
         if self.failed > 0 {
@@ -102,7 +102,7 @@ impl Report {
             text += &format!("time    p50 {}, max {} ({})\n", duration(p50), duration(*max), cases[*slowest]);
         }
         text += &format!(
-            "memory  {} after the last message, after any at most {}, limit {}\n",
+            "memory  {} after the last message, at most {} after any message, limit {}\n",
             BinaryBytes(self.memory_bytes_last as u64),
             BinaryBytes(self.memory_bytes_max as u64),
             BinaryBytes(self.memory_limit_bytes as u64)
@@ -115,11 +115,11 @@ impl Report {
     }
 }
 
-/// What a case came to.
+/// Verdict of a case.
 pub(super) enum Verdict<'a> {
     Passed,
     Failed(&'a [Difference]),
-    /// What differed is now expected.
+    /// The actual outcome, with these differences, becomes the expected outcome.
     Blessed(&'a [Difference]),
 }
 
@@ -129,7 +129,7 @@ fn write(text: &str) -> io::Result<()> {
     stdout.flush()
 }
 
-/// A time with three digits or so.
+/// A time with about three digits.
 pub(in crate::cli) fn duration(time: Duration) -> String {
     match time.as_secs_f64() {
         seconds if seconds >= 1.0 => format!("{seconds:.2} s"),

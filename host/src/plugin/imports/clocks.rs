@@ -12,7 +12,7 @@ pub(super) const INTERFACES: &[Interface] = &[
     Interface::of("wasi:clocks/monotonic-clock", WASI, Grant::Granted),
 ];
 
-/// The clocks lie in the WASI context.
+/// The WASI context contains the clocks.
 pub(super) struct State;
 
 impl State {

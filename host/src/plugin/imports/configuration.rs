@@ -1,4 +1,4 @@
-//! `wasi:config`: a plugin's own configuration as its instances read it. It knows no key and writes no value to the
+//! `wasi:config`: the plugin's own configuration for its instances. This file knows no key, and writes no value to the
 //! log.
 
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use crate::config::PluginConfig;
 pub(super) const INTERFACES: &[Interface] =
     &[Interface::of("wasi:config/store", Versions::Only("0.2.0-rc.1"), Grant::Granted)];
 
-/// The configuration of the plugin, shared by all its instances.
+/// The plugin's configuration, shared by all instances.
 pub(super) struct State {
     configuration: Arc<PluginConfig>,
 }

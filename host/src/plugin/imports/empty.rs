@@ -1,5 +1,5 @@
-//! Interfaces of WASI that are there so that the components of every toolchain start, with nothing behind them: no
-//! environment, no files, no network.
+//! Interfaces of WASI without content, so that the components of every toolchain start: no environment, no files, no
+//! network.
 
 use wasmtime::component::{Component, Linker};
 use wasmtime_wasi::WasiCtxBuilder;
@@ -17,7 +17,7 @@ const NO_ADDRESS: Grant = Grant::Empty("no address may be used");
 pub(super) const INTERFACES: &[Interface] = &[
     Interface::of("wasi:cli/environment", WASI, Grant::Empty("no variables, no arguments")),
     Interface::of("wasi:cli/stdin", WASI, Grant::Empty("closed")),
-    Interface::of("wasi:cli/exit", WASI, Grant::Empty("ends the instance as a trap does")),
+    Interface::of("wasi:cli/exit", WASI, Grant::Empty("a call is a trap")),
     Interface::of("wasi:cli/terminal-input", WASI, NO_TERMINAL),
     Interface::of("wasi:cli/terminal-output", WASI, NO_TERMINAL),
     Interface::of("wasi:cli/terminal-stdin", WASI, NO_TERMINAL),
@@ -34,12 +34,12 @@ pub(super) const INTERFACES: &[Interface] = &[
     Interface::of("wasi:sockets/udp-create-socket", WASI, NO_ADDRESS),
 ];
 
-/// Nothing is behind the interfaces, so nothing is kept.
+/// An empty interface has no state.
 pub(super) struct State;
 
 impl State {
     pub(super) fn new(_: &Setup, wasi: &mut WasiCtxBuilder) -> State {
-        // No files, environment, arguments or names, and a closed standard input: a builder begins with none.
+        // A new builder has no files, environment, arguments or names, and a closed standard input.
         wasi.allow_tcp(false).allow_udp(false);
         State
     }

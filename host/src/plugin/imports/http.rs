@@ -1,4 +1,4 @@
-//! `wasi:http`, denied: a component that imports it starts, and a call is a trap.
+//! `wasi:http`, denied: a component with this import starts, and a call is a trap.
 
 use wasmtime::component::types::ComponentItem;
 use wasmtime::component::{Component, Linker, ResourceType};
@@ -15,7 +15,7 @@ pub(super) const INTERFACES: &[Interface] = &[
     Interface::of("wasi:http/incoming-handler", WASI, DENIED),
 ];
 
-/// There is nothing to keep.
+/// A denied interface has no state.
 pub(super) struct State;
 
 impl State {
@@ -24,8 +24,8 @@ impl State {
     }
 }
 
-/// Puts a trap behind every function of `wasi:http`. Some toolchains import it into every component, whether it
-/// calls it or not, so refusing the component would be too much; but no call may look like one that worked.
+/// Defines every function of `wasi:http` as a trap. Some toolchains import the interface into every component, called
+/// or not, so the host does not refuse such a component. A trap makes sure that no call appears to work.
 pub(super) fn link(linker: &mut Linker<Store>, component: &Component) -> wasmtime::Result<()> {
     let engine = component.engine();
     for (name, import) in component.component_type().imports(engine) {
@@ -39,7 +39,7 @@ pub(super) fn link(linker: &mut Linker<Store>, component: &Component) -> wasmtim
                 ComponentItem::ComponentFunc(_) => {
                     let called = format!("{name}#{item}");
                     instance.func_new(item, move |_, _, _, _| {
-                        wasmtime::bail!("it called {called}, which plugins are not granted")
+                        wasmtime::bail!("the plugin called {called}, which is not granted")
                     })?;
                 }
                 ComponentItem::Resource(_) => instance.resource(item, resource_type(item), |_, _| Ok(()))?,
@@ -51,7 +51,7 @@ pub(super) fn link(linker: &mut Linker<Store>, component: &Component) -> wasmtim
     Ok(())
 }
 
-/// The type behind a resource that a denied interface names: one of `wasi:io`, which is granted, or one of its own.
+/// The type of a resource in a denied interface: a type of `wasi:io`, which is granted, or a type of its own.
 fn resource_type(name: &str) -> ResourceType {
     match name {
         "input-stream" => ResourceType::host::<DynInputStream>(),
@@ -62,5 +62,5 @@ fn resource_type(name: &str) -> ResourceType {
     }
 }
 
-/// Stands for all resources of denied interfaces, of which there is none ever.
+/// The type of all resources in denied interfaces. No such resource ever exists.
 enum Never {}

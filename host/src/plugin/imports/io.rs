@@ -1,4 +1,4 @@
-//! `wasi:io`: the streams, errors and waiting that other interfaces are made of.
+//! `wasi:io`: streams, errors and polling, on which other interfaces are based.
 
 use wasmtime::component::{Component, HasData, Linker, ResourceTable};
 use wasmtime_wasi::{WasiCtxBuilder, WasiView};
@@ -12,7 +12,7 @@ pub(super) const INTERFACES: &[Interface] = &[
     Interface::of("wasi:io/streams", WASI, Grant::Granted),
 ];
 
-/// Open streams lie in the store's table of handles.
+/// The store's table of handles contains the open streams.
 pub(super) struct State;
 
 impl State {

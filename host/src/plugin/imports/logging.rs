@@ -1,4 +1,4 @@
-//! `wasi:logging`: lines of a guest in the host's log.
+//! `wasi:logging`: a guest's lines in the host's log.
 
 use tracing::Level;
 use wasmtime::component::{Component, HasSelf, Linker};
@@ -11,7 +11,7 @@ use super::{Grant, Interface, Setup, Store, Versions};
 pub(super) const INTERFACES: &[Interface] =
     &[Interface::of("wasi:logging/logging", Versions::Only("0.1.0-draft"), Grant::Granted)];
 
-/// Where the lines go.
+/// The destination of the lines.
 pub(super) struct State {
     journal: Journal,
 }

@@ -1,12 +1,12 @@
-//! Everything that a guest may import: one file for each capability, with the names of its interfaces, what a guest
-//! finds behind them, how they are linked, and what a store keeps for them.
+//! All imports of a guest: one file for each capability, with the names of its interfaces, what a guest finds behind
+//! them, how they are linked, and the state in a store.
 //!
-//! A new capability is a file of its own and a line in the list below. A file has
+//! A new capability is a new file and a line in the list below. A file has
 //! - `INTERFACES`: the interfaces, with the versions that fit and what they grant,
-//! - `State`, with `State::new`: what a store keeps, and what the capability puts into the store's WASI context,
-//! - `link`: makes the functions known to a linker.
+//! - `State`, with `State::new`: the state in a store, and the capability's part of the store's WASI context,
+//! - `link`: adds the functions to a linker.
 //!
-//! Nothing in here knows an engine or a plugin.
+//! This room knows no engine and no plugin.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ use super::journal::Journal;
 use super::limits::StoreLimits;
 use crate::config::{PluginConfig, PluginLimits};
 
-/// Makes of the list below what is needed for each entry: the module, a place in the store, the names, and the linking.
+/// Generates for each entry of the list below: the module, a field in the store's state, the names, and the linking.
 macro_rules! capabilities {
     ($($capability:ident,)*) => {
         $(mod $capability;)*
@@ -25,7 +25,7 @@ macro_rules! capabilities {
         /// All interfaces of all capabilities.
         const INTERFACES: &[&[Interface]] = &[$($capability::INTERFACES),*];
 
-        /// What a store keeps for each capability.
+        /// The state of each capability in a store.
         #[expect(dead_code, reason = "most capabilities keep what they have in the WASI context")]
         struct States {
             $($capability: $capability::State,)*
@@ -37,7 +37,7 @@ macro_rules! capabilities {
             }
         }
 
-        /// Makes the functions of all capabilities known to the linker of this component.
+        /// Adds the functions of all capabilities to the linker of this component.
         pub(super) fn link(linker: &mut Linker<Store>, component: &Component) -> wasmtime::Result<()> {
             $($capability::link(linker, component)?;)*
             Ok(())
@@ -56,25 +56,25 @@ capabilities! {
     empty,
 }
 
-/// The version of WASI that the host has.
+/// The version of WASI in this host.
 const WASI: Versions = Versions::Series("0.2");
 
-/// What stands behind an import.
+/// What the host provides for an import.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Grant {
-    /// It works.
+    /// The import works.
     Granted,
-    /// It is there, so that the component starts, and nothing is behind it: no files, variables or addresses. The
-    /// text says what a guest finds.
+    /// The import exists without content, so that the component starts: no files, variables or addresses. The text says
+    /// what a guest finds.
     Empty(&'static str),
-    /// It is not there, and the component cannot be used.
+    /// The import does not exist, and the component cannot be used.
     Missing {
-        /// The version that the host has instead, if it has one.
+        /// The version that the host provides instead, if there is one.
         version: Option<&'static str>,
     },
 }
 
-/// What an import of this name gets: `wasi:clocks/monotonic-clock@0.2.6`.
+/// What the host provides for an import of this name, such as `wasi:clocks/monotonic-clock@0.2.6`.
 pub(super) fn grant(import: &str) -> Grant {
     let interfaces = || INTERFACES.iter().copied().flatten();
     if let Some(interface) = interfaces().find(|interface| interface.fits(import)) {
@@ -87,7 +87,7 @@ pub(super) fn grant(import: &str) -> Grant {
 
 /// An interface that a guest may import.
 struct Interface {
-    /// Without its version.
+    /// The name without its version.
     name: &'static str,
     versions: Versions,
     grant: Grant,
@@ -98,19 +98,19 @@ impl Interface {
         Interface { name, versions, grant }
     }
 
-    /// Whether an import of this name, with its version, is this interface.
+    /// Whether an import with this name and version is this interface.
     fn fits(&self, import: &str) -> bool {
         let (name, version) = split(import);
         name == self.name && self.versions.contain(version)
     }
 }
 
-/// Versions that the linker takes for the same interface.
+/// Versions that the linker accepts for the same interface.
 #[derive(Clone, Copy)]
 enum Versions {
-    /// Every release that begins with these numbers: they are compatible.
+    /// Every release with this prefix of its version: such releases are compatible.
     Series(&'static str),
-    /// A version before a release, which is compatible with itself alone.
+    /// A pre-release, which is compatible only with itself.
     Only(&'static str),
 }
 
@@ -137,13 +137,13 @@ fn split(import: &str) -> (&str, &str) {
     import.split_once('@').unwrap_or((import, ""))
 }
 
-/// What the capabilities need to know about a plugin and its consumer.
+/// Facts about a plugin and its consumer for the capabilities.
 pub(super) struct Setup {
     pub(super) journal: Journal,
     pub(super) configuration: Arc<PluginConfig>,
 }
 
-/// What belongs to a store: the limits, and the state of every capability.
+/// The state of a store: the limits, and the state of every capability.
 pub(super) struct Store {
     pub(super) limits: StoreLimits,
     pub(super) journal: Journal,

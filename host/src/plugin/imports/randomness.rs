@@ -1,4 +1,4 @@
-//! `wasi:random`: randomness of the host, a bounded number of bytes in one call.
+//! `wasi:random`: randomness from the host, a bounded number of bytes in one call.
 
 use wasmtime::component::{Component, Linker};
 use wasmtime_wasi::p2::bindings::random::{insecure, insecure_seed, random};
@@ -7,7 +7,7 @@ use wasmtime_wasi::WasiCtxBuilder;
 
 use super::{Grant, Interface, Setup, Store, WASI};
 
-/// Random bytes that a guest gets in one call.
+/// Maximum number of random bytes in one call.
 const BYTES_MAX: u64 = 1 << 20;
 
 pub(super) const INTERFACES: &[Interface] = &[
@@ -16,7 +16,7 @@ pub(super) const INTERFACES: &[Interface] = &[
     Interface::of("wasi:random/insecure-seed", WASI, Grant::Granted),
 ];
 
-/// The generators lie in the WASI context.
+/// The WASI context contains the generators.
 pub(super) struct State;
 
 impl State {

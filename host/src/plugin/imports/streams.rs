@@ -14,7 +14,7 @@ use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
 use super::super::journal::{Journal, Stream};
 use super::{Grant, Interface, Setup, Store, WASI};
 
-/// Longest write that a guest may make at once, in bytes; wasmtime's own streams take as much.
+/// Maximum length of one write by a guest, in bytes; the same as in wasmtime's own streams.
 const WRITE_BYTES_MAX: usize = 64 << 10;
 
 pub(super) const INTERFACES: &[Interface] = &[
@@ -22,7 +22,7 @@ pub(super) const INTERFACES: &[Interface] = &[
     Interface::of("wasi:cli/stderr", WASI, Grant::Granted),
 ];
 
-/// The streams themselves lie in the WASI context.
+/// The WASI context contains the streams.
 pub(super) struct State;
 
 impl State {

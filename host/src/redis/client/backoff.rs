@@ -1,4 +1,4 @@
-//! How long to wait before the next attempt to reach Redis. It waits for nothing itself.
+//! The wait before the next attempt to reach Redis.
 
 use std::time::Duration;
 
@@ -7,26 +7,26 @@ use rand::RngExt as _;
 const FIRST_MS: u64 = 50;
 const LAST_MS: u64 = 2_000;
 
-/// Exponential backoff with full jitter: from 50 ms, doubled at every attempt, at most 2 s.
+/// Exponential backoff with jitter: from 50 ms, doubled at every attempt, at most 2 s.
 #[derive(Debug, Default)]
 pub struct Backoff {
     attempts: u32,
 }
 
 impl Backoff {
-    /// The next wait. At least half of the step, so that a dead server is not hammered.
+    /// The next wait: a random time between half of the step and the step, so that the wait never is close to zero.
     pub fn next_wait(&mut self) -> Duration {
         let step = (FIRST_MS << self.attempts.min(10)).min(LAST_MS);
         self.attempts += 1;
         Duration::from_millis(rand::rng().random_range(step / 2..=step))
     }
 
-    /// Waits for that long.
+    /// Waits for that time.
     pub async fn wait(&mut self) {
         tokio::time::sleep(self.next_wait()).await;
     }
 
-    /// Starts from the beginning, after a success.
+    /// Starts again from the first step, after a success.
     pub fn reset(&mut self) {
         self.attempts = 0;
     }

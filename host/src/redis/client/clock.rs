@@ -1,16 +1,16 @@
-//! The server's clock, as this host knows it: by it entries are numbered and keys expire.
+//! The server's clock as this host knows it. Ids of entries and expiry of keys follow that clock.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::time::{millis, stamp_ms};
 
-/// The server's time, carried on by the host's own clock since the server was asked last. It is known but for the time that
-/// the answer took.
+/// The server's time, continued with the host's own clock since the last reply. The uncertainty is the time of that
+/// reply.
 #[derive(Debug)]
 pub struct ServerClock {
     start: Instant,
-    /// The server's time at `start`, in ms since 1970, at the earliest and at the latest; 0 before it is known.
+    /// The earliest and the latest value of the server's time at `start`, in ms since 1970; 0 while unknown.
     earliest_ms: AtomicU64,
     latest_ms: AtomicU64,
 }
@@ -22,20 +22,20 @@ impl Default for ServerClock {
 }
 
 impl ServerClock {
-    /// Takes note of what the server has just said to somebody who asked at this moment.
+    /// Sets the clock from a reply of the server to a request at the time `asked`.
     pub fn set(&self, asked: Instant, server_ms: u64) {
         let at_start = |heard: Duration| server_ms.saturating_sub(millis(heard));
         self.earliest_ms.store(at_start(self.start.elapsed()), Ordering::Relaxed);
         self.latest_ms.store(at_start(asked.saturating_duration_since(self.start)), Ordering::Relaxed);
     }
 
-    /// The server's time in ms since 1970, or a little less.
+    /// The server's time in ms since 1970, or slightly less.
     #[must_use]
     pub fn now_ms(&self) -> u64 {
         self.earliest_ms.load(Ordering::Relaxed) + millis(self.start.elapsed())
     }
 
-    /// How long ago a stream's entry was appended, by its id, or a little longer; `None` when that is no such id.
+    /// The age of an entry, by its id, or slightly more; `None` when the text is not such an id.
     #[must_use]
     pub fn age_of(&self, entry_id: &str) -> Option<Duration> {
         let appended_ms = stamp_ms(entry_id)?;

@@ -1,6 +1,6 @@
-//! A connection that is written and read directly. Every message passes over such connections several times, and a general
-//! client spends more on taking commands and replies apart, value by value, than the host on the messages.
-//! It belongs to one user, who sends commands and reads their replies; [`super::shared`] shares one.
+//! A connection without the client library. Every message passes over such connections several times, and a general
+//! client spends more time on taking commands and replies apart, value by value, than the host spends on the messages.
+//! A connection has one user, which sends commands and reads their replies; [`super::shared`] shares a connection.
 
 use std::fmt;
 use std::io;
@@ -15,22 +15,22 @@ use super::connector::{CONNECT_TIMEOUT, Connector, RESPONSE_TIMEOUT};
 use super::resp::{Commands, Cursor};
 use super::transport::Transport;
 
-/// Bytes read at once, at least.
+/// Minimum number of bytes to read at once.
 const READ_BYTES: usize = 64 << 10;
 
-/// A connection of its own to Redis, logged in.
+/// A connection to Redis, logged in.
 pub struct Connection {
     input: Input,
     output: WriteHalf<Transport>,
 }
 
-/// The side of a connection that is read.
+/// The reading side of a connection.
 pub(in crate::redis) struct Input {
     stream: ReadHalf<Transport>,
     arrived: BytesMut,
 }
 
-/// Nothing of what goes over it.
+/// The data on the connection is not shown.
 impl fmt::Debug for Connection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Connection").field("arrived_bytes", &self.input.arrived.len()).finish_non_exhaustive()
@@ -41,7 +41,7 @@ impl Connection {
     /// Connects and logs in.
     ///
     /// # Errors
-    /// Whatever the network or the server says; a timeout when neither says anything.
+    /// Errors of the network or the server, or a timeout.
     pub async fn open(connector: &Connector) -> Result<Connection, RedisError> {
         let open = async {
             let (stream, output) = tokio::io::split(connector.stream().await?);
@@ -65,14 +65,14 @@ impl Connection {
         timeout(CONNECT_TIMEOUT, open).await.unwrap_or_else(|_| Err(timed_out("no connection", CONNECT_TIMEOUT)))
     }
 
-    /// Sends commands and reads their replies, one after the other, within the usual time beyond `block`.
+    /// Sends commands and reads their replies in order, within the usual timeout plus `block`.
     ///
     /// # Errors
-    /// Whatever the network says, or the lack of an answer. What the server refuses is in the replies.
+    /// Errors of the network, or a timeout. Errors of the server are in the replies.
     pub(in crate::redis) async fn ask(&mut self, commands: &Commands, block: Duration) -> Result<Bytes, RedisError> {
         let limit = block + RESPONSE_TIMEOUT;
         let asked = async {
-            // A server that waits for its replies to be read would not read on.
+            // Write and read at the same time: a server whose replies are not read does not read commands either.
             let replies = async {
                 let (mut at, mut pending) = (0, commands.len());
                 loop {
@@ -91,31 +91,31 @@ impl Connection {
         timeout(limit, asked).await.unwrap_or_else(|_| Err(timed_out("no reply", limit)))
     }
 
-    /// Sends commands whose replies are read otherwise.
+    /// Sends commands whose replies the caller reads.
     ///
     /// # Errors
-    /// Whatever the network says.
+    /// Errors of the network.
     pub(in crate::redis) async fn send(&mut self, commands: &Commands) -> Result<(), RedisError> {
         self.output.write_all(commands.bytes()).await?;
         Ok(self.output.flush().await?)
     }
 
-    /// What arrives.
+    /// The reading side.
     pub(in crate::redis) fn input(&mut self) -> &mut Input {
         &mut self.input
     }
 
-    /// Both sides, each to be used by itself.
+    /// Both sides, for separate use.
     pub(in crate::redis) fn split(self) -> (Input, WriteHalf<Transport>) {
         (self.input, self.output)
     }
 }
 
 impl Input {
-    /// Reads on. May be dropped and called again.
+    /// Reads more bytes. The future may be dropped, and the call repeated.
     ///
     /// # Errors
-    /// Whatever the network says, or when the connection has ended.
+    /// Errors of the network, or the end of the connection.
     pub(in crate::redis) async fn read(&mut self) -> Result<(), RedisError> {
         self.arrived.reserve(READ_BYTES);
         match self.stream.read_buf(&mut self.arrived).await? {
@@ -124,20 +124,20 @@ impl Input {
         }
     }
 
-    /// What has arrived and was not taken.
+    /// The received bytes that are not consumed yet.
     pub(in crate::redis) fn arrived(&self) -> &[u8] {
         &self.arrived
     }
 
-    /// Takes the first bytes of what has arrived.
+    /// Consumes the first bytes.
     pub(in crate::redis) fn take_bytes(&mut self, length: usize) -> Bytes {
         self.arrived.split_to(length).freeze()
     }
 
-    /// Takes `pending` values, if all of them have arrived. If not, `at` and `pending` say how far they have.
+    /// Consumes `pending` values, if all of them have arrived. If not, `at` and `pending` record the progress.
     ///
     /// # Errors
-    /// When it is not what the protocol says.
+    /// When the bytes violate the protocol.
     pub(in crate::redis) fn take(&mut self, at: &mut usize, pending: &mut usize) -> Result<Option<Bytes>, RedisError> {
         let mut cursor = Cursor::new(&self.arrived, *at);
         cursor.skip(pending)?;
@@ -146,7 +146,7 @@ impl Input {
     }
 }
 
-/// The connection is of no use any more.
+/// The error of a connection that cannot be used any more.
 pub(in crate::redis) fn ended() -> RedisError {
     io::Error::new(io::ErrorKind::UnexpectedEof, "the server closed the connection").into()
 }

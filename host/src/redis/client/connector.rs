@@ -1,10 +1,9 @@
-//! Makes connections to the server: address, TLS, login, time limits.
-//! It knows none of the commands that go over them.
+//! Opens connections to the server: address, TLS, login, timeouts. This file knows no commands.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-/// A connection for commands; clones share it.
+/// A connection for commands. Clones share it.
 pub use redis::aio::MultiplexedConnection as LibraryConnection;
 use redis::{
     AsyncConnectionConfig, Client, ClientTlsConfig, ConnectionAddr, IntoConnectionInfo as _, RedisConnectionInfo,
@@ -17,39 +16,39 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use super::transport::{self, Transport};
 use crate::config::RedisConfig;
 
-/// Longest wait for a TCP connection, TLS and login together.
+/// Maximum time for a TCP connection, TLS and login together.
 pub(in crate::redis) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Longest wait for a reply. A stalled server and a half-open connection look the same from here;
-/// every command that the host sends may be sent again.
+/// Maximum wait for a reply. A stalled server and a half-open connection look the same to the host; every command that
+/// the host sends may be sent again.
 pub(in crate::redis) const RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A connection that cannot be described.
+/// Wrong settings of the connection.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectorError {
     /// A certificate or key file cannot be read.
     #[error("cannot read the {what} {path}: {error}")]
     File {
-        /// Which of the files.
+        /// Which file.
         what: &'static str,
         /// Its path.
         path: String,
-        /// What the system said.
+        /// The system's error.
         error: std::io::Error,
     },
-    /// A certificate or key file holds none.
+    /// A certificate or key file without a certificate or key.
     #[error("the {what} {path} {problem}; name a PEM file with {wanted}")]
     Pem {
-        /// Which of the files.
+        /// Which file.
         what: &'static str,
         /// Its path.
         path: String,
-        /// What is wrong with it.
+        /// The problem with the file.
         problem: String,
-        /// What must be in it.
+        /// The required contents.
         wanted: &'static str,
     },
-    /// Certificates and key were read and yet cannot be used together.
+    /// Certificates and key do not fit together.
     #[error(
         "cannot use the client certificate of --redis-cert-file with the key of --redis-key-file, or the authority: {0}"
     )]
@@ -62,35 +61,35 @@ pub enum ConnectorError {
     /// Certificates for a connection without TLS.
     #[error("a certificate file is given but the Redis URL is not rediss://")]
     CertificateWithoutTls,
-    /// One half of a client certificate.
+    /// Only one of the two files of a client certificate.
     #[error("a client certificate needs both the certificate file and the key file")]
     HalfCertificate,
 }
 
-/// Makes connections to the one Redis server of a host. Cheap to clone.
+/// Opens connections to the Redis server of a host. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Connector {
     client: Client,
-    /// For connections that the client library does not make.
+    /// For connections without the client library.
     tls: Option<Arc<ClientConfig>>,
     address: Arc<str>,
 }
 
 impl Connector {
-    /// A connector for the configured server. Opens nothing.
+    /// A connector for the configured server. This call opens no connection.
     ///
     /// # Errors
     /// When the URL or a certificate file cannot be used.
     pub fn new(config: &RedisConfig) -> Result<Connector, ConnectorError> {
-        // Fails only when another part of the process has chosen before us, which is as good.
+        // An error means that another part of the process has already chosen a provider, which is fine.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let info = config.url.as_str().into_connection_info().map_err(ConnectorError::Url)?;
-        // Deliveries and claims are many small writes; Nagle's algorithm would hold them back.
+        // Deliveries and claims are many small writes, which Nagle's algorithm would delay.
         let info = {
             let tcp = info.tcp_settings().clone().set_nodelay(true);
             info.set_tcp_settings(tcp)
         };
-        // Without the library's own CLIENT SETINFO, the least set of rights is smaller.
+        // Without the library's own CLIENT SETINFO the user needs fewer rights.
         let info = {
             let settings = info.redis_settings().clone().set_skip_set_lib_name();
             info.set_redis_settings(settings)
@@ -116,10 +115,10 @@ impl Connector {
         &self.address
     }
 
-    /// A connection for commands that are answered at once.
+    /// A connection for commands with an immediate reply.
     ///
     /// # Errors
-    /// Whatever the network or the server says.
+    /// Errors of the network or the server.
     pub async fn connect(&self) -> Result<LibraryConnection, RedisError> {
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(CONNECT_TIMEOUT))
@@ -127,7 +126,7 @@ impl Connector {
         self.client.get_multiplexed_async_connection_with_config(&config).await
     }
 
-    /// A stream to the server, on which nothing has been said yet.
+    /// A byte stream to the server, before login.
     pub(in crate::redis) async fn stream(&self) -> Result<Transport, RedisError> {
         transport::open(self.client.get_connection_info().addr(), self.tls.as_ref()).await
     }
@@ -169,7 +168,7 @@ fn certificates(config: &RedisConfig) -> Result<Option<TlsCertificates>, Connect
     Ok(any.then_some(TlsCertificates { client_tls, root_cert }))
 }
 
-/// An error unless the file, if there is one, holds what it must.
+/// An error unless the file, if there is one, has the required contents.
 fn check_pem(
     what: &'static str,
     path: &Option<std::path::PathBuf>,

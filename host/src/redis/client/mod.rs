@@ -1,10 +1,10 @@
-//! Connections to Redis and what goes over them: discovery of the server, login, protocol, reconnecting.
-//! It knows no key of ours and nothing of messages.
+//! Connections to Redis: discovery of the server, login, protocol, reconnecting. This room knows no keys and no
+//! messages.
 //!
-//! There are three kinds of connections, all made by a [`Connector`](connector::Connector): a
-//! [`Connection`](connection::Connection) belongs to one user, a [`SharedConnection`](shared::SharedConnection) to many
-//! tasks, and a [`LibraryConnection`](connector::LibraryConnection) is the client library's, for commands that are rare.
-//! [`Reconnecting`](reconnecting::Reconnecting) makes any of the two last ones again when it breaks.
+//! There are three kinds of connections, all opened by a [`Connector`](connector::Connector). A
+//! [`Connection`](connection::Connection) has one user. A [`SharedConnection`](shared::SharedConnection) serves many
+//! tasks. A [`LibraryConnection`](connector::LibraryConnection) belongs to the client library, for rare commands.
+//! [`Reconnecting`](reconnecting::Reconnecting) opens a connection of the last two kinds again when it fails.
 
 pub mod backoff;
 pub mod clock;

@@ -1,5 +1,4 @@
-//! Publishing on a channel, many messages at a time.
-//! It knows pipelines and their replies, and nothing of what the messages are.
+//! Publishes on a channel, many messages at a time. This file knows pipelines and replies, and no contents of messages.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -11,18 +10,18 @@ use redis::{Pipeline, RedisError, RedisResult};
 
 use super::connector::Connector;
 
-/// How many subscribers the messages that Redis took have had, from the replies to `PUBLISH`.
+/// Numbers of subscribers of the published messages, from the replies to `PUBLISH`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Received {
-    /// Messages that Redis took.
+    /// Messages that Redis accepted.
     pub messages: u64,
-    /// Messages that nobody received.
+    /// Messages without a subscriber.
     pub unheard: u64,
-    /// Receptions together.
+    /// Sum of the subscribers of all messages.
     pub sum: u64,
-    /// Fewest subscribers that a message had.
+    /// Minimum number of subscribers of a message.
     pub min: u64,
-    /// Most subscribers that a message had.
+    /// Maximum number of subscribers of a message.
     pub max: u64,
 }
 
@@ -38,7 +37,7 @@ impl Received {
 
 type Replies = Pin<Box<dyn Future<Output = RedisResult<Vec<u64>>> + Send>>;
 
-/// Publishes on one channel. Two pipelines are under way at a time: one is encoded while Redis works on the other.
+/// Publishes on one channel. Two pipelines are under way at a time: one is encoded while Redis executes the other.
 pub struct Publisher {
     connection: MultiplexedConnection,
     channel: String,
@@ -59,16 +58,16 @@ impl Publisher {
     /// Connects to publish on `channel`.
     ///
     /// # Errors
-    /// Whatever the network or the server says.
+    /// Errors of the network or the server.
     pub async fn connect(connector: &Connector, channel: &str) -> Result<Publisher, RedisError> {
         let connection = connector.connect().await?;
         Ok(Publisher { connection, channel: channel.into(), under_way: None, received: Received::default() })
     }
 
-    /// Sends messages in one pipeline, in order, and waits for the replies to the one before.
+    /// Sends messages in one pipeline, in order, and waits for the replies to the previous pipeline.
     ///
     /// # Errors
-    /// When Redis refused a message, or the connection broke: some messages may have been published then.
+    /// When Redis refuses a message, or the connection breaks. Some messages may be published then.
     pub async fn send(&mut self, messages: &[Vec<u8>]) -> Result<(), RedisError> {
         let mut pipeline = Pipeline::with_capacity(messages.len());
         for message in messages {
@@ -77,22 +76,22 @@ impl Publisher {
         let mut connection = self.connection.clone();
         let replies: Replies = Box::pin(async move { pipeline.query_async(&mut connection).await });
         let mut next = Box::pin(maybe_done(replies));
-        // Polled once, it is in the connection's queue, behind the one before.
+        // After one poll the pipeline is in the connection's queue, behind the previous one.
         poll_fn(|context| Poll::Ready(next.as_mut().poll(context).is_ready())).await;
         let before = self.under_way.replace(next);
         self.count(before).await
     }
 
-    /// Waits until everything that was sent has been answered.
+    /// Waits for the replies to everything that was sent.
     ///
     /// # Errors
-    /// As [`Publisher::send`].
+    /// Like [`Publisher::send`].
     pub async fn flush(&mut self) -> Result<(), RedisError> {
         let last = self.under_way.take();
         self.count(last).await
     }
 
-    /// What is known of the messages answered so far.
+    /// The numbers for all messages with a reply so far.
     #[must_use]
     pub fn received(&self) -> Received {
         self.received
@@ -101,7 +100,7 @@ impl Publisher {
     async fn count(&mut self, replies: Option<Pin<Box<MaybeDone<Replies>>>>) -> Result<(), RedisError> {
         let Some(mut replies) = replies else { return Ok(()) };
         replies.as_mut().await;
-        // There is one, because it has just been waited for.
+        // The output exists, because the replies were just awaited.
         if let Some(replies) = replies.as_mut().take_output() {
             replies?.into_iter().for_each(|receivers| self.received.add(receivers));
         }

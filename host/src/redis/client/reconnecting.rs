@@ -1,4 +1,4 @@
-//! A connection that is made again whenever it breaks. It knows none of the commands that go over it.
+//! A connection that reconnects after a failure. This file knows no commands.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,12 +12,12 @@ use super::connector::{Connector, LibraryConnection};
 use crate::counters::Counters;
 use crate::throttle::Throttle;
 
-/// A kind of connection that many tasks can share; clones share it.
+/// A kind of connection that many tasks can share. Clones share the connection.
 pub trait Connect: Clone + Send {
-    /// Makes one.
+    /// Opens a connection.
     ///
     /// # Errors
-    /// Whatever the network or the server says.
+    /// Errors of the network or the server.
     fn connect(connector: &Connector) -> impl Future<Output = Result<Self, RedisError>> + Send;
 }
 
@@ -27,21 +27,21 @@ impl Connect for LibraryConnection {
     }
 }
 
-/// A connection that is made when it is needed and made again when it broke, shared by many tasks.
+/// A connection that is opened on demand and opened again after a failure, shared by many tasks.
 #[derive(Debug)]
 pub struct Reconnecting<C = LibraryConnection> {
     name: &'static str,
     connector: Connector,
     counters: Arc<Counters>,
     current: Mutex<Option<C>>,
-    /// Times that the connection was made; 1 is the first.
+    /// Number of times that the connection was opened; 1 is the first.
     made: AtomicU64,
-    /// However many tasks share the connection.
+    /// Bounds log lines, for all tasks that share the connection.
     warnings: Throttle,
 }
 
 impl<C: Connect> Reconnecting<C> {
-    /// A connection for what `name` says; nothing is opened yet.
+    /// A connection for the purpose `name`. This call opens nothing.
     #[must_use]
     pub fn new(name: &'static str, connector: Connector, counters: Arc<Counters>) -> Reconnecting<C> {
         Reconnecting {
@@ -54,10 +54,10 @@ impl<C: Connect> Reconnecting<C> {
         }
     }
 
-    /// The connection, made if there is none.
+    /// The connection, opened on demand.
     ///
     /// # Errors
-    /// When it cannot be made.
+    /// When the connection cannot be opened.
     pub async fn connection(&self) -> Result<(C, u64), RedisError> {
         let mut current = self.current.lock().await;
         if let Some(connection) = current.as_ref() {
@@ -70,7 +70,7 @@ impl<C: Connect> Reconnecting<C> {
         Ok((connection, before + 1))
     }
 
-    /// Forgets the connection with this number, unless it has been replaced already.
+    /// Drops the connection with this number, unless it is already replaced.
     pub async fn broken(&self, number: u64) {
         let mut current = self.current.lock().await;
         if self.made.load(Ordering::Relaxed) == number {
@@ -78,8 +78,9 @@ impl<C: Connect> Reconnecting<C> {
         }
     }
 
-    /// Does something that may be done twice, on a connection that is made again as often as needed, until it
-    /// succeeds. It never gives up: what waits here is safe in Redis, and a stop drops the future.
+    /// Repeats an operation until it succeeds, on a connection that is opened again as often as needed. The operation
+    /// must be safe to repeat. The call never gives up: the data of a waiting caller is safe in Redis, and a stop drops
+    /// the future.
     pub async fn repeat<T, F>(&self, what: &'static str, action: impl Fn(C) -> F) -> T
     where
         F: Future<Output = Result<T, RedisError>>,
@@ -99,7 +100,7 @@ impl<C: Connect> Reconnecting<C> {
                 Err(error) => error,
             };
             let wait = backoff.next_wait();
-            // The first failure is often one broken connection and over at once.
+            // The first failure is often a single broken connection, which the next attempt replaces.
             if backoff.attempts() > 1
                 && let Some(unlogged) = self.warnings.permit()
             {
@@ -111,7 +112,7 @@ impl<C: Connect> Reconnecting<C> {
     }
 }
 
-/// Whether an error means that the connection is of no use any more. Read-only: after a failover the
+/// Whether an error means that the connection cannot be used any more. A read-only error counts: after a failover the
 /// old address may lead to a replica, and a new connection finds the primary.
 #[must_use]
 pub fn breaks_connection(error: &RedisError) -> bool {

@@ -1,26 +1,25 @@
-//! Redis's protocol (RESP2) as it lies in a buffer: replies are walked over where they are, and nothing is copied.
-//! It knows no command.
+//! Redis's protocol (RESP2) in a buffer: replies are read in place, and nothing is copied. This file knows no commands.
 
 use redis::{ErrorKind, RedisError};
 
-/// What stands at the beginning of a value.
+/// The head of a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::redis) enum Head<'a> {
-    /// So many values follow.
+    /// An array with this number of values.
     Array(usize),
     /// A string.
     Bulk(&'a [u8]),
-    /// No string, or no array.
+    /// A null string or a null array.
     Nil,
-    /// A status, a number or an error, with the sign in front of it.
+    /// A status, a number or an error, with its leading sign.
     Line(&'a [u8]),
 }
 
 impl Head<'_> {
-    /// The number that it is.
+    /// The value as a number.
     ///
     /// # Errors
-    /// When it is anything else, or negative.
+    /// When the value is not a number, or is negative.
     pub(in crate::redis) fn number(self) -> Result<usize, RedisError> {
         match self {
             Head::Line([b':', digits @ ..]) => number(digits),
@@ -29,7 +28,7 @@ impl Head<'_> {
     }
 }
 
-/// Walks over values in a buffer. Copy it to look ahead.
+/// Steps over values in a buffer. Copy the cursor to look ahead.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::redis) struct Cursor<'a> {
     bytes: &'a [u8],
@@ -41,15 +40,15 @@ impl<'a> Cursor<'a> {
         Cursor { bytes, at }
     }
 
-    /// How far it has come, in bytes from the beginning of the buffer.
+    /// Position in bytes from the beginning of the buffer.
     pub(in crate::redis) fn at(&self) -> usize {
         self.at
     }
 
-    /// The head of the next value; `None` when it has not arrived as a whole, and then the cursor stays.
+    /// The head of the next value. `None` when the head has not arrived completely; then the cursor does not move.
     ///
     /// # Errors
-    /// When it is no RESP2.
+    /// When the bytes are not RESP2.
     pub(in crate::redis) fn head(&mut self) -> Result<Option<Head<'a>>, RedisError> {
         let rest = &self.bytes[self.at..];
         let Some(length) = rest.iter().position(|byte| *byte == b'\r') else { return Ok(None) };
@@ -75,10 +74,11 @@ impl<'a> Cursor<'a> {
         Ok(Some(head))
     }
 
-    /// Walks over `pending` values with everything in them, as far as they have arrived, and leaves what is missing in it.
+    /// Steps over `pending` values and their contents, as far as they have arrived. `pending` becomes the number of
+    /// missing values.
     ///
     /// # Errors
-    /// When it is no RESP2.
+    /// When the bytes are not RESP2.
     pub(in crate::redis) fn skip(&mut self, pending: &mut usize) -> Result<(), RedisError> {
         while *pending > 0 {
             let Some(head) = self.head()? else { return Ok(()) };
@@ -88,10 +88,10 @@ impl<'a> Cursor<'a> {
         Ok(())
     }
 
-    /// The head of the next value of a reply that is complete.
+    /// The head of the next value of a complete reply.
     ///
     /// # Errors
-    /// When it is an error of the server, or is not there.
+    /// When the value is an error of the server, or is missing.
     pub(in crate::redis) fn value(&mut self) -> Result<Head<'a>, RedisError> {
         match self.head()? {
             Some(Head::Line(line)) if line.starts_with(b"-") => Err(server_error(line)),
@@ -100,10 +100,10 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    /// The number of values in the array that comes next.
+    /// The length of the next value, an array.
     ///
     /// # Errors
-    /// When something else comes.
+    /// When the next value is not an array.
     pub(in crate::redis) fn array(&mut self) -> Result<usize, RedisError> {
         match self.value()? {
             Head::Array(length) => Ok(length),
@@ -111,10 +111,10 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    /// The string that comes next.
+    /// The next value, a string.
     ///
     /// # Errors
-    /// When something else comes.
+    /// When the next value is not a string.
     pub(in crate::redis) fn bulk(&mut self) -> Result<&'a [u8], RedisError> {
         match self.value()? {
             Head::Bulk(text) => Ok(text),
@@ -123,7 +123,7 @@ impl<'a> Cursor<'a> {
     }
 }
 
-/// Commands as they are sent, one after the other in one buffer.
+/// Encoded commands, one after the other in one buffer.
 #[derive(Debug, Default)]
 pub struct Commands {
     bytes: Vec<u8>,
@@ -131,7 +131,7 @@ pub struct Commands {
 }
 
 impl Commands {
-    /// Begins a command of so many words.
+    /// Begins a command with this number of words.
     pub(in crate::redis) fn begin(&mut self, words: usize) {
         self.count += 1;
         self.length(b'*', words);
@@ -173,19 +173,19 @@ impl Commands {
         self.count += others.count;
     }
 
-    /// Commands so far.
+    /// Number of commands.
     #[must_use]
     pub fn len(&self) -> usize {
         self.count
     }
 
-    /// Whether there is none.
+    /// Whether there are no commands.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.count == 0
     }
 
-    /// What is sent.
+    /// The bytes to send.
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
@@ -198,7 +198,7 @@ impl Commands {
     }
 }
 
-/// The error that stands in this line of a reply. They are rare, and the client library knows their kinds.
+/// The error in this line of a reply. Errors are rare, and the client library knows their kinds.
 pub(in crate::redis) fn server_error(line: &[u8]) -> RedisError {
     let reply = [line, b"\r\n"].concat();
     match redis::parse_redis_value(&reply).and_then(redis::Value::extract_error) {
@@ -207,7 +207,7 @@ pub(in crate::redis) fn server_error(line: &[u8]) -> RedisError {
     }
 }
 
-/// A length that is not negative.
+/// A length, which is not negative.
 fn number(digits: &[u8]) -> Result<usize, RedisError> {
     if digits.is_empty() {
         return Err(malformed());
@@ -221,7 +221,7 @@ fn number(digits: &[u8]) -> Result<usize, RedisError> {
     })
 }
 
-/// What was read cannot be understood, so the connection is of no use any more.
+/// The error for bytes that cannot be understood. The connection cannot be used any more.
 pub(in crate::redis) fn malformed() -> RedisError {
     (ErrorKind::Parse, "the server's reply is not what the protocol says").into()
 }
@@ -251,7 +251,7 @@ mod tests {
             let (mut cursor, mut pending) = (Cursor::new(&REPLY[..arrived], 0), 1);
             cursor.skip(&mut pending).unwrap();
             assert_eq!(pending == 0, arrived >= end, "{arrived}");
-            // It goes on where it stopped.
+            // The cursor continues where it stopped.
             let mut cursor = Cursor::new(REPLY, cursor.at());
             cursor.skip(&mut pending).unwrap();
             assert_eq!((cursor.at(), pending), (end, 0));

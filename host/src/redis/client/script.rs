@@ -1,5 +1,5 @@
-//! Lua scripts: loaded once a connection needs them, called by their digest.
-//! It knows nothing of what they do; each says so in its own header.
+//! Lua scripts: loaded on demand on a connection, and called by their digest. The header of each script says what the
+//! script does.
 
 use bytes::Bytes;
 use redis::{Cmd, RedisError, Script, Value};
@@ -8,7 +8,7 @@ use super::connector::LibraryConnection;
 use super::resp::{Commands, Cursor};
 use super::shared::SharedConnection;
 
-/// The text of a script for `EVAL`, which the server hashes every time: without whole lines of comment.
+/// The text of a script for `EVAL`, without comment lines, because the server hashes the text at every call.
 pub(in crate::redis) fn without_comments(text: &str) -> String {
     text.lines().filter(|line| !line.starts_with("--")).flat_map(|line| [line, "\n"]).collect()
 }
@@ -27,7 +27,7 @@ impl Source {
         Source { text, script: Script::new(text) }
     }
 
-    /// `EVALSHA` with the keys; arguments are added by the caller.
+    /// `EVALSHA` with the keys; the caller adds the arguments.
     #[must_use]
     pub fn command(&self, keys: &[&str]) -> Cmd {
         let mut command = redis::cmd("EVALSHA");
@@ -35,7 +35,7 @@ impl Source {
         command
     }
 
-    /// Begins the same among others: `keys` and so many arguments are added by the caller.
+    /// Begins the same command among others; the caller adds `keys` and this number of arguments.
     pub(in crate::redis) fn begin(&self, commands: &mut Commands, keys: usize, arguments: usize) {
         commands.begin(3 + keys + arguments);
         commands.word("EVALSHA");
@@ -43,11 +43,11 @@ impl Source {
         commands.number(keys as u64);
     }
 
-    /// Sends commands that were made with [`Source::begin`], and again after loading the script when the server does not
-    /// have it.
+    /// Sends commands made with [`Source::begin`]. If the server does not have the script, loads the script and sends
+    /// the commands again.
     ///
     /// # Errors
-    /// Whatever the network or the server says. What the server refuses is in the reply.
+    /// Errors of the network or the server. Refused commands are in the reply.
     pub(in crate::redis) async fn ask(
         &self,
         connection: &SharedConnection,
@@ -65,10 +65,10 @@ impl Source {
         }
     }
 
-    /// Runs a command made by [`Source::command`], loading the script when the server does not have it.
+    /// Runs a command made by [`Source::command`]. If the server does not have the script, loads the script first.
     ///
     /// # Errors
-    /// Whatever the network, the server or the script says.
+    /// Errors of the network, the server or the script.
     pub async fn run(&self, connection: &mut LibraryConnection, command: &Cmd) -> Result<Value, RedisError> {
         match connection.send_packed_command(command).await.and_then(Value::extract_error) {
             Err(error) if error.code() == Some("NOSCRIPT") => {

@@ -1,5 +1,5 @@
-//! A connection that many tasks share: their commands go out one after the other, and the replies come back in the same
-//! order. It knows no command.
+//! A connection that many tasks share: commands are sent one after the other, and replies arrive in the same order.
+//! This file knows no commands.
 
 use std::collections::VecDeque;
 
@@ -15,13 +15,13 @@ use super::reconnecting::Connect;
 use super::resp::Commands;
 use super::transport::Transport;
 
-/// Bytes that wait to be written, past which no further commands are collected: one write is as good as many.
+/// Maximum number of waiting bytes for which further commands are collected into one write.
 const OUTPUT_BYTES: usize = 1 << 20;
 
-/// A connection that many tasks share. Ends with the last of its clones.
+/// A connection that many tasks share. The connection ends with its last clone.
 #[derive(Clone, Debug)]
 pub struct SharedConnection {
-    /// Bounded by the tasks that share it: each waits for its replies.
+    /// Bounded by the number of tasks, because each task waits for its replies.
     requests: mpsc::UnboundedSender<Request>,
 }
 
@@ -41,10 +41,10 @@ impl Connect for SharedConnection {
 }
 
 impl SharedConnection {
-    /// Sends commands and gives their replies, one after the other.
+    /// Sends commands and returns their replies, in order.
     ///
     /// # Errors
-    /// Whatever the network says, or the lack of an answer. What the server refuses is in the replies.
+    /// Errors of the network, or a timeout. Errors of the server are in the replies.
     pub(in crate::redis) async fn ask(&self, commands: Commands) -> Result<Bytes, RedisError> {
         if commands.is_empty() {
             return Ok(Bytes::new());
@@ -58,21 +58,21 @@ impl SharedConnection {
     }
 }
 
-/// Carries commands and replies over the connection.
+/// The task that transfers commands and replies.
 struct Carrier {
     input: Input,
     output: WriteHalf<Transport>,
-    /// What is to be written, and how much of it has been.
+    /// Bytes to write, and the number of bytes already written.
     pending: Vec<u8>,
     written: usize,
-    /// Whoever waits, in order: for how many replies.
+    /// Waiting tasks in order, with the number of expected replies.
     asked: VecDeque<(usize, oneshot::Sender<Bytes>)>,
 }
 
 impl Carrier {
-    /// Ends with the connection, or when nobody can ask any more. Whoever waits then gets no answer, and notices.
+    /// Runs until the connection fails or all senders are gone. Waiting tasks then get an error instead of replies.
     async fn run(mut self, mut requests: mpsc::UnboundedReceiver<Request>) {
-        // How far the replies for the first who waits have arrived.
+        // Progress of the replies for the first waiting task.
         let (mut at, mut missing) = (0, 0);
         loop {
             tokio::select! {
@@ -105,7 +105,7 @@ impl Carrier {
                         let Ok(replies) = self.input.take(&mut at, &mut missing) else { return };
                         let Some(replies) = replies else { break };
                         if let Some((_, answer)) = self.asked.pop_front() {
-                            // Whoever asked may have given up.
+                            // Sending fails if the waiting task was dropped.
                             let _ = answer.send(replies);
                         }
                         (at, missing) = (0, self.asked.front().map_or(0, |(replies, _)| *replies));

@@ -1,4 +1,4 @@
-//! Bytes to and from a Redis server, by whatever way its address names. It knows no protocol above TLS.
+//! Byte streams to a Redis server, for every form of address. This file knows no protocol above TLS.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use tokio_rustls::TlsConnector;
 /// A byte stream in both directions.
 pub(in crate::redis) type Transport = Box<dyn Bidirectional>;
 
-/// What every kind of stream can do.
+/// The common properties of all streams.
 pub(in crate::redis) trait Bidirectional: AsyncRead + AsyncWrite + Send + Sync + Unpin {}
 
 impl<S: AsyncRead + AsyncWrite + Send + Sync + Unpin> Bidirectional for S {}
@@ -21,7 +21,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Sync + Unpin> Bidirectional for S {}
 /// Opens a stream to this address.
 ///
 /// # Errors
-/// Whatever the network says, or the other side's certificate.
+/// Errors of the network or of the certificate.
 pub(in crate::redis) async fn open(
     address: &ConnectionAddr,
     tls: Option<&Arc<ClientConfig>>,
@@ -42,7 +42,7 @@ pub(in crate::redis) async fn open(
     })
 }
 
-/// The settings for TLS: the certificates that are given, and the system's authorities if none is.
+/// The settings for TLS: the given certificates, and the system's authorities if no authority is given.
 ///
 /// # Errors
 /// When a certificate or key cannot be used.

@@ -1,4 +1,4 @@
-//! What lies in Redis, counted: for summaries and benchmarks, never on the path of a message.
+//! Counts the data in Redis, for summaries and benchmarks, never on the path of a message.
 
 use redis::{Pipeline, RedisError, cmd};
 
@@ -6,13 +6,13 @@ use super::keys::Keys;
 use super::pages::{Order, Pages};
 use crate::redis::client::connector::LibraryConnection;
 
-/// Entries read at a time.
+/// Number of entries in one read.
 const PAGE_ENTRIES: usize = 5_000;
 
-/// How far the group has come.
+/// Progress of the group.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Progress {
-    /// Deliveries waiting or in work.
+    /// Deliveries waiting or in progress.
     pub inbox: u64,
     /// Results in the output stream.
     pub results: u64,
@@ -20,10 +20,10 @@ pub struct Progress {
     pub dead_letters: u64,
 }
 
-/// Reads how far the group has come.
+/// Reads the progress of the group.
 ///
 /// # Errors
-/// Whatever the network or the server says.
+/// Errors of the network or the server.
 pub async fn progress(connection: &mut LibraryConnection, keys: &Keys) -> Result<Progress, RedisError> {
     let mut pipeline = Pipeline::new();
     for key in [&keys.inbox, &keys.output, &keys.dead] {
@@ -33,19 +33,20 @@ pub async fn progress(connection: &mut LibraryConnection, keys: &Keys) -> Result
     Ok(Progress { inbox, results, dead_letters })
 }
 
-/// How many connections are subscribed to `channel`.
+/// Number of connections subscribed to `channel`.
 ///
 /// # Errors
-/// Whatever the network or the server says.
+/// Errors of the network or the server.
 pub async fn subscribers(connection: &mut LibraryConnection, channel: &str) -> Result<u64, RedisError> {
     let (_, subscribers): (String, u64) = cmd("PUBSUB").arg("NUMSUB").arg(channel).query_async(connection).await?;
     Ok(subscribers)
 }
 
-/// Hands the `message_id` of every entry of `stream` that has one to `each`, with the entry's `plugin_digest`, in order.
+/// Calls `each` with the `message_id` of every entry of `stream` that has one, and with the entry's `plugin_digest`, in
+/// order.
 ///
 /// # Errors
-/// Whatever the network or the server says.
+/// Errors of the network or the server.
 pub async fn message_ids(
     connection: &mut LibraryConnection,
     stream: &str,

@@ -1,5 +1,5 @@
-//! What is looked at before a host starts: whether Redis is there, lets us in, is new enough, gives the rights
-//! that are needed and holds nothing else under our names.
+//! Checks before the start of a host: whether Redis is reachable, accepts the login, is new enough, grants the required
+//! rights, and has no other data under the host's keys.
 
 use redis::{ErrorKind, Pipeline, RedisError, Value, from_redis_value};
 
@@ -8,74 +8,75 @@ use super::marks::marks_channel;
 use super::stats::{info_number, info_text};
 use crate::redis::client::connector::{Connector, LibraryConnection};
 
-/// Oldest server that can be used: `SET` with `NX` and `GET` together came with it.
+/// Oldest usable server: the first version with `SET` with `NX` and `GET` together.
 const VERSION_MIN: (u32, u32) = (7, 0);
 
-/// Why a host cannot start on this Redis.
+/// Reason why a host cannot start with this Redis.
 #[derive(Debug, thiserror::Error)]
 pub enum CheckError {
-    /// Nobody answers.
-    #[error("cannot reach Redis at {address}: {error}; is it running, and is --redis right?")]
+    /// Redis cannot be reached.
+    #[error("cannot reach Redis at {address}: {error}; check that Redis runs and that --redis is right")]
     Unreachable {
-        /// Where.
+        /// Address of Redis.
         address: String,
-        /// What the network said.
+        /// The error of the network.
         error: RedisError,
     },
-    /// Wrong user or password, or none given.
+    /// Wrong or missing user or password.
     #[error(
         "Redis at {address} refused the login: {error}; give user and password in the URL, redis://user:password@host:6379/0"
     )]
     Refused {
-        /// Where.
+        /// Address of Redis.
         address: String,
-        /// What the server said.
+        /// The server's error.
         error: RedisError,
     },
     /// The server is too old.
     #[error("Redis at {address} is version {version}; host needs 7.0 or newer, or Valkey")]
     TooOld {
-        /// Where.
+        /// Address of Redis.
         address: String,
-        /// What it says it is.
+        /// Version of the server.
         version: String,
     },
-    /// One of many servers, each with a part of the keys.
+    /// A node of a cluster, which has only a part of the keys.
     #[error(
-        "Redis at {0} is a node of a Redis Cluster, which host cannot use yet; name a server that runs without cluster-enabled"
+        "Redis at {0} is a node of a Redis Cluster, which host does not support yet; use a server without cluster-enabled"
     )]
     ClusterNode(String),
-    /// A server that knows of others and keeps nothing.
+    /// A Sentinel, which has no data.
     #[error(
-        "Redis at {0} is a Sentinel, which host cannot use yet; ask it for the primary with `redis-cli … SENTINEL masters`, and name that server"
+        "Redis at {0} is a Sentinel, which host does not support yet; find the primary with `redis-cli … SENTINEL masters`, \
+         and use its address"
     )]
     Sentinel(String),
     /// Rights are missing.
-    #[error("the Redis user has no right to {}; host/docs/operating.md has the least rule that works (ACL SETUSER …)", .0.join(", "))]
+    #[error("the Redis user has no right to {}; host/docs/operating.md has the minimal rule (ACL SETUSER …)", .0.join(", "))]
     MissingRights(Vec<String>),
-    /// Something else lies under one of our names.
+    /// A key has data of another type.
     #[error(
         "the Redis key {key} is a {found} but must be a {wanted}; rename or delete it, or choose another name in [keys]"
     )]
     WrongType {
-        /// Which key.
+        /// The key.
         key: String,
-        /// Its type.
+        /// Type of the data.
         found: String,
-        /// The type it must have.
+        /// Required type.
         wanted: &'static str,
     },
-    /// Anything else that Redis says.
+    /// Any other error.
     #[error("checking Redis at {address} failed: {error}")]
     Other {
-        /// Where.
+        /// Address of Redis.
         address: String,
-        /// What the server said.
+        /// The server's error.
         error: RedisError,
     },
 }
 
-/// What is worth telling about a Redis that can be used.
+/// Findings about a usable Redis.
 #[derive(Debug)]
 pub struct Checked {
     /// Name and version.
@@ -87,7 +88,7 @@ pub struct Checked {
 /// Checks the server, the user's rights and the keys.
 ///
 /// # Errors
-/// The first thing that makes a start useless.
+/// The first problem that prevents a start.
 pub async fn check(connector: &Connector, keys: &Keys) -> Result<Checked, CheckError> {
     let address = connector.address();
     let mut connection = connector.connect().await.map_err(|error| classify(address, error))?;
@@ -124,13 +125,13 @@ async fn version(connection: &mut LibraryConnection, address: &str) -> Result<St
         }
         info => info.map_err(|error| classify(address, error))?,
     };
-    // Valkey has another name for it, unless it is told to be as compatible as possible.
+    // Valkey has another name for this field, unless it is configured for full compatibility.
     match info_text(&info, "redis_mode").or_else(|| info_text(&info, "server_mode")) {
         Some("cluster") => return Err(CheckError::ClusterNode(address.into())),
         Some("sentinel") => return Err(CheckError::Sentinel(address.into())),
         _ => {}
     }
-    // Valkey says which Redis it is compatible with, and its own version beside it.
+    // Valkey reports the compatible version of Redis, and its own version in another field.
     let version = info_text(&info, "redis_version").unwrap_or("0");
     let mut parts = version.split('.').map(|part| part.parse::<u32>().unwrap_or(0));
     if (parts.next().unwrap_or(0), parts.next().unwrap_or(0)) < VERSION_MIN {
@@ -142,7 +143,7 @@ async fn version(connection: &mut LibraryConnection, address: &str) -> Result<St
     })
 }
 
-/// Either a finished finding, or an error that still needs the address.
+/// Either a finding, or an error that still needs the address.
 enum Finding {
     Check(CheckError),
     Redis(RedisError),
@@ -163,13 +164,13 @@ impl From<RedisError> for Finding {
     }
 }
 
-/// A command that a host will send, with what it is allowed to touch.
+/// A command of a host, with the key or channel that it may touch.
 struct Needed<'a> {
-    /// The command and, where rights are given for it, its subcommand.
+    /// The command and, where rights depend on it, the subcommand.
     command: &'static str,
     /// The key or the channel.
     object: &'a str,
-    /// The other arguments, as many as the command must have.
+    /// The other arguments, as many as the command requires.
     arguments: &'static [&'static str],
 }
 
@@ -207,7 +208,7 @@ fn needed<'a>(keys: &'a Keys, marks_channel: &'a str, claim: &'a str, permit: &'
         needs("XADD", &keys.output, &["*", "x", "x"]),
         needs("XADD", &keys.dead, &["*", "x", "x"]),
         needs("XRANGE", &keys.dead, &["-", "+"]),
-        // A host does not read these backwards, but `host dead` does, as the same user.
+        // A host does not read streams backwards, but `host dead` does, as the same user.
         needs("XREVRANGE", &keys.dead, &["+", "-"]),
         needs("XDEL", &keys.dead, &["0-1"]),
         needs("XRANGE", &keys.inbox, &["-", "+"]),
@@ -249,12 +250,12 @@ fn needed<'a>(keys: &'a Keys, marks_channel: &'a str, claim: &'a str, permit: &'
     ]
 }
 
-/// Queues every command that a host will send and executes none: Redis checks rights when it queues, and what is
-/// queued goes with the connection.
+/// Queues every command of a host and executes none: Redis checks rights when it queues, and drops the queue with the
+/// connection.
 async fn rights(connector: &Connector, keys: &Keys) -> Result<(), Finding> {
     let mut connection = connector.connect().await?;
     let mut missing = Vec::new();
-    // Without these three nothing can be queued, and WATCH and EXEC cannot be queued themselves.
+    // Without these three commands nothing can be queued. WATCH and EXEC themselves cannot be queued.
     let mut transaction = Pipeline::new();
     transaction.cmd("WATCH").arg(&keys.intake).cmd("MULTI").cmd("EXEC").cmd("MULTI");
     let replies = connection.send_packed_commands(&transaction, 0, transaction.len()).await?;
@@ -291,16 +292,16 @@ async fn rights(connector: &Connector, keys: &Keys) -> Result<(), Finding> {
     if missing.is_empty() { Ok(()) } else { Err(Finding::Check(CheckError::MissingRights(missing))) }
 }
 
-/// Adds what the reply says is missing, if it says so.
+/// Adds the missing right that the reply names, if it names one.
 fn note_refusal(reply: Value, command: &str, object: &str, missing: &mut Vec<String>) -> Result<(), RedisError> {
     let Err(error) = reply.extract_error() else { return Ok(()) };
     let text = error.to_string();
     let what = match error.code() {
-        // Queued after MULTI was refused; the refusal itself is noted.
+        // A command was refused after MULTI, and that refusal is already recorded.
         Some("ERR" | "EXECABORT") if !missing.is_empty() => return Ok(()),
-        // Rights come first. A host starts on a full Redis as it goes on when Redis becomes full: it waits.
+        // Rights come first. With a full Redis a host starts and waits, like a running host when Redis becomes full.
         Some("OOM") => return Ok(()),
-        // First, because a command's name is in the text and may have anything in it, as HKEYS has.
+        // First, because the text contains the command's name, which may contain any of the other words, like HKEYS.
         Some("NOPERM") if text.contains("permissions to run") => format!("the command {command}"),
         Some("NOPERM") if text.contains("channel") => format!("the channel {object}"),
         Some("NOPERM") => format!("the key {object}"),
@@ -312,7 +313,7 @@ fn note_refusal(reply: Value, command: &str, object: &str, missing: &mut Vec<Str
     Ok(())
 }
 
-/// Every key has its type or does not exist.
+/// Checks that every key has its type or does not exist.
 async fn types(connection: &mut LibraryConnection, keys: &Keys) -> Result<(), Finding> {
     let wanted: [(&String, &'static str); 11] = [
         (&keys.consumer_ids, "list"),

@@ -1,4 +1,4 @@
-//! The claims: each gives a message id to one delivery and to no other, for the dedup window.
+//! Claims. A claim gives a message id to one delivery and to no other, for the dedup window.
 
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -15,17 +15,17 @@ use crate::redis::client::shared::SharedConnection;
 static CLAIM: LazyLock<String> = LazyLock::new(|| without_comments(include_str!("scripts/claim.lua")));
 static RENEW: LazyLock<Source> = LazyLock::new(|| Source::new(include_str!("scripts/renew.lua")));
 
-/// How entries are appended with their claims.
+/// Facts for entries that are appended with claims.
 #[derive(Clone, Copy, Debug)]
 pub struct Terms<'a> {
     /// The format of the entries.
     pub format: u32,
-    /// How long the claims last, in ms.
+    /// Validity of the claims, in ms.
     pub window_ms: &'a str,
 }
 
-/// Adds two commands for each delivery, a list of message id and payload in turn: one that appends it with a note about its
-/// claims in front, and one that claims its messages.
+/// Adds two commands for each delivery, which is a list of message ids and payloads in turn. The first command appends
+/// the delivery behind a note about its claims. The second command claims its messages.
 pub fn write_deliveries(
     commands: &mut Commands,
     keys: &Keys,
@@ -58,11 +58,11 @@ pub fn write_deliveries(
     }
 }
 
-/// Claims the messages of a delivery that `wanted` names, each with its own token, and renews the claims that carry it
-/// already. The answer says which messages are ours.
+/// Claims the messages of a delivery that `wanted` names, each with its own token, and renews claims that already carry
+/// that token. The reply says which messages are claimed.
 ///
 /// # Errors
-/// Whatever the network or the server says; then any number of the claims may have been made, under their tokens.
+/// Errors of the network or the server. Some of the claims may exist then, under their tokens.
 pub async fn claim(
     connection: &SharedConnection,
     keys: &Keys,

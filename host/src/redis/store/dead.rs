@@ -1,5 +1,4 @@
-//! The dead letters as somebody who looks after them needs them: read page by page, put back, deleted.
-//! It knows the stream and nothing of who asks or why.
+//! Operations on the stream of dead letters: read page by page, replay, delete. This file does not know why.
 
 use std::sync::LazyLock;
 use std::time::{Duration, SystemTime};
@@ -16,15 +15,15 @@ use crate::time::millis;
 
 static REPLAY: LazyLock<Source> = LazyLock::new(|| Source::new(include_str!("scripts/replay.lua")));
 
-/// Dead letters read or changed at once; each may be as long as a message.
+/// Maximum number of dead letters in one read or change; each letter may be as long as a message.
 pub const PAGE: usize = 100;
 
-/// One dead letter as it lies in Redis.
+/// A dead letter in Redis.
 #[derive(Clone, Debug)]
 pub struct Letter {
-    /// Id of its entry: when it was written, by the server's clock.
+    /// Id of the entry: the time of writing, by the server's clock.
     pub entry_id: String,
-    /// Its fields in order. Only the payload may be anything but text.
+    /// Fields in order. Only the payload may be no text.
     pub fields: Vec<(String, Vec<u8>)>,
 }
 
@@ -42,16 +41,16 @@ impl From<Entry> for Letter {
     }
 }
 
-/// Reads dead letters page by page, up to what was there when it began: replayed messages that fail again do not keep it
-/// going for ever.
+/// Reads dead letters page by page, up to the last letter at the beginning of the read: replayed messages that fail
+/// again do not extend the read.
 #[derive(Debug)]
 pub struct Reader(Pages);
 
 impl Reader {
-    /// A reader for what was written at `since` or later.
+    /// A reader for letters written at `since` or later.
     ///
     /// # Errors
-    /// Whatever the network or the server says.
+    /// Errors of the network or the server.
     pub async fn new(
         connection: &mut LibraryConnection,
         keys: &Keys,
@@ -65,46 +64,46 @@ impl Reader {
     /// The next page; empty at the end.
     ///
     /// # Errors
-    /// Whatever the network or the server says.
+    /// Errors of the network or the server.
     pub async fn next(&mut self, connection: &mut LibraryConnection) -> Result<Vec<Letter>, RedisError> {
         Ok(self.0.next(connection).await?.into_iter().map(Letter::from).collect())
     }
 }
 
-/// How many dead letters there are.
+/// Number of dead letters.
 ///
 /// # Errors
-/// Whatever the network or the server says.
+/// Errors of the network or the server.
 pub async fn count(connection: &mut LibraryConnection, keys: &Keys) -> Result<u64, RedisError> {
     redis::cmd("XLEN").arg(&keys.dead).query_async(connection).await
 }
 
-/// The server's clock, by which entries are numbered.
+/// The server's clock, from which the ids of entries come.
 ///
 /// # Errors
-/// Whatever the network or the server says.
+/// Errors of the network or the server.
 pub async fn server_time(connection: &mut LibraryConnection) -> Result<SystemTime, RedisError> {
     let (seconds, micros): (u64, u32) = redis::cmd("TIME").query_async(connection).await?;
     Ok(SystemTime::UNIX_EPOCH + Duration::new(seconds, 0) + Duration::from_micros(micros.into()))
 }
 
-/// What became of dead letters that were to be put back.
+/// Result of a replay.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Replayed {
-    /// Put back into the inbox.
+    /// Returned to the inbox.
     pub replayed: u64,
-    /// Not there any more: somebody else was quicker.
+    /// Already gone: another command has replayed or deleted the letters.
     pub gone: u64,
-    /// Still there, because without id and token they are no messages.
+    /// Kept, because letters without id and token are no messages.
     pub unfit: u64,
-    /// Still there, because they are of a format that this program cannot read.
+    /// Kept, because their format is newer than this program.
     pub newer: u64,
 }
 
-/// Puts dead letters back into the inbox.
+/// Returns dead letters to the inbox.
 ///
 /// # Errors
-/// Whatever the network or the server says; then they were put back or not, and asking again does no harm.
+/// Errors of the network or the server. The dead letters may be replayed or not, and the call may be repeated.
 pub async fn replay(
     connection: &mut LibraryConnection,
     keys: &Keys,
@@ -116,10 +115,10 @@ pub async fn replay(
     Ok(Replayed { replayed, gone, unfit, newer })
 }
 
-/// Deletes dead letters for good; the answer says how many were there.
+/// Deletes dead letters, and returns the number of deleted letters.
 ///
 /// # Errors
-/// Whatever the network or the server says; then any number may have been deleted.
+/// Errors of the network or the server. Some of the dead letters may be deleted then.
 pub async fn purge(connection: &mut LibraryConnection, keys: &Keys, entry_ids: &[&str]) -> Result<u64, RedisError> {
     redis::cmd("XDEL").arg(&keys.dead).arg(entry_ids).query_async(connection).await
 }

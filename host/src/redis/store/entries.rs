@@ -1,21 +1,21 @@
-//! Stream entries in the making, flat in one buffer, so that a delivery's results cost no allocation each.
+//! A builder of stream entries, flat in one buffer, so that a result needs no allocation of its own.
 
 use crate::redis::client::resp::Commands;
 
-/// Entries for one stream: each a list of field and value in turn.
+/// Entries for one stream. Each entry is a list of fields and values in turn.
 #[derive(Debug, Default)]
 pub struct Entries {
     bytes: Vec<u8>,
-    /// Where each value ends in `bytes`.
+    /// End of each value in `bytes`.
     ends: Vec<usize>,
-    /// Values of each finished entry.
+    /// Number of values of each finished entry.
     counts: Vec<usize>,
-    /// Values that belong to finished entries.
+    /// Number of values in finished entries.
     finished: usize,
 }
 
 impl Entries {
-    /// Adds one field to the entry in the making.
+    /// Adds a field to the unfinished entry.
     pub fn field(&mut self, name: &str, value: impl AsRef<[u8]>) {
         self.push(name.as_bytes());
         self.push(value.as_ref());
@@ -26,32 +26,32 @@ impl Entries {
         self.ends.push(self.bytes.len());
     }
 
-    /// Finishes the entry in the making.
+    /// Finishes the entry.
     pub fn finish(&mut self) {
         self.counts.push(self.ends.len() - self.finished);
         self.finished = self.ends.len();
     }
 
-    /// Forgets the entry in the making and all finished ones beyond the first `len`.
+    /// Drops the unfinished entry, and all finished entries beyond the first `len`.
     pub fn truncate(&mut self, len: usize) {
         self.finished -= self.counts.drain(len..).sum::<usize>();
         self.ends.truncate(self.finished);
         self.bytes.truncate(self.ends.last().copied().unwrap_or(0));
     }
 
-    /// Finished entries.
+    /// Number of finished entries.
     #[must_use]
     pub fn len(&self) -> usize {
         self.counts.len()
     }
 
-    /// Whether no entry is finished.
+    /// Whether there is no finished entry.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.counts.is_empty()
     }
 
-    /// Forgets all entries and keeps the memory.
+    /// Drops all entries and keeps the memory.
     pub fn clear(&mut self) {
         self.bytes.clear();
         self.ends.clear();
@@ -59,12 +59,12 @@ impl Entries {
         self.finished = 0;
     }
 
-    /// How many values each finished entry has.
+    /// Number of values of each finished entry.
     pub fn iter_sizes(&self) -> impl Iterator<Item = usize> {
         self.counts.iter().copied()
     }
 
-    /// The values as text, for tests of whoever makes entries.
+    /// The values as text, for tests.
     #[cfg(test)]
     pub(crate) fn texts(&self) -> Vec<Vec<String>> {
         self.iter().map(|values| values.map(|value| String::from_utf8_lossy(value).into_owned()).collect()).collect()
@@ -83,7 +83,7 @@ impl Entries {
         })
     }
 
-    /// Adds an `XADD` to this stream for each entry; with a bound on its length, unless that is 0.
+    /// Adds an `XADD` to this stream for each entry, with a bound on the stream's length unless the bound is 0.
     pub(super) fn write_appends(&self, commands: &mut Commands, stream: &str, length_max: u64) {
         for (values, count) in self.iter().zip(&self.counts) {
             let bound = length_max > 0;
@@ -102,12 +102,13 @@ impl Entries {
         }
     }
 
-    /// How many arguments [`Entries::write_to`] adds.
+    /// Number of arguments that [`Entries::write_to`] adds.
     pub(super) fn arguments(&self) -> usize {
         1 + self.counts.len() + self.finished
     }
 
-    /// Adds the entries to a command as scripts expect them: how many, then for each how many values and the values.
+    /// Adds the entries as arguments of a script: the number of entries, then for each entry the number of values and
+    /// the values.
     pub(super) fn write_to(&self, commands: &mut Commands) {
         commands.number(self.counts.len() as u64);
         for (values, count) in self.iter().zip(&self.counts) {

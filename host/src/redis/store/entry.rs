@@ -1,5 +1,6 @@
-//! What an inbox entry, a waiting retry and a dead letter look like: the one place that knows, for the scripts that read them
-//! too (`claim.lua`, `forward.lua`, `take_over.lua`, `replay.lua`, held to this file by property tests).
+//! The form of an inbox entry, a waiting retry and a dead letter. Only this file knows these forms, together with the
+//! scripts that read them (`claim.lua`, `forward.lua`, `take_over.lua`, `replay.lua`), which property tests compare
+//! with this file.
 //!
 //! An inbox entry is a list of pairs. A pair with an empty name, which no message id can have, is a note:
 //!
@@ -9,10 +10,11 @@
 //! <message id> <JSON text>
 //! ```
 //!
-//! A waiting retry is `v<format> <attempt> <token> <crashes> <bytes of the id>\n<id><JSON text>`. A dead letter is a list of
-//! named fields, one of them `format`. Without a format it is of format 0, which is still read.
+//! A waiting retry is `v<format> <attempt> <token> <crashes> <bytes of the id>\n<id><JSON text>`. A dead letter is a
+//! list of named fields, including `format`. Data without a format has format 0, which is still read.
 //!
-//! A host leaves a newer format alone. Hosts write the newest format that all hosts of the group read (`store::group`).
+//! A host leaves a newer format alone. Hosts write the newest format that all hosts of the group can read
+//! (`store::group`).
 
 use std::time::{Duration, SystemTime};
 
@@ -23,21 +25,22 @@ use crate::dead_letter::{DeadLetter, kept};
 use crate::redis::client::resp::{Cursor, Head, malformed};
 use crate::time::{rfc3339, stamp};
 
-/// The newest format that this program reads and writes. The feature builds the next one, for the test of a rolling upgrade.
+/// The newest format that this program reads and writes. The feature builds the next format, for the test of a rolling
+/// upgrade.
 pub const FORMAT: u32 = if cfg!(feature = "next-format") { 2 } else { 1 };
 
-/// The name of a note in an inbox entry.
+/// Name of a note in an inbox entry.
 pub(super) const NOTE: &[u8] = b"";
 
-/// Stands for the token where an entry was appended without claims.
+/// Placeholder for the token of an entry that was appended without claims.
 const NO_TOKEN: &str = "-";
 
-/// Claims that were made with an entry.
+/// The claims that were made with an entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Claims {
-    /// The token of all of them.
+    /// The token of all claims.
     pub token: String,
-    /// How long they last, counted from when the entry was appended.
+    /// Validity of the claims, from the append of the entry.
     pub window: Duration,
 }
 
@@ -47,7 +50,7 @@ pub fn opening(format: u32, token: &str, window_ms: &str) -> String {
     format!("v{format} {token} {window_ms}")
 }
 
-/// What the first note of an entry says.
+/// Contents of the first note of an entry.
 #[derive(Debug, PartialEq, Eq)]
 struct Opening {
     format: u32,
@@ -55,7 +58,7 @@ struct Opening {
 }
 
 impl Opening {
-    /// Reads what [`opening`] or a script has written; `None` when it is anything else. Of a newer format only the number is
+    /// Reads the text of [`opening`] or of a script; `None` for any other text. Of a newer format only the number is
     /// read.
     fn read(note: &[u8]) -> Option<Opening> {
         let mut words = std::str::from_utf8(note).ok()?.strip_prefix('v')?.split(' ');
@@ -72,19 +75,19 @@ impl Opening {
     }
 }
 
-/// What is known of a message that is not in the hands of the consumers for the first time.
+/// History of a message that was delivered before.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct History {
-    /// Which attempt comes next; 1 is the first.
+    /// Number of the next attempt; 1 is the first.
     pub attempt: u32,
-    /// Token of the message's claim, which begins with the time when the message was appended first, in ms since 1970.
+    /// Token of the message's claim, which begins with the time of the first append, in ms since 1970.
     pub token: String,
-    /// Hosts that died with the message in hand, as far as they were counted.
+    /// Number of hosts that died while processing the message, as far as deaths were counted.
     pub crashes: u32,
 }
 
 impl History {
-    /// Reads what [`History::note`] or a script has written; `None` when it is anything else.
+    /// Reads the text of [`History::note`] or of a script; `None` for any other text.
     #[must_use]
     pub fn read(note: &[u8]) -> Option<History> {
         let mut words = std::str::from_utf8(note).ok()?.split(' ');
@@ -93,7 +96,7 @@ impl History {
         (words.next().is_none() && !token.is_empty()).then_some(history)
     }
 
-    /// The form in which the history lies in front of its message.
+    /// The note with the history, in front of the message.
     #[must_use]
     pub fn note(&self) -> String {
         format!("{} {} {}", self.attempt, self.token, self.crashes)
@@ -109,7 +112,7 @@ pub fn retry_member(format: u32, message_id: &str, body: &str, history: &History
     member
 }
 
-/// Adds a dead letter as one entry of their stream.
+/// Adds a dead letter as an entry of the stream of dead letters.
 pub fn write_dead_letter(entries: &mut Entries, format: u32, letter: &DeadLetter<'_>) {
     let DeadLetter { payload, reason, error, host_id, origin } = letter;
     if let Some(origin) = origin {
@@ -135,35 +138,35 @@ pub fn write_dead_letter(entries: &mut Entries, format: u32, letter: &DeadLetter
     entries.finish();
 }
 
-/// One inbox entry handed to one consumer.
+/// A delivery: one inbox entry handed to one consumer.
 #[derive(Debug)]
 pub struct Delivery {
     /// Id of the inbox entry.
     pub entry_id: String,
-    /// The format that it is written in.
+    /// Format of the entry.
     pub format: u32,
-    /// Its messages, 1 to 128; none when the format is newer than this program.
+    /// Messages, 1 to 128; none when the format is newer than this program.
     pub messages: Vec<Message>,
-    /// Hosts that died with it in hand, when it is suspected to have caused that. Then it has one message.
+    /// Number of hosts that died with the delivery, when the delivery is a suspect. A suspect has one message.
     pub crashes: u32,
-    /// The claims that were made as the entry was appended.
+    /// The claims that were made when the entry was appended.
     pub claims: Option<Claims>,
 }
 
 impl Delivery {
-    /// A delivery that came without claims.
+    /// A delivery without claims.
     #[must_use]
     pub fn new(entry_id: String, messages: Vec<Message>) -> Delivery {
         Delivery { entry_id, format: 0, messages, crashes: 0, claims: None }
     }
 
-    /// Whether this program can read it.
+    /// Whether this program can read the delivery.
     #[must_use]
     pub fn is_readable(&self) -> bool {
         self.format <= FORMAT
     }
 
-    /// Adds a pair of the entry: a message or a note. `history` is that of the message to come.
+    /// Adds a pair of the entry: a message or a note. `history` belongs to the next message.
     fn add(&mut self, name: &[u8], value: &[u8], history: &mut Option<Box<History>>) {
         if !self.is_readable() {
             return;
@@ -185,7 +188,7 @@ impl Delivery {
         }
         *history = History::read(note).map(Box::new);
         if history.is_none() && self.messages.is_empty() && self.claims.is_none() {
-            // Format 0 has the token alone. How long its claims last is not known.
+            // Format 0 has only the token; the validity of its claims is unknown.
             self.claims = Some(Claims { token: text(note), window: Duration::ZERO });
         }
     }
@@ -201,23 +204,23 @@ impl Delivery {
 /// A message of a delivery.
 #[derive(Debug)]
 pub struct Message {
-    /// Its `message_id`.
+    /// The `message_id`.
     pub id: String,
-    /// The JSON text as it was published.
+    /// The published JSON text.
     pub body: String,
-    /// What happened to it before; nothing in its first delivery.
+    /// The history; `None` in the first delivery.
     pub history: Option<Box<History>>,
 }
 
 impl Message {
-    /// Which attempt this is, from 1.
+    /// Number of the attempt, from 1.
     #[must_use]
     pub fn attempt(&self) -> u32 {
         self.history.as_ref().map_or(1, |history| history.attempt)
     }
 }
 
-/// The deliveries in a reply of `XREADGROUP`: `[[stream, entries]]`, or nil when there are none.
+/// The deliveries in a reply of `XREADGROUP`: `[[stream, entries]]`, or nil without deliveries.
 pub(super) fn fetched(reply: &[u8]) -> Result<Vec<Delivery>, RedisError> {
     let mut reply = Cursor::new(reply, 0);
     let streams = match reply.value()? {
@@ -241,7 +244,7 @@ pub(super) fn fetched(reply: &[u8]) -> Result<Vec<Delivery>, RedisError> {
                     }
                     deliveries.push(delivery);
                 }
-                // Somebody has deleted it.
+                // The entry was deleted.
                 Head::Nil => {}
                 _ => return Err(malformed()),
             }
@@ -250,7 +253,7 @@ pub(super) fn fetched(reply: &[u8]) -> Result<Vec<Delivery>, RedisError> {
     Ok(deliveries)
 }
 
-/// An entry as `XCLAIM` gives it: id and a flat list of fields and values.
+/// An entry in a reply of `XCLAIM`: id and a flat list of fields and values.
 pub(super) fn delivery(entry: Value) -> Option<Delivery> {
     let Value::Array(entry) = entry else {
         return None;
@@ -268,7 +271,7 @@ pub(super) fn delivery(entry: Value) -> Option<Delivery> {
     Some(delivery)
 }
 
-/// The intake writes only UTF-8; should anybody else have written, the plugin gets replacement characters.
+/// The intake writes only UTF-8. For an entry from elsewhere the plugin gets replacement characters.
 fn text(bytes: &[u8]) -> String {
     match str::from_utf8(bytes) {
         Ok(text) => text.to_owned(),

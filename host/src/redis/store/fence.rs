@@ -1,16 +1,16 @@
-//! A key that a transaction watches, so that Redis discards the transaction when somebody has changed the key meanwhile,
-//! however long ago and however late the bytes arrive. It knows nothing of what the transaction does.
+//! A fence: a key that a transaction watches. Redis discards the transaction if the key was changed in the meantime,
+//! however long ago, and however late the bytes arrive. This file does not know what the transaction does.
 
 use redis::RedisError;
 
 use crate::redis::client::resp::{Commands, Cursor, Head};
 
-/// A key whose value says that its holder may go on.
+/// A key whose value gives its holder a right.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fence {
     /// The key.
     pub key: String,
-    /// Its value as long as nobody has taken the right away.
+    /// The value of the key while the holder has the right.
     pub value: String,
 }
 
@@ -21,7 +21,7 @@ impl Fence {
         commands.command(&["GET", &self.key].map(str::as_bytes));
     }
 
-    /// Whether the right was there when the watch began, by the replies to [`Fence::watch`].
+    /// Whether the holder had the right when the watch began, from the replies to [`Fence::watch`].
     ///
     /// # Errors
     /// When the server refused one of the commands.
@@ -30,7 +30,7 @@ impl Fence {
         Ok(self.is_value(replies.value()?))
     }
 
-    /// Whether this is the value.
+    /// Whether this reply is the value.
     pub(super) fn is_value(&self, head: Head<'_>) -> bool {
         head == Head::Bulk(self.value.as_bytes())
     }

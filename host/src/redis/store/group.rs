@@ -1,5 +1,5 @@
-//! The descriptor of a group: what all its hosts must agree on. The first host writes it, every heartbeat keeps it alive, and it
-//! is gone with the last host.
+//! The descriptor of a group: the facts on which all hosts of the group must agree. The first host writes the
+//! descriptor, every heartbeat renews it, and it expires with the last host.
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
@@ -15,71 +15,71 @@ use crate::time::millis;
 
 static JOIN: LazyLock<Source> = LazyLock::new(|| Source::new(include_str!("scripts/join.lua")));
 
-/// What a host brings into its group.
+/// A host's part of the descriptor.
 #[derive(Clone, Copy, Debug)]
 pub struct Member<'a> {
     /// The host's id.
     pub host_id: &'a str,
-    /// How long this is valid; nothing to leave.
+    /// Validity of the host's part; zero to leave the group.
     pub ttl: Duration,
-    /// How long the host remembers message ids.
+    /// Dedup window of the host.
     pub dedup_window: Duration,
 }
 
-/// What the group has agreed on.
+/// The facts on which the group agrees.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Agreement {
-    /// The format that hosts write, which all of them read.
+    /// The format that hosts write, which all of them can read.
     pub format: u32,
     /// The longest dedup window of the hosts alive.
     pub dedup_window: Duration,
 }
 
-/// Why a host cannot be in the group.
+/// Reason why a host cannot join the group.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Misfit {
-    /// The others take in another channel.
+    /// The group receives another channel.
     #[error(
-        "the hosts that run with the output stream {output} take in the channel {theirs}, and this host is set to take in {ours}; \
-         give this host the same --channel, or a group of its own with another --output-key"
+        "the running hosts with the output stream {output} receive the channel {theirs}, and this host is configured for the \
+         channel {ours}; give this host the same --channel, or separate the groups with another --output-key"
     )]
     Channel {
-        /// The stream that names the group.
+        /// The output stream, which names the group.
         output: String,
         /// The channel of the group.
         theirs: String,
         /// The channel of this host.
         ours: String,
     },
-    /// The others write what this program cannot read.
+    /// The group writes a format that this program cannot read.
     #[error(
-        "the hosts that run with the output stream {output} write format {theirs}, and this program reads up to format {FORMAT}; \
+        "the running hosts with the output stream {output} write format {theirs}, and this program reads up to format {FORMAT}; \
          start a newer version of host, or stop the newer hosts first"
     )]
     Format {
-        /// The stream that names the group.
+        /// The output stream, which names the group.
         output: String,
         /// The format that the group writes.
         theirs: u32,
     },
-    /// Some hosts are so old that they say nothing about their format, and would misread what this program writes.
+    /// Some hosts are too old to report their format, and would misread what this program writes.
     #[error(
-        "these hosts on the list {list} are of a version that does not mix with this one: {}; stop them before you start this \
-         host, or give hosts that have nothing to do with each other different lists with --consumer-ids-key",
+        "these hosts on the list {list} have a version that does not work together with this one: {}; stop these hosts \
+         first, or use another list with --consumer-ids-key if they belong to another group",
         .hosts.join(", ")
     )]
     Unversioned {
         /// The list of consumers.
         list: String,
-        /// Their ids.
+        /// Ids of these hosts.
         hosts: Vec<String>,
     },
 }
 
-/// Joins the group, stays in it, or leaves it.
+/// Joins the group, renews the membership, or leaves.
 ///
 /// # Errors
-/// Whatever the network or the server says; saying it again does no harm.
+/// Errors of the network or the server. The call may be repeated.
 pub async fn join(
     connection: &mut LibraryConnection,
     keys: &Keys,
@@ -105,12 +105,13 @@ pub async fn join(
     }))
 }
 
-/// Numbers of other databases of the same server in which a group takes in the same channel: a database does not separate
-/// Pub/Sub, so each of those groups processes every message as well. Empty also when the user may not look.
+/// Numbers of other databases on the same server in which a group receives the same channel: a database does not
+/// separate Pub/Sub, so each of those groups also processes every message. Empty also when the user has no right to
+/// look.
 pub async fn in_other_databases(connector: &Connector, keys: &Keys) -> Vec<u32> {
     let own = connector.database();
     let found = async {
-        // A connection of its own: it is left in another database.
+        // A separate connection, because another database stays selected on it.
         let mut connection = connector.connect().await?;
         let keyspace: String = cmd("INFO").arg("keyspace").query_async(&mut connection).await?;
         let numbers = keyspace.lines().filter_map(|line| line.strip_prefix("db")?.split(':').next()?.parse().ok());
@@ -128,7 +129,7 @@ pub async fn in_other_databases(connector: &Connector, keys: &Keys) -> Vec<u32> 
     found.await.unwrap_or_default()
 }
 
-/// Ids of hosts alive that do not say which formats they read.
+/// Ids of hosts alive that do not report their formats.
 #[must_use]
 pub fn unversioned(alive: &[String], statuses: &HashMap<String, String>) -> Vec<String> {
     let says_none = |status: &String| {

@@ -1,4 +1,4 @@
-//! The inbox as its readers see it: made, fetched from, handed back to.
+//! The inbox for its readers: create, fetch, hand back.
 
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -15,10 +15,10 @@ use crate::redis::client::script::Source;
 
 static HAND_BACK: LazyLock<Source> = LazyLock::new(|| Source::new(include_str!("scripts/hand_back.lua")));
 
-/// Creates the inbox and its consumer group, unless they are there.
+/// Creates the inbox and its consumer group, if they do not exist.
 ///
 /// # Errors
-/// Whatever the network or the server says.
+/// Errors of the network or the server.
 pub async fn ensure_group(connection: &mut LibraryConnection, keys: &Keys) -> Result<(), RedisError> {
     let mut command = redis::cmd("XGROUP");
     command.arg("CREATE").arg(&keys.inbox).arg(GROUP).arg("0").arg("MKSTREAM");
@@ -28,10 +28,10 @@ pub async fn ensure_group(connection: &mut LibraryConnection, keys: &Keys) -> Re
     }
 }
 
-/// Waits up to `block` for deliveries and takes at most `count`.
+/// Waits up to `block` for deliveries, and takes at most `count`.
 ///
 /// # Errors
-/// Whatever the network or the server says; `NOGROUP` when the inbox has been deleted.
+/// Errors of the network or the server; `NOGROUP` when the inbox was deleted.
 pub async fn fetch(
     connection: &mut Connection,
     keys: &Keys,
@@ -48,10 +48,10 @@ pub async fn fetch(
     fetched(&reply).map_err(|error| about(&keys.inbox, error))
 }
 
-/// Everything fetched under this name and not settled, oldest first.
+/// All deliveries that this name has fetched and not settled, oldest first.
 ///
 /// # Errors
-/// Whatever the network or the server says.
+/// Errors of the network or the server.
 pub async fn fetched_before(
     connection: &mut LibraryConnection,
     keys: &Keys,
@@ -64,20 +64,20 @@ pub async fn fetched_before(
     Ok(entries.filter_map(delivery).collect())
 }
 
-/// Which deliveries of a host go back to the others.
+/// The deliveries that a host hands back.
 #[derive(Clone, Copy, Debug)]
 pub enum HandBack<'a> {
-    /// These, which no consumer has begun. The host goes on settling others.
+    /// These deliveries, which no consumer has begun. The host continues to settle others.
     Unbegun(&'a [String]),
-    /// Everything that the host has fetched and not settled, begun or not. The host settles nothing more under its permit.
+    /// All fetched and unsettled deliveries, begun or not. The host cannot settle under its permit any more.
     Everything,
 }
 
-/// Gives deliveries of this host to a name that is no host's, so that others take them over at once, and says how many they
-/// were. It is no death: the number of hosts that died with a delivery stays as it is.
+/// Gives deliveries of this host to a name that is not a host's name, so that other hosts take them over at once, and
+/// returns their number. This does not count as a death.
 ///
 /// # Errors
-/// Whatever the network or the server says; asking again does no harm.
+/// Errors of the network or the server. The call may be repeated.
 pub async fn hand_back(
     connection: &mut LibraryConnection,
     keys: &Keys,

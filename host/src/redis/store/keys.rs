@@ -1,18 +1,17 @@
-//! The names of everything that the host keeps in Redis.
-//! They come from the configuration; nothing else in the program spells a key.
+//! The names of all keys in Redis. The names come from the configuration; no other file spells a key.
 
 use redis::RedisError;
 
 use crate::config::KeysConfig;
 use crate::redis::client::resp::server_error;
 
-/// Names as the configuration has them, shared by every part that speaks to Redis.
+/// The configured names, shared by every part that uses Redis.
 pub type Keys = std::sync::Arc<KeysConfig>;
 
 /// The Redis consumer group on the inbox. Its consumers are host ids.
 pub const GROUP: &str = "host";
 
-/// An error that says which key it is about: of a key with a wrong type Redis itself says only that it has one.
+/// Adds the name of the key to an error: for a key of a wrong type, Redis itself does not name the key.
 pub(super) fn about(key: &str, error: RedisError) -> RedisError {
     if error.code() != Some("WRONGTYPE") || error.detail().is_some_and(|detail| detail.contains(key)) {
         return error;

@@ -1,5 +1,5 @@
-//! What lies in Redis: one file for each key or script. It knows commands, keys and replies, and nothing of plugins or of why
-//! something is written.
+//! The data in Redis: one file for each key or script. This room knows commands, keys and replies, and knows neither
+//! plugins nor the reason of a write.
 
 pub mod append;
 pub mod census;

@@ -1,4 +1,5 @@
-//! A plugin's result as the fields of an output entry. It knows JSON and the fields that are the host's own.
+//! Converts a plugin's result into the fields of an output entry. This file knows JSON, and the fields that the host
+//! writes.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -11,36 +12,36 @@ use crate::config::OutputFormat;
 use crate::message::json::{BYTE_ORDER_MARK, decode_lossy};
 use crate::redis::store::entries::Entries;
 
-/// Most properties of a result that is written as fields. Dead letters and results are written by a script, and Redis's
-/// Lua hands at most about 8,000 values to one command (LUAI_MAXCSTACK): two for each field, and some for the rest.
+/// Maximum number of properties of a result that is written as fields. A script writes results beside dead letters, and
+/// Redis's Lua passes at most about 8,000 values to one command (LUAI_MAXCSTACK): two for each field, and some others.
 /// A larger result fits with `--output-format json`, which makes it one field.
 pub const PROPERTIES_MAX: usize = 3_500;
 
-/// The fields of an output entry that are the host's own.
+/// The fields of an output entry that the host writes.
 #[derive(Clone, Copy, Debug)]
 pub struct Own<'a> {
-    /// Of which message it is a result.
+    /// Id of the message.
     pub message_id: &'a str,
-    /// Which consumer processed it.
+    /// Id of the consumer that processed the message.
     pub consumer_id: &'a str,
-    /// Which version of the plugin did, if that is to be written.
+    /// Digest of the plugin version, if it is written.
     pub plugin_digest: Option<&'a str>,
 }
 
 impl Own<'_> {
-    /// Whether a property of this name would stand in the place of one of them.
+    /// Whether a property of this name would replace one of these fields.
     fn has(&self, name: &str) -> bool {
         matches!(name, "message_id" | "consumer_id") || (name == "plugin_digest" && self.plugin_digest.is_some())
     }
 }
 
-/// Adds one result as an output entry: the host's own fields, which a plugin cannot forge, then one field for
-/// each top-level property. Strings are written as they are, everything else as its JSON text, unchanged to the last digit.
-/// Half of a surrogate pair, which no text has, is written as U+FFFD in a name and in a string at the top level.
-/// Of a property that occurs twice the last value counts, as in JavaScript; names are compared as they are written.
+/// Adds one result as an output entry: first the host's fields, which a plugin cannot forge, then one field for each
+/// top-level property. A string is written as its text, any other value as its JSON text, unchanged to the last digit.
+/// Half of a surrogate pair, which no text can contain, becomes U+FFFD in a name and in a top-level string. The last
+/// value of a repeated property counts, as in JavaScript; names are compared as they are written.
 ///
 /// # Errors
-/// A sentence about what is wrong with the result; then an unfinished entry may be left for the caller to truncate.
+/// A sentence about the problem with the result. The caller must truncate an unfinished entry.
 pub fn write_result(entries: &mut Entries, own: Own<'_>, result: &str, format: OutputFormat) -> Result<(), String> {
     let properties: Properties = serde_json::from_str(result).map_err(|error| match error.classify() {
         _ if result.starts_with(BYTE_ORDER_MARK) => {
@@ -70,7 +71,7 @@ fn write_fields(entries: &mut Entries, own: Own<'_>, properties: &[(Cow<'_, str>
              --output-format json writes a result of any size as one field"
         ));
     }
-    // Comparing each with each is quicker for the few properties of most results, and ruinous for thousands.
+    // Pairwise comparison is faster for the few properties of most results, and too slow for thousands.
     let last: Option<HashMap<&Cow<'_, str>, usize>> = (properties.len() > 32)
         .then(|| properties.iter().enumerate().map(|(index, (name, _))| (name, index)).collect());
     for (index, (name, value)) in properties.iter().enumerate() {
@@ -91,7 +92,7 @@ fn write_fields(entries: &mut Entries, own: Own<'_>, properties: &[(Cow<'_, str>
     Ok(())
 }
 
-/// Top-level properties in their order.
+/// Top-level properties in order.
 struct Properties<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
 
 impl<'de: 'a, 'a> Deserialize<'de> for Properties<'a> {
@@ -107,7 +108,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Properties<'a> {
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
                 let mut properties = Vec::with_capacity(8);
-                // Raw, because the parser refuses half of a surrogate pair in a text.
+                // Raw, because the parser rejects half of a surrogate pair.
                 while let Some(name) = map.next_key::<&RawValue>()? {
                     properties.push((decode_lossy(name.get()), map.next_value()?));
                 }

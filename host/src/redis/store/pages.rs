@@ -1,11 +1,11 @@
-//! Reads a stream page by page, up to what was there when the reading began: what is appended meanwhile does not keep it going
-//! for ever. It knows no stream in particular.
+//! Reads a stream page by page, up to the last entry at the beginning of the read: entries appended later do not extend
+//! the read. This file knows no particular stream.
 
 use redis::{RedisError, cmd};
 
 use crate::redis::client::connector::LibraryConnection;
 
-/// From which end to read.
+/// Direction of the read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Order {
     /// Oldest first.
@@ -14,25 +14,25 @@ pub enum Order {
     Newest,
 }
 
-/// An entry: its id and its fields in order. Values may be anything but text.
+/// An entry: id, and fields in order. Values may be any bytes.
 pub type Entry = (String, Vec<(String, Vec<u8>)>);
 
-/// How far a stream has been read.
+/// Progress of a read.
 #[derive(Debug)]
 pub struct Pages {
     stream: String,
     order: Order,
     page_entries: usize,
-    /// Where the next page begins and where all ends, oldest first; `None` when there is no further page.
+    /// Begin of the next page and end of the read, oldest first; `None` when there are no more pages.
     range: Option<(String, String)>,
 }
 
 impl Pages {
-    /// Begins at the entries that were appended `since_ms` after 1970, by the server's clock, or later. A page has so many
-    /// entries.
+    /// Begins at the entries appended at `since_ms` or later, in ms since 1970 by the server's clock. `size` is the
+    /// number of entries in a page.
     ///
     /// # Errors
-    /// Whatever the network or the server says.
+    /// Errors of the network or the server.
     pub async fn new(
         connection: &mut LibraryConnection,
         stream: &str,
@@ -48,7 +48,7 @@ impl Pages {
     /// The next page; empty at the end.
     ///
     /// # Errors
-    /// Whatever the network or the server says.
+    /// Errors of the network or the server.
     pub async fn next(&mut self, connection: &mut LibraryConnection) -> Result<Vec<Entry>, RedisError> {
         let Some((start, end)) = self.range.take() else { return Ok(Vec::new()) };
         let entries = read(connection, &self.stream, self.order, (&start, &end), self.page_entries).await?;

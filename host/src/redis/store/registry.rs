@@ -1,4 +1,4 @@
-//! Heartbeats in Redis: the list of consumers alive and the set of hosts alive.
+//! Heartbeats in Redis: the list of consumers alive, and the set of hosts alive.
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
@@ -12,50 +12,50 @@ use crate::redis::client::script::Source;
 
 static BEAT: LazyLock<Source> = LazyLock::new(|| Source::new(include_str!("scripts/beat.lua")));
 
-/// What a heartbeat does.
+/// Kind of a heartbeat.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Beat {
-    /// Register under an id that was never used.
+    /// Register a new id.
     Join,
     /// Stay registered.
     Stay,
-    /// Take the id and its consumers off.
+    /// Remove the id and its consumers.
     Leave,
 }
 
-/// What Redis knew at a heartbeat.
+/// Reply to a heartbeat.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BeatReply {
     /// The host is registered, or has left.
     Alive {
         /// Hosts alive.
         hosts: u64,
-        /// Consumers alive, over all hosts.
+        /// Number of consumers alive in all hosts.
         consumers: u64,
         /// The server's time in ms since 1970.
         server_ms: u64,
     },
-    /// The host was taken for dead; its id must not be used again.
+    /// The host counted as dead; its id must not be used again.
     TakenForDead,
 }
 
-/// What a host says of itself at a heartbeat.
+/// A host's facts in a heartbeat.
 #[derive(Clone, Copy, Debug)]
 pub struct Presence<'a> {
-    /// Its id.
+    /// The host's id.
     pub host_id: &'a str,
-    /// Its consumers; 0 to leave.
+    /// Number of consumers; 0 to leave.
     pub consumers: u32,
-    /// What it says about its plugin, JSON text.
+    /// Status of the plugin, JSON text.
     pub status: &'a str,
-    /// How long the heartbeat is valid.
+    /// Validity of the heartbeat.
     pub ttl: Duration,
 }
 
 /// Sends one heartbeat.
 ///
 /// # Errors
-/// Whatever the network or the server says.
+/// Errors of the network or the server.
 pub async fn beat(
     connection: &mut LibraryConnection,
     keys: &Keys,
@@ -73,10 +73,10 @@ pub async fn beat(
     })
 }
 
-/// Ids of the hosts whose heartbeat is valid, by the server's clock.
+/// Ids of the hosts with a valid heartbeat, by the server's clock.
 ///
 /// # Errors
-/// Whatever the network or the server says.
+/// Errors of the network or the server.
 pub async fn hosts_alive(connection: &mut LibraryConnection, keys: &Keys) -> Result<Vec<String>, RedisError> {
     let (seconds, micros): (u64, u64) = redis::cmd("TIME").query_async(connection).await?;
     let now_ms = seconds * 1000 + micros / 1000;
@@ -89,10 +89,10 @@ pub async fn hosts_alive(connection: &mut LibraryConnection, keys: &Keys) -> Res
         .await
 }
 
-/// What each host says about its plugin, JSON text, by host id.
+/// Status of each host, JSON text, by host id.
 ///
 /// # Errors
-/// Whatever the network or the server says.
+/// Errors of the network or the server.
 pub async fn statuses(connection: &mut LibraryConnection, keys: &Keys) -> Result<HashMap<String, String>, RedisError> {
     redis::cmd("HGETALL").arg(&keys.hosts).query_async(connection).await
 }

@@ -1,5 +1,5 @@
-//! Messages that are tried again: where they wait, and their way back into the inbox.
-//! It knows nothing of why or when a message is tried again.
+//! Retries: the set in which they wait, and their way back into the inbox. This file does not decide why or when a
+//! message is tried again.
 
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -14,13 +14,13 @@ use crate::redis::client::script::Source;
 
 static FORWARD: LazyLock<Source> = LazyLock::new(|| Source::new(include_str!("scripts/forward.lua")));
 
-/// Messages moved by one call.
+/// Maximum number of messages moved by one call.
 const FORWARD_MESSAGES_MAX: usize = 256;
 
-/// Bytes after which one call stops; a single message may be longer.
+/// Number of bytes after which one call stops; a single message may be longer.
 const FORWARD_BYTES_MAX: usize = 1 << 20;
 
-/// Messages of one delivery that are to be tried again.
+/// Retries of one delivery.
 #[derive(Debug, Default)]
 pub struct Retries(Vec<Retry>);
 
@@ -33,40 +33,40 @@ struct Retry {
 }
 
 impl Retries {
-    /// Adds a message in this format, whose next attempt is due after `delay`.
+    /// Adds a message in this format. Its next attempt is due after `delay`.
     pub fn push(&mut self, format: u32, message_id: &str, body: &str, history: History, delay: Duration) {
         let member = retry_member(format, message_id, body, &history);
         self.0.push(Retry { message_id: message_id.into(), token: history.token, member, delay });
     }
 
-    /// Messages added.
+    /// Number of retries.
     #[must_use]
     pub fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// Whether there is none.
+    /// Whether there are no retries.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Forgets all.
+    /// Removes all retries.
     pub fn clear(&mut self) {
         self.0.clear();
     }
 
-    /// Ids of the messages, whose claims `settle.lua` keeps alive.
+    /// Ids of the messages. `settle.lua` renews their claims.
     pub(super) fn message_ids(&self) -> impl Iterator<Item = &str> {
         self.0.iter().map(|retry| retry.message_id.as_str())
     }
 
-    /// How many arguments [`Retries::write_to`] adds.
+    /// Number of arguments that [`Retries::write_to`] adds.
     pub(super) fn arguments(&self) -> usize {
         4 * self.0.len()
     }
 
-    /// Adds them to the arguments of `settle.lua`. A claim lasts for the whole window after the message is due.
+    /// Adds the retries to the arguments of `settle.lua`. A claim lasts for the whole window after its message is due.
     pub(super) fn write_to(&self, commands: &mut Commands, dedup_window: Duration) {
         for Retry { token, member, delay, .. } in &self.0 {
             commands.word(delay.as_millis().to_string());
@@ -77,22 +77,22 @@ impl Retries {
     }
 }
 
-/// When the forwarder should look again.
+/// Result of moving due messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Forwarded {
-    /// Messages moved.
+    /// Number of moved messages.
     pub moved: usize,
-    /// Time until the next one is due, unless none waits.
+    /// Time until the next message is due, if any message waits.
     pub next_due: Option<Duration>,
-    /// Messages that are due and of a format that this program cannot read. They wait for a host that can.
+    /// Due messages in a format that this program cannot read. They wait for a newer host.
     pub newer: usize,
 }
 
-/// Moves messages that are due into the inbox, a bounded number at once, in deliveries of so many messages and of this
+/// Moves due messages into the inbox, a bounded number at once, in deliveries with this number of messages and in this
 /// format.
 ///
 /// # Errors
-/// Whatever the network or the server says; then any number may have been moved, and calling again does no harm.
+/// Errors of the network or the server. Some messages may be moved then, and the call may be repeated.
 pub async fn forward(
     connection: &mut LibraryConnection,
     keys: &Keys,

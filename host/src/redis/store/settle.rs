@@ -1,9 +1,10 @@
-//! Settling a delivery: it is acknowledged and what came of it is written, in one step.
+//! Settles a delivery: acknowledges the delivery and writes its results, retries and dead letters, in one step.
 //!
-//! There are two ways. The script looks at the delivery itself and can do everything. A transaction of native commands settles many
-//! deliveries that came to nothing but results: appended by a script, each of their values would be copied into Lua and out of it
-//! again. Its fence is the host's permit, a key that the transaction watches: whoever takes deliveries of this host over deletes
-//! the permit (`take_over.lua`), and the host makes it anew when a connection breaks; either way Redis discards what was under way.
+//! There are two ways. The script checks the delivery itself and can do everything. A transaction of native commands
+//! settles many deliveries without retries and dead letters: a script would copy each value of each result into Lua and
+//! out again. The transaction's fence is the host's permit, a watched key. A host that takes over deliveries of this
+//! host deletes the permit (`take_over.lua`), and this host makes a new permit after a connection has failed. In both
+//! cases Redis discards transactions that are under way.
 
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
@@ -23,10 +24,10 @@ use crate::redis::client::shared::SharedConnection;
 static SETTLE: LazyLock<Source> = LazyLock::new(|| Source::new(include_str!("scripts/settle.lua")));
 static ACKNOWLEDGE: LazyLock<String> = LazyLock::new(|| without_comments(include_str!("scripts/acknowledge.lua")));
 
-/// How long a permit is there when nobody deletes it, in ms. One that has expired is made anew.
+/// Lifetime of a permit that no host deletes, in ms. An expired permit is made anew.
 const PERMIT_TTL_MS: &str = "3600000";
 
-/// What a delivery has come to.
+/// The writes of a delivery.
 #[derive(Clone, Copy, Debug)]
 pub struct Settled<'a> {
     /// Id of the inbox entry.
@@ -39,10 +40,10 @@ pub struct Settled<'a> {
     pub retries: &'a Retries,
 }
 
-/// Settles a delivery. `false`: somebody else had settled it, and nothing was written.
+/// Settles a delivery. `false`: another host had already settled the delivery, and nothing was written.
 ///
 /// # Errors
-/// Whatever the network or the server says; then it may have been settled or not, and may be tried again.
+/// Errors of the network or the server. The delivery may be settled or not, and the call may be repeated.
 pub async fn settle(
     connection: &SharedConnection,
     keys: &Keys,
@@ -54,7 +55,7 @@ pub async fn settle(
     Ok(Cursor::new(&reply, 0).value()? == Head::Line(b":1"))
 }
 
-/// The call of the script that settles a delivery, as it is sent.
+/// The encoded call of the script that settles a delivery.
 fn settlement(keys: &Keys, output: &OutputConfig, dedup_window: Duration, settled: Settled<'_>) -> Commands {
     let Settled { entry_id, results, dead_letters, retries } = settled;
     let mut commands = Commands::default();
@@ -83,28 +84,28 @@ fn settlement(keys: &Keys, output: &OutputConfig, dedup_window: Duration, settle
 /// Provenance of a delivery that no other host has owned.
 #[derive(Clone, Debug)]
 pub struct Held {
-    /// Under which host id it was fetched.
+    /// Host id under which the delivery was fetched.
     pub host_id: Arc<str>,
-    /// A moment at which it was not fetched yet.
+    /// A time before the fetch.
     pub asked: Instant,
 }
 
-/// A host's permit to settle by transaction, as long as a connection watches it.
+/// A host's permit to settle by transaction, while a connection watches the permit.
 #[derive(Debug)]
 pub struct Permit {
-    /// Whose permit it is.
+    /// Id of the permit's host.
     pub host_id: Arc<str>,
     fence: Fence,
-    /// When it was there.
+    /// A time at which the permit existed.
     since: Instant,
 }
 
 impl Permit {
-    /// Makes the permit anew and watches it, on a connection that may watch an earlier one. Every other connection that watches
-    /// it finds it changed. `None`: Redis is full.
+    /// Makes a new permit and watches it, on a connection that may watch an older permit. Every other connection with a
+    /// watch on the permit sees a change. `None`: Redis is full.
     ///
     /// # Errors
-    /// Whatever the network or the server says.
+    /// Errors of the network or the server.
     pub async fn make(
         connection: &mut Connection,
         keys: &KeysConfig,
@@ -114,7 +115,7 @@ impl Permit {
         let fence = Fence { key, value: format!("{:08x}", rand::random::<u32>()) };
         let mut commands = Commands::default();
         commands.command(&[b"UNWATCH"]);
-        // Redis never refuses this, however full it is.
+        // Redis never refuses this command, however full it is.
         commands.command(&["DEL", &fence.key].map(str::as_bytes));
         commands.command(&["SET", &fence.key, &fence.value, "PX", PERMIT_TTL_MS].map(str::as_bytes));
         fence.watch(&mut commands);
@@ -130,17 +131,17 @@ impl Permit {
         Ok(permit.fence.is_held(&mut replies)?.then_some(permit))
     }
 
-    /// Whether nobody but its holder can have settled this delivery.
+    /// Whether only the holder of the permit can have settled this delivery.
     #[must_use]
     pub fn covers(&self, held: &Held) -> bool {
         self.host_id == held.host_id && self.since <= held.asked
     }
 
-    /// Sends the transaction and watches the permit again. Says whether the deliveries are settled, and returns the permit if it
-    /// is still there.
+    /// Sends the transaction and watches the permit again. Returns whether the deliveries are settled, and the permit
+    /// if it still exists.
     ///
     /// # Errors
-    /// Whatever the network says, or the server about the protocol; then they may be settled or not.
+    /// Errors of the network or the protocol. The deliveries may be settled or not then.
     pub async fn settle(
         self,
         connection: &mut Connection,
@@ -155,7 +156,7 @@ impl Permit {
     }
 }
 
-/// The commands that append these entries to the output.
+/// The commands that append these entries to the output stream.
 #[must_use]
 pub fn appends(keys: &KeysConfig, results: &Entries, length_max: u64) -> Commands {
     let mut commands = Commands::default();
@@ -163,7 +164,7 @@ pub fn appends(keys: &KeysConfig, results: &Entries, length_max: u64) -> Command
     commands
 }
 
-/// The transaction that appends results and acknowledges the deliveries that they come from, as it is sent.
+/// The encoded transaction that appends results and acknowledges their deliveries.
 pub fn transaction<'a>(
     keys: &KeysConfig,
     appends: impl Iterator<Item = &'a Commands> + Clone,
@@ -185,8 +186,8 @@ pub fn transaction<'a>(
     commands
 }
 
-/// Whether the transaction, in which so many commands were queued, has settled its deliveries. If not it has written nothing:
-/// it was discarded, refused as a whole, or the output is no stream.
+/// Whether the transaction with this number of queued commands has settled its deliveries. If not, nothing was written:
+/// the transaction was discarded or refused as a whole, or the output is not a stream.
 fn is_settled(replies: &mut Cursor<'_>, mut queued: usize) -> Result<bool, RedisError> {
     replies.skip(&mut queued)?;
     match replies.head()? {

@@ -1,29 +1,29 @@
-//! What Redis knows about the group as a whole, for the report.
+//! Figures about the whole group from Redis, for the report.
 
 use redis::{Pipeline, RedisError, Value, from_redis_value};
 
 use super::keys::Keys;
 use crate::redis::client::connector::LibraryConnection;
 
-/// The group as Redis sees it.
+/// Figures about the group.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct GroupStats {
     /// Results ever written to the output stream, by all hosts.
     pub results: u64,
-    /// Inbox entries waiting or in work.
+    /// Inbox entries waiting or in progress.
     pub inbox: u64,
-    /// Messages waiting for another attempt.
+    /// Waiting retries.
     pub retries_waiting: u64,
-    /// Memory that Redis uses, in bytes.
+    /// Memory in use by Redis, in bytes.
     pub memory_bytes: u64,
-    /// Memory that Redis may use, in bytes; 0 is no limit.
+    /// Memory limit of Redis, in bytes; 0 is no limit.
     pub memory_bytes_max: u64,
 }
 
-/// Reads them.
+/// Reads the figures.
 ///
 /// # Errors
-/// Whatever the network or the server says.
+/// Errors of the network or the server.
 pub async fn group_stats(connection: &mut LibraryConnection, keys: &Keys) -> Result<GroupStats, RedisError> {
     let mut pipeline = Pipeline::new();
     pipeline.cmd("XINFO").arg("STREAM").arg(&keys.output);
@@ -44,7 +44,7 @@ pub async fn group_stats(connection: &mut LibraryConnection, keys: &Keys) -> Res
     })
 }
 
-/// From the flat list that `XINFO STREAM` gives; an error means that there is no stream yet.
+/// From the flat list of `XINFO STREAM`; an error means that the stream does not exist yet.
 fn entries_added(info: Value) -> u64 {
     let Ok(Value::Array(fields)) = info.extract_error() else {
         return 0;
@@ -62,7 +62,7 @@ pub fn info_text<'a>(info: &'a str, name: &str) -> Option<&'a str> {
     info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
 }
 
-/// One number of an `INFO` reply; 0 when it is not there.
+/// A number in an `INFO` reply; 0 when it is missing.
 #[must_use]
 pub fn info_number(info: &str, name: &str) -> u64 {
     info_text(info, name).and_then(|text| text.parse().ok()).unwrap_or(0)

@@ -1,4 +1,4 @@
-//! Deliveries of hosts that are dead: whose they are, and how they come into other hands.
+//! Takeover: the owners of deliveries, and the transfer of a dead host's deliveries to another owner.
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
@@ -14,16 +14,16 @@ use crate::redis::client::shared::SharedConnection;
 
 static TAKE_OVER: LazyLock<Source> = LazyLock::new(|| Source::new(include_str!("scripts/take_over.lua")));
 
-/// Deaths from which on a delivery is suspected to have caused them. One is bad luck, two may be.
+/// Number of deaths at which a delivery becomes a suspect. One or two deaths may be a coincidence.
 pub const SUSPECT_FROM: u32 = 3;
 
-/// Delivery count that marks an entry on trial; no entry is delivered so often.
+/// Delivery count that marks an entry on trial; no entry is really delivered this often.
 pub(super) const TRIAL: u32 = 1_000_000;
 
-/// Deliveries isolated by one call: each may become 128 entries.
+/// Maximum number of deliveries isolated by one call; each may become 128 entries.
 const ISOLATIONS_MAX: usize = 8;
 
-/// What the name begins with under which entries of a newer format wait for a host that can read them.
+/// Prefix of the names under which entries of a newer format wait for a newer host.
 const NEWER_PREFIX: &str = "format:";
 
 /// The name under which entries of this format wait.
@@ -32,25 +32,25 @@ pub fn name_of_newer(format: u32) -> String {
     format!("{NEWER_PREFIX}{format}")
 }
 
-/// Whether deliveries under this name are of a format that this program cannot read.
+/// Whether deliveries under this name have a format that this program cannot read.
 #[must_use]
 pub fn is_newer(name: &str) -> bool {
     name.strip_prefix(NEWER_PREFIX).is_some_and(|format| format.parse().is_ok_and(|format: u32| format > FORMAT))
 }
 
-/// A name under which deliveries were fetched.
+/// An owner: a name under which deliveries were fetched.
 #[derive(Debug)]
 pub struct Owner {
-    /// The id of the host at that time.
+    /// Id of the host at the time of the fetch.
     pub name: String,
-    /// Deliveries fetched and not settled.
+    /// Number of fetched and unsettled deliveries.
     pub pending: usize,
 }
 
-/// Names under which deliveries were fetched from this inbox.
+/// All owners in this inbox.
 ///
 /// # Errors
-/// Whatever the network or the server says.
+/// Errors of the network or the server.
 pub async fn owners(connection: &mut LibraryConnection, keys: &Keys) -> Result<Vec<Owner>, RedisError> {
     let consumers: Vec<HashMap<String, Value>> = redis::cmd("XINFO")
         .arg("CONSUMERS")
@@ -67,19 +67,19 @@ pub async fn owners(connection: &mut LibraryConnection, keys: &Keys) -> Result<V
     Ok(consumers.into_iter().filter_map(owner).collect())
 }
 
-/// What came of a look at a dead host's deliveries. Nothing: it had none and is forgotten.
+/// Result of taking over a dead host's deliveries. If it is empty, the host had none, and its name is removed.
 #[derive(Debug)]
 pub struct TakenOver {
-    /// Deliveries that are this host's now.
+    /// Deliveries that this host owns now.
     pub deliveries: Vec<Delivery>,
-    /// Deliveries that were suspected to have killed their hosts; their messages are back in the inbox, each alone.
+    /// Number of suspect deliveries. Their messages are back in the inbox, each as an entry of its own.
     pub isolated: usize,
 }
 
-/// Takes up to `count` deliveries of a dead host over, and isolates those under suspicion in entries of this format.
+/// Takes over up to `count` deliveries of a dead host, and isolates suspects in entries of this format.
 ///
 /// # Errors
-/// Whatever the network or the server says.
+/// Errors of the network or the server.
 pub async fn take_over(
     connection: &mut LibraryConnection,
     keys: &Keys,
@@ -96,10 +96,10 @@ pub async fn take_over(
     Ok(TakenOver { deliveries: entries.into_iter().filter_map(delivery).collect(), isolated })
 }
 
-/// Marks a suspect delivery as on trial: should its host die now, it is to blame.
+/// Marks a suspect delivery as on trial: if its host dies now, the delivery is blamed.
 ///
 /// # Errors
-/// Whatever the network or the server says; marking again does no harm.
+/// Errors of the network or the server. The call may be repeated.
 pub async fn begin_trial(
     connection: &SharedConnection,
     keys: &Keys,

@@ -1,4 +1,4 @@
-//! A plugin whose instances take 64 MiB of memory before they are there.
+//! A plugin whose instances allocate 64 MiB of memory during their start.
 
 use std::hint::black_box;
 
@@ -16,7 +16,7 @@ impl Guest for Unused {
     }
 }
 
-/// Called when an instance is made.
+/// Called when an instance is created.
 #[unsafe(no_mangle)]
 pub extern "C" fn _initialize() {
     std::mem::forget(black_box(vec![1_u8; 64 << 20]));

@@ -1,5 +1,5 @@
-//! A plugin with as much code as a Python or JavaScript interpreter brings along: the same long function, compiled
-//! once for each of thousands of numbers. It stands for such a plugin where no such toolchain is.
+//! A plugin with as much code as a Python or JavaScript interpreter: the same long function, compiled once for each of
+//! thousands of numbers. It replaces such a plugin where no such toolchain is installed.
 
 use std::hint::black_box;
 

@@ -1,4 +1,4 @@
-//! A plugin whose instances compute for ever before they are there.
+//! A plugin whose instances compute for ever during their start.
 
 use std::hint::black_box;
 
@@ -16,7 +16,7 @@ impl Guest for Unused {
     }
 }
 
-/// Called when an instance is made.
+/// Called when an instance is created.
 #[unsafe(no_mangle)]
 pub extern "C" fn _initialize() {
     let mut steps = 0_u64;

@@ -1,4 +1,4 @@
-//! Attempts at what a plugin may not have, and at what it may.
+//! Attempts at forbidden and at permitted actions.
 
 use std::collections::hash_map::RandomState;
 use std::fmt::Display;
@@ -9,7 +9,7 @@ use std::process::Command;
 use std::time::SystemTime;
 use std::{env, fs};
 
-/// Tries it: `Ok` with what came of it if it worked, `Err` if it did not.
+/// Tries the action: `Ok` with the answer if it worked, else `Err`.
 pub fn attempt(what: &str, target: &str) -> Result<String, String> {
     match what {
         "read-file" => told(fs::read_to_string(target)),

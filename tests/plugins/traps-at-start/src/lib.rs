@@ -1,4 +1,4 @@
-//! A plugin whose instances break down before they are there.
+//! A plugin whose instances trap during their start.
 
 wit_bindgen::generate!({ path: "../../../wit", world: "plugin", generate_all });
 
@@ -14,7 +14,7 @@ impl Guest for Unused {
     }
 }
 
-/// Called when an instance is made.
+/// Called when an instance is created.
 #[unsafe(no_mangle)]
 pub extern "C" fn _initialize() {
     panic!("not today");

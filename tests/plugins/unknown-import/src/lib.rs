@@ -1,4 +1,4 @@
-//! A plugin that implements the contract and also imports an interface that the host does not have.
+//! A plugin that implements the contract and also imports an interface that the host does not provide.
 
 wit_bindgen::generate!({
     path: ["../../../wit", "wit"],

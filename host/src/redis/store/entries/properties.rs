@@ -1,4 +1,4 @@
-//! What is put in comes out, whatever is forgotten in between.
+//! Written entries are read back unchanged, whatever is dropped in between.
 
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -7,12 +7,12 @@ use super::*;
 use crate::arbitrary::cases;
 use crate::redis::client::resp::Cursor;
 
-/// What is done to entries in the making.
+/// An operation on a builder.
 #[derive(Clone, Debug)]
 enum Step {
     Field(String, Vec<u8>),
     Finish,
-    /// Keeps so many of the finished entries, of 256.
+    /// Keeps this share of the finished entries, of 256.
     Truncate(u8),
     Clear,
 }
@@ -26,7 +26,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// Reads what a script is sent: how many entries, then for each how many values, and the values.
+/// Reads the arguments of a script: the number of entries, then for each entry the number of values and the values.
 fn sent(entries: &Entries) -> Vec<Vec<Vec<u8>>> {
     let mut commands = Commands::default();
     commands.begin(entries.arguments());

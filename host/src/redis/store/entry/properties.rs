@@ -1,4 +1,4 @@
-//! What the intake encodes is what a consumer decodes, and nothing that Redis may say breaks the decoding.
+//! A consumer decodes exactly what the intake encodes, and no reply of Redis breaks the decoder.
 
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::arbitrary::cases;
 
-/// An inbox entry as Redis hands it out.
+/// An inbox entry in a reply of Redis.
 fn entry(id: &str, values: impl Iterator<Item = Vec<u8>>) -> Value {
     Value::Array(vec![Value::BulkString(id.as_bytes().to_vec()), Value::Array(values.map(Value::BulkString).collect())])
 }
@@ -19,7 +19,7 @@ fn history() -> impl Strategy<Value = History> {
     })
 }
 
-/// Anything that the protocol can say, as far as it matters here.
+/// Any value of the protocol that matters here.
 fn reply() -> impl Strategy<Value = Value> {
     let scalar = prop_oneof![
         Just(Value::Nil),
@@ -49,7 +49,7 @@ proptest! {
         }
         for (id, body, history) in &messages {
             if let Some(history) = history {
-                // As `forward.lua` and `take_over.lua` put it in front.
+                // The note that `forward.lua` and `take_over.lua` put in front.
                 entries.field("", history.note());
             }
             entries.field(id, body);
@@ -60,7 +60,7 @@ proptest! {
         prop_assert_eq!(&delivery.entry_id, "1-0");
         prop_assert_eq!((delivery.format, delivery.is_readable()), (format, true));
         let window = |(token, window_ms): &(String, u64)| {
-            // Format 0 does not say how long claims last.
+            // Format 0 does not contain the validity of claims.
             Claims { token: token.clone(), window: Duration::from_millis(if format == 0 { 0 } else { *window_ms }) }
         };
         prop_assert_eq!(&delivery.claims, &claims.as_ref().map(window));
@@ -109,7 +109,7 @@ proptest! {
         pairs in vec((vec(any::<u8>(), 1..12), vec(any::<u8>(), 0..12)), 0..5), odd: bool,
     ) {
         let values = pairs.iter().flat_map(|(id, body)| [id.clone(), body.clone()]);
-        // Redis never gives a name without a value; if it did, it would be no message.
+        // Redis never returns a name without a value. Such a name would not be a message.
         let delivery = delivery(entry("1-0", values.chain(odd.then(|| b"odd".to_vec())))).expect("an entry is a delivery");
         prop_assert_eq!(delivery.messages.len(), pairs.len());
         for (message, (id, body)) in delivery.messages.iter().zip(&pairs) {
@@ -125,7 +125,7 @@ proptest! {
             Value::BulkString(b"inbox".to_vec()),
             Value::Array(vec![reply.clone()]),
         ])]));
-        // What lies in the buffer may well be nonsense, and then it is an error.
+        // The buffer may contain nonsense, which then is an error.
         let _ = fetched(&bytes);
         let _ = fetched(&encoded(&reply));
         prop_assert_eq!(delivery(reply).is_some(), is_entry);
@@ -144,7 +144,7 @@ proptest! {
     }
 }
 
-/// The value as it comes over the connection.
+/// The encoded value, as on the connection.
 fn encoded(value: &Value) -> Vec<u8> {
     match value {
         Value::Int(number) => format!(":{number}\r\n").into_bytes(),

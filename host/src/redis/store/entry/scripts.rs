@@ -1,4 +1,4 @@
-//! The scripts that read and write entries, held to `entry.rs` on a real Redis: what one of them writes the other reads.
+//! Tests of the scripts against `entry.rs` on a real Redis: each side reads what the other side writes.
 
 use std::collections::{BTreeSet, HashSet};
 
@@ -22,7 +22,7 @@ use crate::redis::store::keys::{GROUP, Keys};
 use crate::redis::store::retries::forward;
 use crate::redis::store::takeover::{SUSPECT_FROM, take_over};
 
-/// A message with everything that an entry can say about it: id, body, attempt, token, crashes.
+/// A message with all facts of an entry: id, body, attempt, token, crashes.
 type Known = (String, String, u32, String, u32);
 
 /// A private Redis with a connection to it.
@@ -54,7 +54,7 @@ impl Server {
     }
 }
 
-/// Everything in the inbox, as a host reads it.
+/// All entries of the inbox, as a host reads them.
 async fn inbox(connection: &mut LibraryConnection, keys: &Keys) -> Vec<Delivery> {
     let entries: Vec<Value> =
         redis::cmd("XRANGE").arg(&keys.inbox).arg("-").arg("+").query_async(connection).await.unwrap();
@@ -74,7 +74,7 @@ fn known(deliveries: &[Delivery]) -> Vec<Known> {
     deliveries.iter().flat_map(|delivery| delivery.messages.iter().map(move |message| of(delivery, message))).collect()
 }
 
-/// Ids and bodies of any text, tokens as they are made, and few ids, so that some come twice.
+/// Ids and bodies of any text, tokens in their usual form, and few different ids, so that some occur twice.
 fn messages() -> impl Strategy<Value = Vec<Known>> {
     vec(("[ab\n ü]{1,3}", any::<String>(), 1..9_u32, "[0-9]{1,13}-[0-9a-f]{1,6}", 0..3_u32), 1..12)
 }
@@ -88,7 +88,7 @@ fn retries_come_back_as_they_were_put_off() {
             for (id, body, attempt, token, crashes) in &messages {
                 let history = History { attempt: *attempt, token: token.clone(), crashes: *crashes };
                 let member = retry_member(format, id, body, &history);
-                // Format 0 says no format.
+                // An entry of format 0 contains no format.
                 let member = member.strip_prefix(b"v0 ").unwrap_or(&member).to_vec();
                 put_off.cmd("ZADD").arg(&keys.retry).arg(1).arg(member);
             }
@@ -124,7 +124,7 @@ fn a_suspect_delivery_comes_apart_into_its_messages() {
                 (_, true) => entries.field("", opening(format, "7-own", "1000")),
                 (_, false) => entries.field("", opening(format, "-", "0")),
             }
-            // The first half comes for the first time.
+            // The first half of the messages has no history.
             for (at, (id, body, attempt, token, crashes)) in messages.iter().enumerate() {
                 if at >= messages.len() / 2 {
                     entries.field("", History { attempt: *attempt, token: token.clone(), crashes: *crashes }.note());
@@ -200,7 +200,7 @@ fn an_entry_keeps_its_claims_and_loses_what_others_have_claimed() {
             let mut entries = Entries::default();
             messages.iter().for_each(|(id, body, ..)| entries.field(id, body));
             entries.finish();
-            // Whoever is first in a list of copies is the one that is kept, unless another delivery has claimed the id.
+            // The first copy in a list is kept, unless another delivery has claimed the id.
             let mut gone: HashSet<&str> = HashSet::new();
             for ((id, ..), _) in messages.iter().zip(&taken).filter(|(_, taken)| **taken) {
                 let key = format!("{}{id}", keys.claim_prefix);

@@ -1,4 +1,4 @@
-//! What holds for whatever a plugin returns.
+//! Properties that hold for any result of a plugin.
 
 use proptest::prelude::*;
 
@@ -7,7 +7,8 @@ use crate::arbitrary::{Kind, almost_json, cases, json_object, json_string, read}
 
 const OWN: Own<'static> = Own { message_id: "id", consumer_id: "me/1", plugin_digest: None };
 
-/// The fields by the book, or `None` if the result is no object: the last of each name, in the order of the last ones.
+/// The expected fields, or `None` if the result is not an object: the last value of each name, in the order of those
+/// last values.
 fn expected(result: &str) -> Option<Vec<String>> {
     let Kind::Object(members) = read(result)?.kind else {
         return None;
@@ -76,7 +77,7 @@ proptest! {
 proptest! {
     #![proptest_config(cases(100))]
 
-    /// Beyond a few dozen properties repeated ones are found in another way.
+    /// Beyond a few dozen properties the host finds repeated ones in another way.
     #[test]
     fn many_properties_are_treated_as_few_are(names in prop::collection::vec((0_u16..200, any::<bool>()), 20..300)) {
         let members = names.iter().enumerate();

@@ -1,17 +1,17 @@
 #!lua flags=allow-oom
--- One heartbeat of a host: renew it, bring its consumers onto the list, take everybody dead off it.
+-- One heartbeat of a host: renews the host, lists its consumers, removes all dead hosts and their consumers.
 --
 -- KEYS  1 list of consumer ids   2 sorted set of hosts by expiry (ms, server time)
---       3 hash of what each host says about itself
+--       3 hash with the status of each host
 -- ARGV  1 host id   2 number of consumers, 0 to leave   3 validity in ms
 --       4 "join" for a host that is new or "beat" for one that should be known
---       5 what it says about itself
--- Reply {1, hosts alive, consumers alive, server time in ms}, or {0} when a beating host is not known any more: it was
---       taken for dead and has to come back under a new id.
+--       5 status of the host
+-- Reply {1, hosts alive, consumers alive, server time in ms}, or {0} when the host is not registered any more: it
+--       counted as dead and must return with a new id.
 --
--- Atomic, because the list and the set have to tell the same story to whoever looks between two commands.
--- A consumer's id is its host's id, a slash and a number, so a host's expiry says all about its consumers.
--- All keys expire with the last host, so that the list is true even when nobody is left to clean it.
+-- Atomic, because list and set must agree for a reader between two commands. The id of a consumer is its host's id, a
+-- slash and a number, so the expiry of a host is also the expiry of its consumers. All keys expire with the last host,
+-- so that the list is correct even when no host is left to clean it.
 local list, hosts, words = KEYS[1], KEYS[2], KEYS[3]
 for at, wanted in ipairs({'list', 'zset', 'hash'}) do
   local kind = redis.call('TYPE', KEYS[at]).ok
@@ -46,7 +46,7 @@ for _, id in ipairs(redis.call('HKEYS', words)) do
   end
 end
 
--- Keep what lives, once; note what of this host is there.
+-- Keep each living id once, and record which ids of this host are listed.
 local kept, seen, stale = {}, {}, false
 for _, id in ipairs(redis.call('LRANGE', list, 0, -1)) do
   local owner, number = string.match(id, '^(.*)/(%d+)$')
@@ -65,7 +65,7 @@ for number = 1, consumers do
   end
 end
 
--- unpack() takes a few thousand values at most.
+-- unpack() accepts a few thousand values at most.
 local function push(ids)
   for first = 1, #ids, 1000 do
     redis.call('RPUSH', list, unpack(ids, first, math.min(first + 999, #ids)))

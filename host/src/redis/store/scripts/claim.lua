@@ -1,15 +1,15 @@
--- Claims the messages of the newest entry of the inbox, and takes those out of it that somebody has claimed before.
+-- Claims the messages of the newest entry of the inbox, and removes the messages that were claimed before.
 --
 -- KEYS  1 inbox   then the claim of each message of the entry, in its order
 -- ARGV  1 token of the claims   2 how long they last, in ms
--- Reply how many messages were taken out.
+-- Reply number of removed messages.
 --
--- Runs in the transaction that appends the entry and right behind it, so that whoever reads the inbox sees the entry
--- only with its claims made. Sent as text, because a transaction is not undone when it names a script that the server has
--- lost. The payloads come from the entry only when something has to be taken out: Lua would copy them.
--- The entry is a note about its claims under an empty name, then message id and payload in turn (entry.rs).
--- A claim that is no string is none of ours; the message goes on without one.
--- An inbox that is no stream has taken no entry, and without the entry there must not be claims: then this fails first.
+-- Runs in the transaction that appends the entry, directly behind the append, so that a reader of the inbox sees the
+-- entry only with its claims. Sent as text, because a transaction is not undone when it names a script that the server
+-- has lost. The script reads the payloads only when it has to remove a message, because Lua would copy them. The entry
+-- is a note about its claims under an empty name, then message id and payload in turn (entry.rs). A claim that is not a
+-- string is not a claim of a host; its message stays, without a claim. If the inbox is not a stream, the append has
+-- failed, and without the entry there must be no claims: then this script fails first.
 local inbox, token, copies = KEYS[1], ARGV[1], nil
 redis.call('XLEN', inbox)
 for at = 2, #KEYS do

@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- Moves messages whose next attempt is due from the waiting retries into the inbox.
+-- Moves due retries into the inbox.
 --
 -- KEYS  1 waiting retries, a sorted set by due time (ms, server time)   2 inbox
 -- ARGV  1 most messages to move   2 bytes after which to stop   3 most messages in an entry   4 most bytes in an entry
@@ -7,10 +7,10 @@
 -- Reply {moved, ms until the next one is due, -1 when none waits, messages of a newer format that are due and were left alone}.
 --       0 ms: more are due already.
 --
--- Atomic, because a message between the two keys would be in neither, or in both: then every host that looks at the
--- same time would append it. Messages are appended before they are removed, so that an error loses nothing.
--- A member is "v<format> <attempt> <token> <crashes> <bytes of the id>\n<id><body>" (entry.rs); in format 0 it begins with the
--- attempt. A message that hosts died with is alone in its entry.
+-- Atomic, because a message between the two keys would be in neither or in both: then every host that looks at the same
+-- time would append it. Messages are appended before they are removed, so that an error loses nothing. A member is
+-- "v<format> <attempt> <token> <crashes> <bytes of the id>\n<id><body>" (entry.rs); in format 0 it begins with the
+-- attempt. A message during which hosts died is alone in its entry.
 local waiting, inbox = KEYS[1], KEYS[2]
 for key, wanted in pairs({[waiting] = 'zset', [inbox] = 'stream'}) do
   local kind = redis.call('TYPE', key).ok
@@ -35,7 +35,7 @@ local function flush()
   entry, members, entry_bytes = {}, {}, 0
 end
 
--- Where the attempt begins in a member; nil when its format is newer.
+-- Position of the attempt in a member; nil when the format is newer.
 local function start(member)
   local _, version_end, version = string.find(member, '^v(%d+) ')
   if version and tonumber(version) > newest then
@@ -46,7 +46,7 @@ end
 
 local function add(member, at)
   local header, length, text = string.match(member, '^(%d+ %S+ %d+) (%d+)\n()', at)
-  -- What somebody else put here is no message of ours, and would be found again for ever.
+  -- A member from elsewhere is not a message. Remove it, or it would be found again for ever.
   if header then
     local body = text + tonumber(length)
     for _, value in ipairs({'', header, string.sub(member, text, body - 1), string.sub(member, body)}) do
@@ -59,7 +59,7 @@ end
 
 local moved, bytes, newer = 0, 0, 0
 while moved < most and bytes < bytes_max and newer < 4096 do
-  -- Few at a time: each may be as long as a message can be.
+  -- A few at a time: each may be as long as the longest message.
   local left = math.min(16, most - moved)
   local due = redis.call('ZRANGE', waiting, '-inf', now, 'BYSCORE', 'LIMIT', newer + #members, left)
   if #due == 0 then
@@ -85,7 +85,7 @@ while moved < most and bytes < bytes_max and newer < 4096 do
 end
 flush()
 
--- What was left alone stands in front of the others.
+-- Members that were left alone come first in the set.
 local next = redis.call('ZRANGE', waiting, newer, newer, 'WITHSCORES')
 if not next[2] then
   return {moved, -1, newer}

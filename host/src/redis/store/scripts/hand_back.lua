@@ -1,15 +1,16 @@
 #!lua flags=allow-oom
--- Gives deliveries of a host to a name that is no host's, from which other hosts take them over.
+-- Gives deliveries of a host to a name that is not a host's name. Other hosts take them over from there.
 --
 -- KEYS  1 inbox   2 the host's permit to settle
 -- ARGV  1 consumer group   2 host id   3 the name   4 delivery count that marks a trial
 --       then the ids of the deliveries; none of them: everything that the host has
--- Reply how many deliveries were handed back.
+-- Reply number of deliveries that were handed back.
 --
--- A delivery's count is the number of its owners, and each owner but the present one has died. Whoever takes the delivery
--- over adds one, so one is taken off here: a planned hand-back is no death. A delivery on trial is on trial no more.
--- Atomic, because a delivery that is settled in between must not come back. When everything goes, so does the permit:
--- what the host still has under way is discarded by Redis, since others may be quicker.
+-- The count of a delivery is the number of its owners, and each owner except the present one has died. A takeover adds
+-- one, so a hand-back subtracts one: a planned hand-back is not a death. A delivery on trial is not on trial any more.
+-- Atomic, because a delivery that is settled in between must not come back. When all deliveries are handed back, the
+-- permit is deleted as well: Redis then discards the transactions that the host still has under way, since other hosts
+-- may be faster.
 local inbox, permit = KEYS[1], KEYS[2]
 local group, host, name, trial = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
 local handed_back = 0

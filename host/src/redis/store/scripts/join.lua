@@ -1,5 +1,6 @@
 #!lua flags=allow-oom
--- A host says what it needs its group to agree on, and hears whether the others do. Sent with every heartbeat.
+-- A host states the facts on which its group must agree, and learns whether the group agrees. Sent with every
+-- heartbeat.
 --
 -- KEYS  1 descriptor of the group, a hash
 -- ARGV  1 host id   2 how long this is valid, in ms; 0 to leave   3 channel   4 the newest format that the host reads
@@ -8,10 +9,11 @@
 --       or {0, format that the group writes, the window, channel of the group} when the host does not fit in: then it has not
 --       joined.
 --
--- Fields: channel and format are the group's; one field for each host, "host <id>", holds when it expires (ms, server time), the
--- newest format that it reads and its window. The first host writes the channel. The format is the newest that every host reads;
--- while any host is alive it only rises, because hosts that read less are refused.
--- Atomic, because two hosts that start at the same moment must not both be the first. Expires with the last host.
+-- Fields: channel and format belong to the group. Each host has one field, "host <id>", with its expiry (ms, server
+-- time), the newest format that it reads, and its window. The first host writes the channel. The format is the newest
+-- one that every host reads. While any host is alive the format only rises, because a host that cannot read it is
+-- refused. Atomic, because two hosts that start at the same moment must not both be the first. Expires with the last
+-- host.
 local key, host, ttl, channel, reads, window = KEYS[1], ARGV[1], tonumber(ARGV[2]), ARGV[3], tonumber(ARGV[4]), ARGV[5]
 local kind = redis.call('TYPE', key).ok
 if kind ~= 'hash' and kind ~= 'none' then

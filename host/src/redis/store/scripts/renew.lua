@@ -1,13 +1,14 @@
 #!lua flags=allow-oom
--- Claims messages again that have waited, or are worked on, for long: claims what is free and renews what is ours.
+-- Claims messages again that have waited or are being processed for long: claims free ids and renews own claims.
 --
 -- KEYS  the claim of each message
 -- ARGV  1 how long the claims last from now, in ms   then the token of each message, in their order
--- Reply for each message 1 when it is ours, 0 when somebody else has claimed it.
+-- Reply for each message 1 when the claim belongs to it, 0 when another message has claimed the id.
 --
--- Atomic, because a claim that expires between a look and its renewal could be made by a copy. A claim never becomes
--- shorter: another host may have a longer window. A claim that is no string is none of ours; the message goes on without one.
--- It may use memory also when Redis is full: what is in the inbox goes on being settled, which is what makes room.
+-- Atomic, because a claim that expires between the check and its renewal could be made by a copy. A claim is never
+-- shortened: another host may have a longer window. A claim that is not a string is not a claim of a host; its message
+-- continues without a claim. The script may use memory even when Redis is full: settling the deliveries in the inbox is
+-- what makes room.
 local ours = {}
 for at, key in ipairs(KEYS) do
   local token = ARGV[at + 1]

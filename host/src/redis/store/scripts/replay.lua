@@ -1,12 +1,12 @@
--- Puts dead letters back into the inbox as messages that have never been tried.
+-- Returns dead letters to the inbox as messages without a history of attempts.
 --
 -- KEYS  1 dead letters   2 inbox
 -- ARGV  1 the format of new entries   2 the newest format that the program reads   then ids of dead letters
 -- Reply {put back, not there any more, not fit for it, of a newer format and left alone}.
 --
--- Atomic, so that a dead letter is put back once, whoever asks for it at the same time and however often: XDEL is the
--- fence. The message keeps the token of its claim. If its id has been claimed by a later copy meanwhile, the
--- consumer finds that claim and drops this one as the duplicate that it is.
+-- Atomic, so that a dead letter is replayed once, however many commands ask for it at the same time: XDEL is the fence.
+-- The message keeps the token of its claim. If a later copy has claimed the id in the meantime, the consumer finds that
+-- claim and drops the replayed message as a duplicate.
 local dead, inbox = KEYS[1], KEYS[2]
 local kind = redis.call('TYPE', inbox).ok
 if kind ~= 'stream' and kind ~= 'none' then

@@ -1,4 +1,4 @@
--- Settles one delivery: acknowledge it and write everything that came of it, or nothing at all.
+-- Settles one delivery: acknowledges it and writes its results, retries and dead letters, or does nothing at all.
 --
 -- KEYS  1 inbox   2 output stream   3 dead letters
 --       and, when there is anything to try again: 4 waiting retries, then the claim of each such message
@@ -7,11 +7,11 @@
 --       5 number of results, then for each: number of values, field, value, …
 --       then number of dead letters, then each likewise
 --       then, for each message to try again: delay in ms, member, token of its claim, ms that the claim is to last
--- Reply 1 when this call settled the delivery, 0 when somebody had settled it before: then nothing is written.
+-- Reply 1 when this call settled the delivery, 0 when it was already settled: then nothing is written.
 --
--- Atomic, because XACK is the fence: whoever gets its 1 writes, and nobody sees it acknowledged but unwritten.
--- The types are checked first, because a script that fails halfway is not undone.
--- While a message waits its claim is kept alive, so that a copy of it published meanwhile is a duplicate.
+-- Atomic, because XACK is the fence: only the caller that gets its 1 writes, and no reader sees the delivery
+-- acknowledged without its results. The types are checked first, because a script that fails half-way is not undone.
+-- The claim of a waiting retry is renewed, so that a copy published in the meantime is a duplicate.
 local inbox, output, dead, waiting = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 for key = 2, math.min(#KEYS, 4) do
   local kind, wanted = redis.call('TYPE', KEYS[key]).ok, key == 4 and 'zset' or 'stream'
@@ -49,7 +49,7 @@ if waiting then
     if not holder then
       redis.call('SET', KEYS[key], token, 'PX', claim_ms)
     elseif holder == token then
-      -- Never shorter: another host may have a longer window.
+      -- Never shortened: another host may have a longer window.
       redis.call('PEXPIRE', KEYS[key], claim_ms, 'GT')
     end
     at = at + 4

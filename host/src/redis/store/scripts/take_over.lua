@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- Takes deliveries of a dead host over, and forgets the dead host once nothing of it is left.
+-- Takes over deliveries of a dead host, and removes the dead host's name when it has no deliveries left.
 --
 -- KEYS  1 inbox   2 dead host's permit to settle
 -- ARGV  1 consumer group   2 dead host's id   3 id of the host that takes over   4 most deliveries to take
@@ -7,15 +7,15 @@
 --       7 most deliveries to isolate   8 the format of new entries   9 the newest format that the host reads
 -- Reply {entries taken, as XCLAIM gives them; number of deliveries isolated}.
 --
--- A delivery that has been in the hands of several dead hosts may have killed them. It is isolated: each of its messages
--- becomes an entry of its own that carries the number of deaths, so that the hosts try one suspect at a time. Only an
--- entry on trial, marked by its delivery count, is blamed for a further death; suspects that merely waited are not.
+-- A delivery that several dead hosts have owned may have killed them. Such a delivery is isolated: each of its messages
+-- becomes an entry of its own with the number of deaths, so that hosts try one suspect at a time. Only an entry on
+-- trial, marked by its delivery count, is blamed for a further death; a suspect that merely waited is not.
 --
--- Atomic, because a group consumer that is deleted takes its pending entries with it: between the look that
--- finds none and the deletion nobody may add one. Entries are found by their owner's name and not by their
--- idle time, so a slow plugin is never mistaken for a dead host, and two hosts never take the same entry.
--- XACK is the fence of isolation as it is of settling: a host that was only paused writes nothing afterwards. Where it
--- would settle under its permit, without a look at the delivery, the permit's end is the fence.
+-- Atomic, because deleting a consumer of the group also deletes its pending entries: between the check that finds none
+-- and the deletion no host may add one. Entries are found by the name of their owner and not by their idle time, so a
+-- slow plugin never looks like a dead host, and two hosts never take the same entry. XACK is the fence of isolation, as
+-- of settling: a host that was only paused writes nothing afterwards. Where that host would settle under its permit,
+-- without a check of the delivery, the deleted permit is the fence.
 local inbox, permit = KEYS[1], KEYS[2]
 local group, dead, heir = ARGV[1], ARGV[2], ARGV[3]
 local suspect_from, trial, isolations_max = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
@@ -27,7 +27,7 @@ if #pending == 0 then
   return {{}, 0}
 end
 
--- The parts of an entry are described in entry.rs. False: its format is newer than this host.
+-- entry.rs describes the parts of an entry. Returns false when the format is newer than this host.
 local function isolate(entry_id, fields, deliveries)
   local first, own = 1, entry_id
   if fields[1] == '' then
@@ -39,7 +39,7 @@ local function isolate(entry_id, fields, deliveries)
       first = 3
       own = token ~= '-' and token or entry_id
     else
-      -- Format 0 has the token alone.
+      -- Format 0 has only the token.
       own = string.match(fields[2], '^%S+$') or entry_id
     end
   end
@@ -51,7 +51,7 @@ local function isolate(entry_id, fields, deliveries)
       attempt, token, crashes = string.match(value, '^(%d+) (%S+) (%d+)$')
       attempt, token, crashes = attempt or '1', token or own, tonumber(crashes) or 0
     else
-      -- A copy in the same delivery has the same token, and its claim would let both in once they are apart.
+      -- A copy in the same delivery has the same token, and its claim would let both through when they are separated.
       local copy = token .. ' ' .. name
       if not seen[copy] then
         seen[copy] = true
