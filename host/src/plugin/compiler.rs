@@ -13,6 +13,11 @@ use super::error::LoadError;
 /// niceness 5 a third, and the last ones as much as any other thread: so no load can starve a version that waits.
 const STEPS: [(Duration, i32); 3] = [(Duration::ZERO, 10), (Duration::from_secs(3), 5), (Duration::from_secs(8), 0)];
 
+/// Threads at least, though only those of the steps ever join. The work is cut into about twice as many pieces as there are
+/// threads, and a piece that one thread has begun is never handed to another. With six threads a piece was an eighth of the
+/// component, and at the end threads of ordinary priority waited for one of niceness 10.
+const THREADS_MIN: usize = 32;
+
 /// On which threads a plugin is compiled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Haste {
@@ -42,12 +47,12 @@ pub(super) fn in_the_background<T: Send>(
     let done = Arc::new(Done::default());
     let waiting = Arc::clone(&done);
     let threads = rayon::ThreadPoolBuilder::new()
-        .num_threads(in_a_step * STEPS.len())
+        .num_threads(THREADS_MIN.max(in_a_step * STEPS.len()))
         .thread_name(|number| format!("compiler-{number}"))
         .start_handler(move |number| {
-            let (delay, niceness) = STEPS[number / in_a_step % STEPS.len()];
-            waiting.wait(delay);
-            give_way(niceness);
+            let step = STEPS.get(number / in_a_step);
+            waiting.wait(step.map_or(Duration::MAX, |(delay, _)| *delay));
+            give_way(step.map_or(0, |(_, niceness)| *niceness));
         })
         .build();
     let result = match threads {
