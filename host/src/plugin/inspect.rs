@@ -32,6 +32,9 @@ pub struct Inspection {
     pub exports: Vec<String>,
     /// Time for compiling it (or for reading it from the cache, on an engine that has one).
     pub compile_time: Duration,
+    /// Whether its instances are taken from slots that a host reserves at its start. Otherwise each maps its own memory,
+    /// which makes starting one slower.
+    pub pooled: bool,
     /// Time for starting one instance; `None` if none could be started.
     pub start_time: Option<Duration>,
     /// Memory of that instance after its start, in bytes.
@@ -113,6 +116,7 @@ fn inspect(engine: &Engine, path: &Path, configuration: Arc<PluginConfig>) -> Re
         imports,
         exports,
         compile_time,
+        pooled: engine.has_slots_for(&component),
         start_time: None,
         memory_bytes: None,
         problems,
