@@ -105,6 +105,7 @@ fn a_good_plugin_is_told_about_and_can_be_used() {
     assert_eq!(facts["memory_limit_bytes"], 100 << 20);
     assert_eq!(facts["problems"], Value::Array(vec![]));
     assert!(facts["memory_bytes"].as_u64().is_some_and(|bytes| bytes >= 64 << 10), "{facts}");
+    assert_eq!(facts["pooled"], true);
     assert!(facts["compile_ms"].is_number() && facts["start_ms"].is_number(), "{facts}");
     let imports = facts["imports"].as_array().expect("a list of imports");
     let of = |name: &str| imports.iter().find(|import| import["name"].as_str().unwrap().starts_with(name)).unwrap();
@@ -405,18 +406,30 @@ fn a_single_message_is_answered_with_its_outcome() {
 }
 
 #[test]
-fn a_reader_that_leaves_early_is_no_failure() {
+fn a_reader_that_leaves_early_is_no_failure_and_a_full_disk_is_one() {
     let (_folder, path) = cases(ALL_TRUE);
     let (plugin, path) = (puppet(), path.to_str().unwrap().to_owned());
-    for arguments in [vec!["check", plugin.to_str().unwrap()], vec!["test", plugin.to_str().unwrap(), &path]] {
+    let plugin = plugin.to_str().unwrap();
+    let message = r#"{"message_id":"1"}"#;
+    for arguments in [
+        &["check", plugin][..],
+        &["check", plugin, "--json"],
+        &["test", plugin, &path],
+        &["test", plugin, "--message", message],
+    ] {
+        let run = |stdout: Stdio| {
+            let mut command = Command::new(env!("CARGO_BIN_EXE_host"));
+            command.args(arguments).env("XDG_CACHE_HOME", CACHE).stdout(stdout);
+            let output = command.output().expect("start");
+            (output.status.code(), String::from_utf8(output.stderr).expect("output is UTF-8"))
+        };
         let (reader, writer) = std::io::pipe().expect("a pipe");
         drop(reader);
-        let output = Command::new(env!("CARGO_BIN_EXE_host"))
-            .args(&arguments)
-            .env("XDG_CACHE_HOME", CACHE)
-            .stdout(writer)
-            .output()
-            .expect("start");
-        assert_eq!(output.status.code(), Some(0), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        let (code, stderr) = run(writer.into());
+        assert!(code == Some(0) && !stderr.contains("error: "), "{arguments:?}: {stderr}");
+        let full = fs::OpenOptions::new().write(true).open("/dev/full").expect("open a full device");
+        let (code, stderr) = run(full.into());
+        assert_eq!(code, Some(1), "{arguments:?}: {stderr}");
+        assert!(stderr.starts_with("error: cannot write to standard output: "), "{arguments:?}: {stderr}");
     }
 }

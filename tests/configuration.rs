@@ -387,13 +387,22 @@ fn wrong_usage_ends_with_2_and_help_with_0() {
 }
 
 #[test]
-fn a_reader_that_leaves_early_is_no_failure() {
-    for arguments in [&["config"][..], &["man"], &["completions", "bash"], &["--help"]] {
+fn a_reader_that_leaves_early_is_no_failure_and_a_full_disk_is_one() {
+    for arguments in [&["config"][..], &["config", "--reference"], &["man"], &["completions", "bash"], &["--help"]] {
         let (reader, writer) = std::io::pipe().expect("a pipe");
         drop(reader);
         let output = Call::new().command().args(arguments).stdout(writer).output().expect("start host");
         assert_eq!(output.status.code(), Some(0), "{arguments:?}");
         assert_eq!(String::from_utf8_lossy(&output.stderr), "", "{arguments:?}");
+
+        let full = std::fs::OpenOptions::new().write(true).open("/dev/full").expect("open a full device");
+        let output = Call::new().command().args(arguments).stdout(full).output().expect("start host");
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        // clap prints the help, and says nothing when it cannot.
+        let (code, beginning) =
+            if arguments == ["--help"] { (0, "") } else { (1, "error: cannot write to standard output: ") };
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {stderr}");
+        assert!(stderr.starts_with(beginning) && !stderr.contains("panicked"), "{arguments:?}: {stderr}");
     }
 }
 

@@ -6,9 +6,9 @@ use std::fs;
 use serde_json::json;
 use tempfile::TempDir;
 
-use crate::support::host::{Ended, Launch};
+use crate::support::host::{Ended, Launch, full_pipe};
 use crate::support::records::{DEAD, OUTPUT};
-use crate::support::{Host, Redis, enrich, examples, expect_each_once, message, wait_until};
+use crate::support::{BOUND, Host, Redis, enrich, examples, expect_each_once, message, wait_for, wait_until};
 
 fn publish(redis: &Redis, options: &[(&str, &str)]) -> Ended {
     let launch = Launch::subcommand("publish").arg("--redis", redis.url());
@@ -92,6 +92,48 @@ fn the_demo_is_ended_by_ctrl_c_with_its_summary() {
     let ended = demo.ended();
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);
     assert!(ended.stdout.to_lowercase().contains("lost"), "{}", ended.stdout);
+}
+
+#[test]
+fn a_demo_that_nobody_reads_ends_by_itself() {
+    let demo = || Launch::subcommand("demo").arg("--plugin", enrich());
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    // Without a reader there is no reason to wait for the end of the time.
+    let closed = demo().arg("--for", "1h").stdout(writer).run();
+    let (_reader, writer) = full_pipe();
+    let unread = demo().arg("--for", "1s").stdout(writer).run();
+    for ended in [closed, unread] {
+        assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+        assert!(!ended.stderr.contains("panicked") && !ended.stderr.contains("error: "), "{}", ended.stderr);
+    }
+}
+
+#[test]
+fn the_commands_that_the_demo_names_work_as_written() {
+    // A folder whose name needs quotes in a shell.
+    let runtime = tempfile::Builder::new().prefix("it's a folder ").tempdir().unwrap();
+    fs::set_permissions(runtime.path(), std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
+    let demo = Launch::subcommand("demo").arg("--plugin", enrich()).env("XDG_RUNTIME_DIR", runtime.path()).start();
+    wait_until("a report of the demo", || demo.written().lines().any(|line| line.contains("processed ")));
+    let written = demo.written();
+    let commands: Vec<&str> = written.lines().map(str::trim).filter(|line| line.starts_with("redis-cli ")).collect();
+    // What each answers, in its order, and what has become of the message that the last one publishes.
+    let answers = ["consumer_id", "/9", "\"generation\"", "1"];
+    assert_eq!(commands.len(), answers.len(), "{written}");
+    let (cli, _) = commands[3].split_once(" PUBLISH ").expect("the last one publishes");
+    let taken_in = format!("{cli} EXISTS '{{messages:processed}}:claim:mine'");
+    let answers = commands.into_iter().zip(answers).chain([(taken_in.as_str(), "1")]);
+    for (command, answer) in answers {
+        wait_for(&format!("{answer:?} from `{command}`"), BOUND, || {
+            let ended = Launch::shell(command).run();
+            assert_eq!(ended.code, Some(0), "`{command}`: {}{}", ended.stdout, ended.stderr);
+            if ended.stdout.contains(answer) { Ok(()) } else { Err(ended.stdout) }
+        });
+    }
+    demo.signal(crate::support::Signal::Interrupt);
+    let ended = demo.ended();
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
 }
 
 /// The number in a line of a demo's summary.

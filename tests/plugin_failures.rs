@@ -2,8 +2,9 @@
 
 use serde_json::{Value, json};
 
+use crate::support::host::Launch;
 use crate::support::records::{DEAD, OUTPUT};
-use crate::support::{BOUND, Host, Publisher, Redis, message, wait_for};
+use crate::support::{BOUND, Host, Publisher, Redis, message, puppet, wait_for};
 
 /// Publishes one message that makes the puppet fail among a hundred good ones; requires the dead letter with
 /// this reason and a result for each of the others.
@@ -157,4 +158,27 @@ fn instances_live_on_between_messages_and_are_replaced_after_a_trap() {
     calls("fresh", "state");
     let count = |id: &str| redis.result_of(id).text("calls").to_owned();
     assert_eq!((count("first").as_str(), count("second").as_str(), count("fresh").as_str()), ("1", "2", "1"));
+}
+
+/// What `host test` tells of a trap, with this value of RUST_BACKTRACE: the outcome, and the log line with the stack.
+fn told_of_a_trap(backtrace: &str) -> (String, String) {
+    let plugin = puppet();
+    let message = r#"{"message_id":"1","do":"trap"}"#;
+    let launch = Launch::subcommand("test").words(&[plugin.to_str().unwrap(), "--message", message]);
+    let ended = launch.arg("--log-level", "debug").env("RUST_BACKTRACE", backtrace).run();
+    let (_, rest) = ended.stderr.split_once("a call of the plugin ended: ").expect("a log line with the stack");
+    // The next line begins with its time.
+    let stack = rest.lines().take_while(|line| !line.contains(" DEBUG ")).collect::<Vec<_>>().join("\n");
+    (ended.stdout, stack)
+}
+
+#[test]
+fn a_trap_names_functions_of_the_guest_and_never_those_of_the_host() {
+    let (outcome, stack) = told_of_a_trap("0");
+    assert!(outcome.starts_with("{\"trap\": ") && outcome.contains("unreachable"), "{outcome}");
+    assert!(stack.contains("puppet.wasm!<puppet::Puppet as "), "{stack}");
+    for backtrace in ["1", "full"] {
+        // To walk and name the host's own stack costs a hundred times as much as the trap.
+        assert_eq!(told_of_a_trap(backtrace), (outcome.clone(), stack.clone()), "RUST_BACKTRACE={backtrace}");
+    }
 }

@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::process::Command;
 
+use serde_json::Value;
+
 use crate::support::host::{Ended, Launch};
 use crate::support::puppet;
 
@@ -94,4 +96,72 @@ fn what_a_plugin_prints_is_shown_by_host_test() {
     let ended = Launch::subcommand("test").words(&[puppet().to_str().unwrap(), "--message", message]).run();
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);
     assert_eq!(ended.stderr.matches("printed by the plugin").count(), 2, "{}", ended.stderr);
+}
+
+/// A plugin with these core modules beside its own, written here because no toolchain of these tests makes such a thing. Its
+/// result is the message.
+fn echo(own_memories: &str, other_modules: &str) -> String {
+    format!(
+        r#"(component
+            {other_modules}
+            (core module $echo
+                (memory (export "memory") 1) {own_memories}
+                (global $free (mut i32) (i32.const 64))
+                (func (export "realloc") (param i32 i32 i32 i32) (result i32)
+                    (global.get $free)
+                    (global.set $free (i32.add (global.get $free) (local.get 3))))
+                (func (export "process") (param $id i32) (param i32) (param $body i32) (param $bytes i32) (param i32) (result i32)
+                    ;; What was handed over is overwritten by the next call. `ok(emit(body))` is zero but for the text.
+                    (global.set $free (i32.const 64))
+                    (i32.store (i32.const 24) (local.get $body))
+                    (i32.store (i32.const 28) (local.get $bytes))
+                    (i32.const 16)))
+            (core instance $echo (instantiate $echo))
+            (type $message (record (field "id" string) (field "body" string) (field "attempt" u32)))
+            (type $outcome (variant
+                (case "emit" string) (case "emit-all" (list string)) (case "drop") (case "retry" (option u32)) (case "reject" string)))
+            (func $process (param "message" $message) (result (result $outcome (error string)))
+                (canon lift (core func $echo "process") (memory $echo "memory") (realloc (func $echo "realloc"))))
+            (component $named
+                (type $a (record (field "id" string) (field "body" string) (field "attempt" u32)))
+                (import "a" (type $message (eq $a)))
+                (type $b (variant
+                    (case "emit" string) (case "emit-all" (list string)) (case "drop") (case "retry" (option u32)) (case "reject" string)))
+                (import "b" (type $outcome (eq $b)))
+                (import "c" (func $process (param "message" $message) (result (result $outcome (error string)))))
+                (export $message-out "message" (type $message))
+                (export $outcome-out "outcome" (type $outcome))
+                (export "process" (func $process)
+                    (func (param "message" $message-out) (result (result $outcome-out (error string))))))
+            (instance $processor (instantiate $named
+                (with "a" (type $message)) (with "b" (type $outcome)) (with "c" (func $process))))
+            (export "host:plugin/processor@0.1.0" (instance $processor)))"#
+    )
+}
+
+#[test]
+fn a_component_is_compiled_once_and_has_slots_when_it_has_two_memories() {
+    let folder = tempfile::tempdir().unwrap();
+    let other = r#"(core module $other (memory (export "memory") 1)) (core instance (instantiate $other))"#;
+    for (own_memories, other_modules, has_slots) in
+        [("", "", true), ("(memory 1)", "", true), ("", other, true), ("(memory 1)", other, false)]
+    {
+        let plugin = component(&folder, &echo(own_memories, other_modules));
+        let plugin = plugin.to_str().unwrap();
+        let check = || Launch::subcommand("check").words(&[plugin]);
+        let what = format!("own memory and {own_memories:?}, {other_modules:?}");
+        let ended = check().switch("--json").arg("--log-level", "debug").run();
+        assert_eq!(ended.code, Some(0), "{what}: {}{}", ended.stdout, ended.stderr);
+        let facts: Value = serde_json::from_str(&ended.stdout).expect("one JSON object");
+        assert_eq!(facts["pooled"], has_slots, "{what}: {facts}");
+        let compiled = if has_slots { "for instances in slots" } else { "for instances on demand" };
+        let lines: Vec<&str> = ended.stderr.lines().filter(|line| line.contains("compiling the plugin")).collect();
+        assert!(lines.len() == 1 && lines[0].ends_with(compiled), "{what}: {lines:?}");
+        let text = if has_slots { "instances  in slots" } else { "instances  on demand" };
+        assert!(check().run().stdout.contains(text), "{what}");
+
+        let message = r#"{"message_id":"1","a":1.0}"#;
+        let ended = Launch::subcommand("test").words(&[plugin, "--message", message]).run();
+        assert_eq!((ended.code, ended.stdout.as_str()), (Some(0), "{\"emit\": {\"a\": 1.0}}\n"), "{what}");
+    }
 }

@@ -1,27 +1,16 @@
 //! The host among other processes: readers that do not read, doubled signals, terminals that are closed.
 
 use std::fs;
-use std::io::{PipeReader, PipeWriter, Read as _, pipe};
+use std::io::{Read as _, pipe};
 use std::process::{Command, Stdio};
 
 use redis::cmd;
 use serde_json::json;
 use tempfile::TempDir;
 
-use crate::support::host::Launch;
+use crate::support::host::{Launch, full_pipe};
 use crate::support::records::OUTPUT;
 use crate::support::{Host, Publisher, Redis, Signal, expect_each_once, message, puppet, wait_until};
-
-/// A pipe without room for another byte.
-fn full_pipe() -> (PipeReader, PipeWriter) {
-    let (reader, writer) = pipe().unwrap();
-    let flags = rustix::fs::fcntl_getfl(&writer).unwrap();
-    rustix::fs::fcntl_setfl(&writer, flags | rustix::fs::OFlags::NONBLOCK).unwrap();
-    while rustix::io::write(&writer, &[b'x'; 4096]).is_ok() {}
-    while rustix::io::write(&writer, b"x").is_ok() {}
-    rustix::fs::fcntl_setfl(&writer, flags).unwrap();
-    (reader, writer)
-}
 
 #[test]
 fn a_host_whose_output_nobody_reads_goes_on_and_stops_in_order() {

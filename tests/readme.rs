@@ -204,3 +204,20 @@ fn every_link_leads_somewhere() {
     }
     assert!(links > 20, "the documents refer to each other: {links}");
 }
+
+#[test]
+fn the_contract_names_the_defaults_that_the_host_has() {
+    let contract = read("wit/plugin.wit").replace("///", " ").split_whitespace().collect::<Vec<_>>().join(" ");
+    let reference = Launch::subcommand("config").switch("--reference").run().stdout;
+    let mut named = 0;
+    for (before, after) in contract.split("`, by default ").zip(contract.split("`, by default ").skip(1)) {
+        let (_, flag) = before.rsplit_once('`').expect("a flag");
+        let in_contract: String = after.chars().take_while(|char| char.is_ascii_digit() || *char == ',').collect();
+        let (_, chapter) = reference.split_once(&format!("`{flag} ")).unwrap_or_else(|| panic!("no setting {flag}"));
+        let (_, default) = chapter.split_once("default `").expect("a default");
+        let default = default.split('`').next().expect("a default");
+        assert_eq!(in_contract.replace(',', ""), default, "{flag}");
+        named += 1;
+    }
+    assert!(named > 0, "the contract names the number of results");
+}

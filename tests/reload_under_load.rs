@@ -6,10 +6,13 @@ use std::fs;
 use serde_json::json;
 use tempfile::tempdir;
 
-use crate::support::flow::IN_USE;
+use crate::support::flow::{self, IN_USE};
 use crate::support::guests::large;
+use crate::support::host::{Launch, Thread};
 use crate::support::records::OUTPUT;
-use crate::support::{BOUND, Flow, Publisher, Redis, Release, message, wait_for, wait_until};
+use crate::support::{
+    BOUND, Flow, Host, Publisher, Redis, Release, expect_each_once, message, puppet, wait_for, wait_until,
+};
 
 /// How much more memory a host may have after a hundred swaps than after twenty; eighty versions that stay are more.
 const KEPT_BYTES_MAX: u64 = 8 << 20;
@@ -102,4 +105,37 @@ fn the_flow_does_not_notice_that_a_component_of_megabytes_is_compiled() {
     assert!(kept_up > 10, "compiling took long enough to look many times, not {kept_up}");
     flow.wait_for_results_of(&large);
     flow.finish_with_turns(&["A", "large"]);
+}
+
+/// Whether a thread that compiles with this niceness has done some of the work.
+fn has_compiled(host: &Host, niceness: i32) -> bool {
+    let is_it = |thread: &Thread| thread.name.starts_with("compiler-") && thread.niceness == niceness;
+    host.threads().iter().any(|thread| is_it(thread) && thread.has_computed)
+}
+
+#[test]
+fn a_component_of_megabytes_is_compiled_at_a_rising_priority_while_the_processor_has_other_work() {
+    let large = Release::of("large", fs::read(large()).unwrap()).fresh();
+    let redis = Redis::start();
+    let (folder, plugin) = (flow::plugin_folder(&redis), flow::plugin_folder(&redis).join("plugin.wasm"));
+    fs::create_dir(&folder).unwrap();
+    fs::copy(puppet(), &plugin).unwrap();
+    let launch = Launch::on_one_processor(env!("CARGO_BIN_EXE_host")).arg("--redis", redis.url());
+    let host = launch.arg("--plugin", &plugin).ready(&redis, flow::CONSUMERS);
+    // The consumers compute all the time, and so do others on their processor.
+    let busy = || Launch::on_one_processor("sh").words(&["-c", "while :; do :; done"]).start();
+    let _others = [busy(), busy()];
+    let ids: Vec<String> = (0..2_000).map(|number| format!("m-{number}")).collect();
+    Publisher::new(&redis).publish_all(ids.iter().map(|id| message(id, json!({"do": "burn", "ms": 200}))));
+    wait_until("results of the first version", || redis.length(OUTPUT) > 0);
+
+    let new = folder.join("new");
+    large.write_to(&new);
+    fs::rename(new, &plugin).unwrap();
+    for niceness in [10, 5, 0] {
+        wait_until(&format!("a compiling thread of niceness {niceness}"), || has_compiled(&host, niceness));
+    }
+    host.wait_for_log(IN_USE);
+    // What waits is work for minutes as the first version does it, and for a moment as the new one does it.
+    expect_each_once(&redis, ids);
 }

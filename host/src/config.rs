@@ -222,7 +222,7 @@ settings! {
         /// Validity of the active intake's lease.
         ///
         /// A standby takes over when the lease has not been renewed for this long. It is renewed four times a second.
-        pub lease_ttl: Duration = flag("intake-lease").default("3s").between("100ms", "1m");
+        pub lease_ttl: Duration = flag("intake-lease").default("3s").between("500ms", "1m");
         /// Silence after which a second subscription is opened beside one on which no mark arrives.
         ///
         /// Marks are published four times a second. The silent subscription is closed once the second one hears marks.

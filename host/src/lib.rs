@@ -10,6 +10,10 @@
 //! acknowledged before its results are written, and both happen in one step; a poisoned store is never called again;
 //! every queue, wait and retry has a bound that `config` names.
 
+// Standard output and standard error are written through `output`, or at once by `cli`: those macros block, and panic
+// without a reader.
+#![warn(clippy::print_stdout, clippy::print_stderr)]
+
 #[cfg(test)]
 mod arbitrary;
 pub mod cases;

@@ -2,7 +2,7 @@
 
 use std::env;
 use std::ffi::{OsStr, OsString};
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, BufRead, BufReader, PipeReader, PipeWriter, Read};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
@@ -61,6 +61,16 @@ pub struct Host {
     stderr: Lines,
 }
 
+/// A thread of a host, as the system sees it.
+#[derive(Debug)]
+pub struct Thread {
+    pub name: String,
+    /// The higher, the more it gives way to other threads; 0 is ordinary.
+    pub niceness: i32,
+    /// Whether it has computed for as long as the system counts: 10 ms.
+    pub has_computed: bool,
+}
+
 /// How a process ended.
 #[derive(Debug)]
 pub struct Ended {
@@ -74,6 +84,17 @@ pub struct Ended {
 struct Lines {
     text: Arc<Mutex<String>>,
     reader: Option<JoinHandle<()>>,
+}
+
+/// A pipe without room for another byte.
+pub fn full_pipe() -> (PipeReader, PipeWriter) {
+    let (reader, writer) = io::pipe().expect("a pipe");
+    let flags = rustix::fs::fcntl_getfl(&writer).expect("flags of a pipe");
+    rustix::fs::fcntl_setfl(&writer, flags | rustix::fs::OFlags::NONBLOCK).expect("set flags of a pipe");
+    while rustix::io::write(&writer, &[b'x'; 4096]).is_ok() {}
+    while rustix::io::write(&writer, b"x").is_ok() {}
+    rustix::fs::fcntl_setfl(&writer, flags).expect("set flags of a pipe");
+    (reader, writer)
 }
 
 impl Launch {
@@ -98,6 +119,14 @@ impl Launch {
     pub fn words(mut self, words: &[&str]) -> Launch {
         self.command.args(words);
         self
+    }
+
+    /// A program that may use one processor only, with its arguments.
+    pub fn on_one_processor(program: &str) -> Launch {
+        let status = std::fs::read_to_string("/proc/self/status").expect("read what processors there are");
+        let processors = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:")).expect("a list");
+        let first = processors.trim().split(['-', ',']).next().expect("a processor");
+        Launch::program(Path::new("taskset")).words(&["-c", first, program])
     }
 
     /// A line for the shell.
@@ -234,6 +263,15 @@ impl Host {
         kib.parse::<u64>().expect("a number") * 1024
     }
 
+    /// The threads of its process that live now.
+    pub fn threads(&self) -> Vec<Thread> {
+        let path = format!("/proc/{}/task", self.child.id());
+        let folder = std::fs::read_dir(&path).unwrap_or_else(|error| panic!("read {path}: {error}"));
+        // A thread may end between two looks.
+        let files = folder.filter_map(|thread| std::fs::read_to_string(thread.ok()?.path().join("stat")).ok());
+        files.map(|stat| Thread::of(&stat)).collect()
+    }
+
     /// Its log so far.
     pub fn log(&self) -> String {
         self.stderr.text()
@@ -294,6 +332,18 @@ impl Launch {
             Err(format!("{new} new consumers, {subscribers_now} subscribers, log:\n{}", host.stderr.text()))
         });
         host
+    }
+}
+
+impl Thread {
+    /// Reads a file `stat`: the number, the name in parentheses, then fields between blanks.
+    fn of(stat: &str) -> Thread {
+        let (_, rest) = stat.split_once('(').expect("a name");
+        let (name, rest) = rest.rsplit_once(')').expect("a name");
+        let fields: Vec<&str> = rest.split_whitespace().collect();
+        // The first field here is the third of the file. Times are those of the program and of the system for it.
+        let [user, system, niceness] = [14, 15, 19].map(|field| fields[field - 3].parse::<i32>().expect("a number"));
+        Thread { name: name.to_owned(), niceness, has_computed: user + system > 0 }
     }
 }
 

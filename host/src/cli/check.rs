@@ -11,6 +11,9 @@ use super::test::duration;
 use super::{Exit, Failure, Flags, PluginFlags, load_for_plugin, log, print};
 use crate::plugin::{Engine, Grant, Import, Inspection, LoadError, Producer};
 
+/// What is said of a component that does not fit a slot.
+const ON_DEMAND: &str = "on demand, each with memory of its own: it does not fit a slot, and starts more slowly";
+
 /// Arguments of `host check`.
 #[derive(Debug, clap::Args)]
 #[command(long_about = "\
@@ -102,6 +105,7 @@ impl Report<'_> {
             }
         }
         line("compiled", &format!("in {}", duration(inspection.compile_time)));
+        line("instances", if inspection.pooled { "in slots that a host reserves at its start" } else { ON_DEMAND });
         if let (Some(time), Some(bytes)) = (inspection.start_time, inspection.memory_bytes) {
             let (bytes, limit) = (BinaryBytes(bytes as u64), BinaryBytes(self.memory_limit_bytes as u64));
             line("started", &format!("in {}, with {bytes} of memory; the limit is {limit}", duration(time)));
@@ -139,6 +143,7 @@ impl Report<'_> {
             imports: found.map(|found| found.imports.iter().map(ImportFacts::from).collect()),
             exports: found.map(|found| found.exports.as_slice()),
             compile_ms: found.map(|found| milliseconds(found.compile_time)),
+            pooled: found.map(|found| found.pooled),
             start_ms: found.and_then(|found| found.start_time).map(milliseconds),
             memory_bytes: found.and_then(|found| found.memory_bytes),
             memory_limit_bytes: self.memory_limit_bytes,
@@ -159,6 +164,7 @@ struct Facts<'a> {
     imports: Option<Vec<ImportFacts<'a>>>,
     exports: Option<&'a [String]>,
     compile_ms: Option<f64>,
+    pooled: Option<bool>,
     start_ms: Option<f64>,
     memory_bytes: Option<usize>,
     memory_limit_bytes: usize,

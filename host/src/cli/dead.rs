@@ -16,7 +16,7 @@ use super::{Exit, Failure, Flags, load, note, print};
 use crate::dead_letters::{DeadLetters, Filter, Progress, Replayed};
 use crate::redis::RedisError;
 use crate::redis::client::connector::Connector;
-use crate::redis::embedded::Embedded;
+use crate::redis::running;
 
 /// Arguments of `host dead`.
 #[derive(Args, Debug)]
@@ -95,7 +95,7 @@ pub(super) fn execute(before: Flags, args: DeadArgs) -> Result<(), Failure> {
     let own = [("redis", args.redis), ("output-key", args.output_key)];
     given.flags.extend(own.into_iter().filter_map(|(name, value)| Some((name, value?))));
     let mut config = load(&given)?.config;
-    Embedded::find_if_named(&mut config.redis)?;
+    running::find_if_named(&mut config.redis)?;
     let connector =
         Connector::new(&config.redis).map_err(|error| Failure { exit: Exit::Usage, error: error.into() })?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

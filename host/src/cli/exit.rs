@@ -8,6 +8,7 @@ use crate::config::{ConfigError, masked};
 use crate::host::RunError;
 use crate::plugin::LoadError;
 use crate::redis::embedded::EmbeddedError;
+use crate::redis::running::FindError;
 
 /// Reason for the end of the process, as an exit code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,6 +54,12 @@ impl From<RunError> for Failure {
             RunError::Threads(_) => Exit::Other,
         };
         Failure { exit, error: error.into() }
+    }
+}
+
+impl From<FindError> for Failure {
+    fn from(error: FindError) -> Self {
+        Failure { exit: Exit::Redis, error: error.into() }
     }
 }
 

@@ -16,7 +16,7 @@ pub(super) use self::source::{Generator, Source};
 use super::{Exit, Failure, Flags, load, note, print_line, signals::shutdown};
 use crate::redis::client::connector::Connector;
 use crate::redis::client::publisher::{Publisher, Received};
-use crate::redis::embedded::Embedded;
+use crate::redis::running;
 
 /// Number of messages when no flag limits the number.
 const COUNT_DEFAULT: u64 = 10_000;
@@ -119,7 +119,7 @@ pub(super) fn execute(before: Flags, args: &PublishArgs) -> Result<(), Failure> 
     let own = [("redis", &args.redis), ("channel", &args.channel)];
     given.flags.extend(own.into_iter().filter_map(|(name, value)| Some((name, value.clone()?))));
     let mut config = load(&given)?.config;
-    Embedded::find_if_named(&mut config.redis)?;
+    running::find_if_named(&mut config.redis)?;
     let connector =
         Connector::new(&config.redis).map_err(|error| Failure { exit: Exit::Usage, error: error.into() })?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;

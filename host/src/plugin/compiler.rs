@@ -20,6 +20,11 @@ use super::error::LoadError;
 /// third, and the last threads as much as any other thread. So no load can starve a waiting version.
 const STEPS: [(Duration, i32); 3] = [(Duration::ZERO, 10), (Duration::from_secs(3), 5), (Duration::from_secs(8), 0)];
 
+/// Least number of places in the pool, though only threads of the steps ever take one. The work is cut into about twice as many
+/// pieces as there are places, and a piece that one thread has begun is never handed to another. With six places a piece was an
+/// eighth of the component, and at the end threads of ordinary priority waited for one of niceness 10.
+const PLACES_MIN: usize = 32;
+
 /// The threads for compiling.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Haste {
@@ -41,10 +46,9 @@ pub(super) async fn off_the_data_path<T: Send + 'static>(
 
 /// Compiles beside running consumers, one component after the other on the same threads.
 ///
-/// The threads start when they are first needed and then stay. The allocator gives every thread an arena, new threads
-/// others than the ones before, and an arena keeps most of what compiling once took in it. With new threads for every
-/// component, a host on two processors grew to 87 MB in 300 swaps of a small plugin, and to 800 MB in 40 of one of
-/// 11 MiB.
+/// The threads start when they are first needed, and then stay. The allocator gives every new thread another arena, and an arena
+/// keeps most of the memory that a compilation once took in it. With new threads for every component, a host on two processors
+/// grew to 87 MB in 300 swaps of a small plugin, and to 800 MB in 40 swaps of a plugin of 11 MiB.
 #[derive(Default)]
 pub(super) struct Background {
     /// Those that have started, by number: first those of the first step. Each works where it is sent to.
@@ -75,7 +79,7 @@ fn compile_in_steps<T: Send>(
     let in_a_step = available_parallelism().map_or(1, usize::from);
     let mut places = Vec::new();
     let pool = rayon::ThreadPoolBuilder::new()
-        .num_threads(in_a_step * STEPS.len())
+        .num_threads(PLACES_MIN.max(in_a_step * STEPS.len()))
         .spawn_handler(|place| {
             places.push(place);
             Ok(())

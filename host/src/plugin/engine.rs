@@ -121,13 +121,20 @@ impl Engine {
         if let Some(pooled) = &self.inner.pooled
             && Shape::of(bytes).fits_slot()
         {
+            tracing::debug!("compiling the plugin for instances in slots");
             match Component::from_binary(pooled, bytes) {
                 Ok(component) => return Ok(component),
                 // A broken component also comes here; its error then comes from the second attempt.
                 Err(error) => tracing::debug!("the plugin does not fit a pool slot: {error:#}"),
             }
         }
+        tracing::debug!("compiling the plugin for instances on demand");
         Component::from_binary(&self.inner.on_demand, bytes)
+    }
+
+    /// Whether instances of this component are taken from slots.
+    pub(super) fn has_slots_for(&self, component: &Component) -> bool {
+        self.inner.pooled.as_ref().is_some_and(|pooled| wasmtime::Engine::same(pooled, component.engine()))
     }
 }
 
@@ -186,12 +193,13 @@ fn pool(limits: &PluginLimits, instances: u32) -> PoolingAllocationConfig {
     pool.max_core_instances_per_component(limits.instances_max);
     pool.total_core_instances(slots.saturating_mul(limits.instances_max));
 
-    // Two memories, because every component of QuickJS has two. A component with more memories is compiled for the
-    // on-demand engine. Each memory takes 4 GiB of address space, and most of that is never backed. As many instances
-    // as there are stacks (below), with two memories each, reserve 86 of the 128 TiB that x86-64 has for 10,000
-    // instances. A slot lets a memory grow to the whole limit.
+    // Two memories, because every component of QuickJS has two, in one module or in two. A component with more memories
+    // is compiled for the on-demand engine. Each memory takes 4 GiB of address space, and most of that is never backed.
+    // As many instances as there are stacks (below), with two memories each, reserve 86 of the 128 TiB that x86-64 has
+    // for 10,000 instances. A slot lets a memory grow to the whole limit.
     let stacks = slots.min(instances.saturating_add(SPARE_STACKS_MAX));
     pool.max_memories_per_component(limits::POOLED_MEMORIES_MAX);
+    pool.max_memories_per_module(limits::POOLED_MEMORIES_MAX);
     pool.total_memories(stacks.saturating_mul(limits::POOLED_MEMORIES_MAX));
     pool.max_memory_size(limits.memory_bytes_max.min(4 << 30));
 

@@ -32,6 +32,9 @@ pub struct Inspection {
     pub exports: Vec<String>,
     /// Time for compiling, or for reading from the cache if the engine has one.
     pub compile_time: Duration,
+    /// Whether its instances use slots that a host reserves at its start. Otherwise each instance maps its own memory, which
+    /// makes its start slower.
+    pub pooled: bool,
     /// Time for starting one instance; `None` if no instance could be started.
     pub start_time: Option<Duration>,
     /// Memory of that instance after the start, in bytes.
@@ -113,6 +116,7 @@ fn inspect(engine: &Engine, path: &Path, configuration: Arc<PluginConfig>) -> Re
         imports,
         exports,
         compile_time,
+        pooled: engine.has_slots_for(&component),
         start_time: None,
         memory_bytes: None,
         problems,

@@ -5,8 +5,8 @@
 //! stands between host and server. The shell's standard input is a pipe whose other end only the host holds. The pipe
 //! ends with the host; then the shell kills the server and removes its folder.
 //!
-//! The server listens on no port, only on a Unix socket in a folder that no other user can enter. The folder lies in
-//! the user's runtime folder, where other commands find the socket.
+//! The server listens on a Unix socket in a folder that no other user can enter, and on no port. `running` finds the socket
+//! there for other commands.
 
 use std::ffi::OsStr;
 use std::io;
@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-use super::runtime_folder::{self, FolderError};
+use super::runtime_folder::{self, FolderError, is_plain_in_path, url_of};
 use crate::config::RedisConfig;
 
 /// The word in place of a URL that asks for a private Redis.
@@ -79,15 +79,6 @@ pub enum EmbeddedError {
     /// The folder for sockets cannot be used.
     #[error("cannot use a private Redis: {0}")]
     Folder(FolderError),
-    /// A command needs a private Redis, and none runs.
-    #[error(
-        "no private Redis of this user is running; start one with `host --redis embedded`, or name another Redis with \
-         --redis URL"
-    )]
-    NoneRuns,
-    /// A command needs a private Redis, and several run.
-    #[error("several private Redis servers of this user are running; name one with --redis: {}", .0.join(", "))]
-    SeveralRun(Vec<String>),
     /// The server ended during its start.
     #[error("the private Redis ({}) ended while it was starting, exit status {status}; the end of its log: {log}", server.display())]
     Ended {
@@ -170,23 +161,6 @@ impl Embedded {
         let embedded = Embedded::start()?;
         config.url = embedded.url();
         Ok(Some(embedded))
-    }
-
-    /// Writes the URL of the running private Redis into `config`, if `config` asks for a private Redis.
-    ///
-    /// # Errors
-    /// When no private Redis runs, or more than one.
-    pub fn find_if_named(config: &mut RedisConfig) -> Result<(), EmbeddedError> {
-        if config.url != WORD {
-            return Ok(());
-        }
-        let running = runtime_folder::running().map_err(EmbeddedError::Folder)?;
-        match running.as_slice() {
-            [] => return Err(EmbeddedError::NoneRuns),
-            [socket] => config.url = url_of(socket),
-            several => return Err(EmbeddedError::SeveralRun(several.iter().map(|socket| url_of(socket)).collect())),
-        }
-        Ok(())
     }
 
     /// The URL: `unix:///…/redis.sock` or `redis://127.0.0.1:PORT`.
@@ -300,23 +274,6 @@ fn folder(parent: Option<&Path>) -> Result<TempDir, EmbeddedError> {
     made.map_err(|error| EmbeddedError::System { doing: "making a folder for its files", error })
 }
 
-/// A URL with the path of a socket.
-fn url_of(socket: &Path) -> String {
-    let mut url = String::from("unix://");
-    for byte in socket.as_os_str().as_encoded_bytes() {
-        match byte {
-            byte if is_plain_in_path(*byte) => url.push(char::from(*byte)),
-            byte => url += &format!("%{byte:02X}"),
-        }
-    }
-    url
-}
-
-/// Whether the byte needs no escape in a URL's path and in a shell's word.
-fn is_plain_in_path(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"/._-".contains(&byte)
-}
-
 /// The first server found in the folders of `path`.
 fn find_server(path: Option<&OsStr>) -> Option<PathBuf> {
     let folders: Vec<PathBuf> = std::env::split_paths(path?).collect();
@@ -397,14 +354,6 @@ mod tests {
         assert!(!folder.exists());
     }
 
-    #[test]
-    fn several_run_side_by_side() {
-        let threads: Vec<_> = (0..8).map(|_| std::thread::spawn(|| Embedded::start().unwrap())).collect();
-        let servers: Vec<Embedded> = threads.into_iter().map(|thread| thread.join().unwrap()).collect();
-        let running = runtime_folder::running().unwrap();
-        assert!(servers.iter().all(|server| running.contains(&socket(server))), "{running:?}");
-    }
-
     // A SIGKILL of the host leaves only the end of the pipe to the shell; no process waits or cleans up.
     #[test]
     fn the_end_of_the_pipe_alone_ends_the_server_and_removes_its_folder() {
@@ -423,15 +372,6 @@ mod tests {
         let error = second.wait_until_ready(&server).unwrap_err();
         assert!(matches!(error, EmbeddedError::Ended { .. }), "{error}");
         assert!(error.to_string().contains("in use"), "{error}");
-    }
-
-    #[test]
-    fn a_path_survives_its_url() {
-        use redis::IntoConnectionInfo as _;
-        for path in ["/run/user/1000/host/redis-a/redis.sock", "/tmp/a b%20?#ü/redis.sock"] {
-            let info = url_of(Path::new(path)).as_str().into_connection_info().unwrap();
-            assert_eq!(info.addr().to_string(), path);
-        }
     }
 
     #[test]

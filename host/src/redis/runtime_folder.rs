@@ -3,8 +3,7 @@
 
 use std::fs::{self, DirBuilder, Metadata};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, MetadataExt as _};
-use std::os::unix::net::UnixStream;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
 /// Variable with the user's folder for the files of a session.
@@ -26,8 +25,8 @@ const SOCKET_SUFFIX_BYTES: usize = "/redis-123456/redis.sock".len();
 #[derive(Debug, thiserror::Error)]
 #[error("the folder {path} {problem}; remove it, or set {VARIABLE} to a folder that only this user can enter")]
 pub struct FolderError {
-    path: String,
-    problem: String,
+    pub(super) path: String,
+    pub(super) problem: String,
 }
 
 /// The runtime folder, created on demand: `$XDG_RUNTIME_DIR/host`, or else `host-UID` among the temporary files.
@@ -49,36 +48,26 @@ pub(super) fn folder() -> Result<PathBuf, FolderError> {
     }
 }
 
-/// Sockets of running servers. Folders of servers that were killed together with their host are removed.
-pub(super) fn running() -> Result<Vec<PathBuf>, FolderError> {
-    let folder = folder()?;
-    let entries = fs::read_dir(&folder).map_err(|error| FolderError {
-        path: folder.display().to_string(),
-        problem: format!("cannot be read: {error}"),
-    })?;
-    let mut sockets = Vec::new();
-    for entry in entries.flatten() {
-        let socket = socket_in(&entry.path());
-        let is_server = entry.file_name().to_string_lossy().starts_with(PREFIX);
-        if !is_server || !fs::symlink_metadata(&socket).is_ok_and(|metadata| metadata.file_type().is_socket()) {
-            continue;
-        }
-        match UnixStream::connect(&socket) {
-            Ok(_) => sockets.push(socket),
-            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-                // Another process may be removing the folder at the same time.
-                let _ = fs::remove_dir_all(entry.path());
-            }
-            Err(_) => {}
-        }
-    }
-    sockets.sort();
-    Ok(sockets)
-}
-
 /// The socket of the server with this folder.
 pub(super) fn socket_in(folder: &Path) -> PathBuf {
     folder.join(SOCKET)
+}
+
+/// A URL with the path of a socket.
+pub(super) fn url_of(socket: &Path) -> String {
+    let mut url = String::from("unix://");
+    for byte in socket.as_os_str().as_encoded_bytes() {
+        match byte {
+            byte if is_plain_in_path(*byte) => url.push(char::from(*byte)),
+            byte => url += &format!("%{byte:02X}"),
+        }
+    }
+    url
+}
+
+/// Whether the byte stands for itself in a URL's path and in a shell's word.
+pub(super) fn is_plain_in_path(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"/._-".contains(&byte)
 }
 
 fn path() -> PathBuf {
@@ -99,4 +88,18 @@ fn is_own(metadata: &Metadata) -> bool {
 
 fn is_private(metadata: &Metadata) -> bool {
     metadata.mode() & 0o077 == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_survives_its_url() {
+        use redis::IntoConnectionInfo as _;
+        for path in ["/run/user/1000/host/redis-a/redis.sock", "/tmp/a b%20?#ü/redis.sock"] {
+            let info = url_of(Path::new(path)).as_str().into_connection_info().unwrap();
+            assert_eq!(info.addr().to_string(), path);
+        }
+    }
 }

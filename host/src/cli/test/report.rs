@@ -1,6 +1,6 @@
 //! The report of cases: a line for each case, the differences of a failed case, and a summary.
 
-use std::io::{self, Write as _};
+use std::io;
 use std::time::Duration;
 
 use indicatif::BinaryBytes;
@@ -8,7 +8,7 @@ use indicatif::BinaryBytes;
 use crate::cases::Tried;
 use crate::cases::case::Case;
 use crate::cases::outcome::{Difference, shown};
-use crate::cli::log;
+use crate::cli::{Failure, log, print};
 use crate::config::PluginLimits;
 
 /// Maximum number of differences shown for a case; a completely different result has very many.
@@ -48,7 +48,7 @@ impl Report {
     }
 
     /// Prints one case.
-    pub(super) fn case(&mut self, case: &Case, tried: &Tried, verdict: &Verdict<'_>) -> io::Result<()> {
+    pub(super) fn case(&mut self, case: &Case, tried: &Tried, verdict: &Verdict<'_>) -> Result<(), Failure> {
         let (word, colour) = match verdict {
             Verdict::Passed => ("ok     ", GREEN),
             Verdict::Failed(_) => ("FAILED ", RED),
@@ -82,11 +82,11 @@ impl Report {
         self.cases += 1;
         self.memory_bytes_max = self.memory_bytes_max.max(tried.memory_bytes);
         self.memory_bytes_last = tried.memory_bytes;
-        write(&text)
+        print(text.as_bytes())
     }
 
     /// Prints the summary. `cases` are the printed cases, in the same order.
-    pub(super) fn summary(&self, cases: &[Case]) -> io::Result<()> {
+    pub(super) fn summary(&self, cases: &[Case]) -> Result<(), Failure> {
         let mut counts = vec![self.paint(&format!("{} passed", self.passed), GREEN)];
         if self.failed > 0 {
             counts.push(self.paint(&format!("{} failed", self.failed), RED));
@@ -107,7 +107,7 @@ impl Report {
             BinaryBytes(self.memory_bytes_max as u64),
             BinaryBytes(self.memory_limit_bytes as u64)
         );
-        write(&text)
+        print(text.as_bytes())
     }
 
     fn paint(&self, text: &str, colour: &str) -> String {
@@ -121,12 +121,6 @@ pub(super) enum Verdict<'a> {
     Failed(&'a [Difference]),
     /// The actual outcome, with these differences, becomes the expected outcome.
     Blessed(&'a [Difference]),
-}
-
-fn write(text: &str) -> io::Result<()> {
-    let mut stdout = io::stdout().lock();
-    stdout.write_all(text.as_bytes())?;
-    stdout.flush()
 }
 
 /// A time with about three digits.

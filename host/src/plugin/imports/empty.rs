@@ -45,23 +45,20 @@ impl State {
     }
 }
 
+/// Links interfaces of one package, whose functions get the same view of the store.
+macro_rules! link {
+    ($linker:ident, $data:ty, $view:path, $package:ident: $($interface:ident),+) => {
+        $($package::$interface::add_to_linker::<Store, $data>($linker, $view)?;)+
+    };
+}
+
 pub(super) fn link(linker: &mut Linker<Store>, _: &Component) -> wasmtime::Result<()> {
-    cli::environment::add_to_linker::<Store, WasiCli>(linker, WasiCliView::cli)?;
-    cli::stdin::add_to_linker::<Store, WasiCli>(linker, WasiCliView::cli)?;
-    cli::exit::add_to_linker::<Store, WasiCli>(linker, WasiCliView::cli)?;
-    cli::terminal_input::add_to_linker::<Store, WasiCli>(linker, WasiCliView::cli)?;
-    cli::terminal_output::add_to_linker::<Store, WasiCli>(linker, WasiCliView::cli)?;
-    cli::terminal_stdin::add_to_linker::<Store, WasiCli>(linker, WasiCliView::cli)?;
-    cli::terminal_stdout::add_to_linker::<Store, WasiCli>(linker, WasiCliView::cli)?;
-    cli::terminal_stderr::add_to_linker::<Store, WasiCli>(linker, WasiCliView::cli)?;
-    filesystem::types::add_to_linker::<Store, WasiFilesystem>(linker, WasiFilesystemView::filesystem)?;
-    filesystem::preopens::add_to_linker::<Store, WasiFilesystem>(linker, WasiFilesystemView::filesystem)?;
+    link!(linker, WasiCli, WasiCliView::cli, cli: environment, stdin, exit, terminal_input, terminal_output);
+    link!(linker, WasiCli, WasiCliView::cli, cli: terminal_stdin, terminal_stdout, terminal_stderr);
+    link!(linker, WasiFilesystem, WasiFilesystemView::filesystem, filesystem: types, preopens);
     let options = sockets::network::LinkOptions::default();
     sockets::network::add_to_linker::<Store, WasiSockets>(linker, &options, WasiSocketsView::sockets)?;
-    sockets::instance_network::add_to_linker::<Store, WasiSockets>(linker, WasiSocketsView::sockets)?;
-    sockets::ip_name_lookup::add_to_linker::<Store, WasiSockets>(linker, WasiSocketsView::sockets)?;
-    sockets::tcp::add_to_linker::<Store, WasiSockets>(linker, WasiSocketsView::sockets)?;
-    sockets::tcp_create_socket::add_to_linker::<Store, WasiSockets>(linker, WasiSocketsView::sockets)?;
-    sockets::udp::add_to_linker::<Store, WasiSockets>(linker, WasiSocketsView::sockets)?;
-    sockets::udp_create_socket::add_to_linker::<Store, WasiSockets>(linker, WasiSocketsView::sockets)
+    link!(linker, WasiSockets, WasiSocketsView::sockets, sockets: instance_network, ip_name_lookup);
+    link!(linker, WasiSockets, WasiSocketsView::sockets, sockets: tcp, tcp_create_socket, udp, udp_create_socket);
+    Ok(())
 }
