@@ -6,7 +6,7 @@ use redis::cmd;
 use serde_json::json;
 
 use crate::support::host::{Ended, Launch};
-use crate::support::records::{CHANNEL, DEAD, GROUP, INBOX, LEASE};
+use crate::support::records::{CHANNEL, COVERED, DEAD, GROUP, INBOX, LEASE, MARKS};
 use crate::support::{BOUND, Host, Publisher, Redis, expect_each_once, message, wait_for, wait_until};
 
 const DESCRIPTOR: &str = "{messages:processed}:group";
@@ -166,15 +166,52 @@ fn stops_with_a_message_in_hand_are_no_deaths() {
 }
 
 #[test]
+fn what_spoils_the_keys_of_the_intake_is_named_and_mended() {
+    for (key, command) in [(LEASE, "RPUSH"), (MARKS, "SET"), (COVERED, "RPUSH")] {
+        let redis = Redis::start();
+        let host = Host::ready(&redis, 2);
+        redis.wait_for_a_lease();
+        Publisher::new(&redis).publish(message("before", json!({})));
+        redis.result_of("before");
+        let mut spoil = redis::pipe();
+        spoil.atomic().cmd("DEL").arg(key).cmd(command).arg(key).arg("not ours");
+        spoil.query::<redis::Value>(&mut redis.connect()).expect("DEL and another command");
+        host.wait_for_log(&format!("{key} was a"));
+        Publisher::new(&redis).publish(message("after", json!({})));
+        expect_each_once(&redis, ["before", "after"].map(str::to_owned));
+        let aside: Vec<String> = redis.run(cmd("KEYS").arg(format!("{key}:set-aside-*")));
+        assert_eq!(aside.len(), 1, "what lay there is kept: {aside:?}");
+    }
+}
+
+#[test]
+fn a_lease_that_nobody_would_let_go_is_named_and_cut() {
+    for (value, expiry) in [("somebody", None), ("somebody else", Some(3_600_000)), ("", None)] {
+        let redis = Redis::start();
+        let mut set = cmd("SET");
+        set.arg(LEASE).arg(value);
+        if let Some(ms) = expiry {
+            set.arg("PX").arg(ms);
+        }
+        redis.run::<()>(&set);
+        let host = Host::ready(&redis, 2);
+        Publisher::new(&redis).publish(message("one", json!({})));
+        expect_each_once(&redis, ["one".to_owned()]);
+        let log = host.log();
+        assert_eq!(log.matches("longer than any host holds it").count(), 1, "{log}");
+    }
+}
+
+#[test]
 fn a_key_of_a_wrong_type_is_named_while_a_host_runs() {
     let registry = ["consumer:ids", "{consumer:ids}:heartbeat", "{consumer:ids}:hosts", DESCRIPTOR];
-    let path = ["{messages:processed}:retry", INBOX, LEASE, DEAD];
+    let path = ["{messages:processed}:retry", INBOX, DEAD];
     for key in registry.into_iter().chain(path) {
         let redis = Redis::start();
         let host = Host::on(&redis).arg("--heartbeat-interval", "100ms").ready(&redis, 1);
         redis.wait_for_a_lease();
         let mut spoil = redis::pipe();
-        spoil.atomic().cmd("DEL").arg(key).cmd(if key == LEASE { "RPUSH" } else { "SET" }).arg(key).arg("not ours");
+        spoil.atomic().cmd("DEL").arg(key).cmd("SET").arg(key).arg("not ours");
         wait_for(&format!("a line that names {key}"), BOUND, || {
             spoil.query::<redis::Value>(&mut redis.connect()).expect("DEL and another command");
             Publisher::new(&redis).publish("no message");

@@ -162,7 +162,7 @@ settings! {
         pub intake: String = flag("intake-key").default("{messages:processed}:intake");
         /// Hash with the number of the last mark.
         ///
-        /// Marks are published on a channel of the same name, with `@` and the number of the database behind it.
+        /// Marks are published on a channel of the same name, with `/` and the number of the database behind it.
         pub marks: String = flag("marks-key").default("{messages:processed}:marks");
         /// List of what has been appended to the inbox, by position.
         pub covered: String = flag("covered-key").default("{messages:processed}:covered");

@@ -92,6 +92,8 @@ pub struct Protocol {
     covered: Covered,
     /// The list as it will be when the round that is under way has been appended.
     list_then: Covered,
+    /// The gaps that are counted with it.
+    gaps_then: Vec<Duration>,
     /// Whether a watch on the list has begun with `covered` as it is.
     is_watched: bool,
     /// The newest mark of which this host knows; what is told with an older one is old.
@@ -154,6 +156,7 @@ impl Protocol {
             streams: Vec::new(),
             covered: Covered::default(),
             list_then: Covered::default(),
+            gaps_then: Vec::new(),
             is_watched: false,
             newest: None,
             history: None,
@@ -359,7 +362,9 @@ impl Protocol {
     /// reads now.
     pub fn appended(&mut self, is_appended: bool, covered: Covered) {
         (self.append_after, self.refusals) = (None, 0);
+        let gaps = std::mem::take(&mut self.gaps_then);
         if is_appended {
+            self.counted.gaps.extend(gaps);
             self.covered = self.heard.appended();
         } else {
             self.heard.not_appended();
@@ -479,8 +484,8 @@ impl Protocol {
         self.counted.by_claims += by_claims;
         if let Some(newest) = self.newest {
             let hole_age_ms = u64::try_from(HOLE_AGE.as_millis()).unwrap_or(u64::MAX);
-            let gaps = then.count_holes(newest.at_ms.saturating_sub(hole_age_ms));
-            self.counted.gaps.extend(gaps);
+            // They count once the list says that they have been counted.
+            self.gaps_then = then.count_holes(newest.at_ms.saturating_sub(hole_age_ms));
         }
         let is_something = then != self.covered || self.heard.under_way().next().is_some();
         if !is_something {

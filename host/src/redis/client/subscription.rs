@@ -138,7 +138,7 @@ fn item(cursor: &mut Cursor<'_>, channel: &[u8], marks_channel: &[u8]) -> Result
 /// Subscribes to a channel and to that of the marks, on a new connection.
 ///
 /// # Errors
-/// Whatever the network or the server says.
+/// Errors of the network or the server.
 pub async fn subscribe(
     connector: &Connector,
     channel: String,

@@ -4,7 +4,7 @@
 //! `WATCH` on the list of what is covered and `MULTI` around every append make the list a fence: if anybody has appended
 //! meanwhile, however long ago and however late the bytes arrive, Redis discards the whole transaction.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,11 +15,14 @@ use super::covered::Covered;
 use super::entries::Entries;
 use super::keys::{Keys, about};
 use super::marks::{Announcement, LEASE_TTL_MAX, MARK, Wish};
-use crate::config::OutputConfig;
+use crate::config::{KeysConfig, OutputConfig};
 use crate::redis::client::clock::ServerClock;
 use crate::redis::client::connection::Connection;
-use crate::redis::client::resp::{Commands, Cursor, Head, malformed};
+use crate::redis::client::resp::{Commands, Cursor, Head, malformed, server_error};
+use crate::redis::client::script::without_comments;
 use crate::time::millis;
+
+static COVER: LazyLock<String> = LazyLock::new(|| without_comments(include_str!("scripts/cover.lua")));
 
 /// What came of an append.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -98,7 +101,7 @@ impl Appender {
     /// Publishes the next mark. The answer is what it says, and what had to be mended under our names.
     ///
     /// # Errors
-    /// Whatever the network or the server says; then it may have been published or not.
+    /// Errors of the network or the server; the mark may have been published or not.
     pub async fn mark(&mut self, host_id: &str, wish: Wish) -> Result<(Announcement, Vec<String>), RedisError> {
         let ttl_max = millis(LEASE_TTL_MAX).to_string();
         let mut commands = Commands::default();
@@ -124,18 +127,29 @@ impl Appender {
         Ok((announcement, mended.collect::<Result<_, RedisError>>()?))
     }
 
-    /// Begins to watch the list of what is covered, and reads it.
+    /// Begins to watch the list of what is covered, and reads it; also looks whether the streams can be appended to.
     ///
     /// # Errors
-    /// Whatever the network or the server says.
+    /// Errors of the network or the server, and a stream's name under which something else lies.
     pub async fn watch(&mut self) -> Result<Covered, RedisError> {
         let mut commands = Commands::default();
         // A watch that goes on from before would remember every change since.
         commands.command(&[b"UNWATCH"]);
+        // A transaction is not undone when one of its commands fails: so what would fail is not sent again and again.
+        let keys = self.keys.clone();
+        let streams = [&keys.inbox, &keys.dead];
+        for stream in streams {
+            commands.command(&["TYPE", stream].map(str::as_bytes));
+        }
         self.write_watch(&mut commands);
         let replies = self.ask(&commands).await?;
         let mut replies = Cursor::new(&replies, 0);
         replies.value()?;
+        for stream in streams {
+            if !matches!(replies.value()?, Head::Line(b"+stream" | b"+none")) {
+                return Err(about(stream, server_error(b"-WRONGTYPE it is not a stream")));
+            }
+        }
         self.watched(&mut replies)
     }
 
@@ -157,7 +171,7 @@ impl Appender {
     /// nothing was written. In any case the answer says how the list reads now.
     ///
     /// # Errors
-    /// Whatever the network or the server says; then it may have been written or not, and the list tells.
+    /// Errors of the network or the server; then it may have been written or not, and the list tells.
     pub async fn append(&mut self, batch: Batch<'_>) -> Result<(Option<Appended>, Covered), RedisError> {
         let Batch { deliveries, dead_letters, format, covered } = batch;
         let mut commands = Commands::default();
@@ -165,7 +179,13 @@ impl Appender {
         let terms = Terms { format, window_ms: &self.window_ms };
         write_deliveries(&mut commands, &self.keys, deliveries, terms, || self.tokens.next());
         dead_letters.write_appends(&mut commands, &self.keys.dead, self.output.dead_length_max);
-        commands.command(&["SET", &self.keys.covered, &covered.to_string()].map(str::as_bytes));
+        let covered = covered.to_string();
+        if deliveries.is_empty() && dead_letters.is_empty() {
+            commands.command(&["SET", &self.keys.covered, &covered].map(str::as_bytes));
+        } else {
+            let KeysConfig { covered: list, inbox, dead, .. } = &*self.keys;
+            commands.command(&["EVAL", &COVER, "3", list, inbox, dead, &covered].map(str::as_bytes));
+        }
         let queued = commands.len();
         commands.command(&[b"EXEC"]);
         commands.command(&["XLEN", &self.keys.inbox].map(str::as_bytes));

@@ -19,7 +19,7 @@ pub(super) const LEASE_TTL_MAX: Duration = Duration::from_secs(60);
 /// The channel on which the marks of a group are published. It names the database, which does not separate channels.
 #[must_use]
 pub fn marks_channel(connector: &Connector, keys: &Keys) -> String {
-    format!("{}@{}", keys.marks, connector.database())
+    format!("{}/{}", keys.marks, connector.database())
 }
 
 /// What a host wishes of the lease when it publishes a mark. A lease that it holds is renewed, whatever it wishes but to let it go.
