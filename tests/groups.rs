@@ -92,10 +92,10 @@ fn a_claim_is_trusted_by_the_window_with_which_it_was_made() {
     let ids = redis.consumer_ids();
     let first = host_id(&redis, &[]);
     // The host has room for one delivery in progress and one waiting.
-    for id in ["busy-1", "busy-2"] {
+    for (count, id) in [(1, "busy-1"), (2, "busy-2")] {
         publisher.publish(message(id, json!({"do": "wait", "ms": 5_000})));
+        wait_until("a delivery of its own", || in_hand(&redis, &first) == count);
     }
-    wait_until("the first host is full", || in_hand(&redis, &first) == 2);
     let _worker = patient(&redis).arg("--dedup-window", "1h").ready(&redis, 1);
     let second = host_id(&redis, &ids);
     publisher.publish(message("busy-3", json!({"do": "wait", "ms": 2_500})));
