@@ -38,7 +38,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use campaign::{Order, Report};
 
 /// Faults of a campaign begin within this time; the rest of a minute and a half is the start and the quiet end.
-const SHORT_SECONDS: u32 = 55;
+const SHORT_SECONDS: u32 = 60;
 const LONG_SECONDS: u32 = 70;
 
 /// Campaigns side by side: most of the time a campaign waits.
@@ -63,6 +63,10 @@ struct Args {
     /// Name the faults there are
     #[arg(long)]
     list: bool,
+
+    /// Time of a campaign in which faults begin [default: 60, or 70 with --minutes]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    seconds: Option<u32>,
 
     /// Campaigns side by side
     #[arg(long, value_name = "N", default_value_t = JOBS)]
@@ -123,7 +127,7 @@ fn run(args: &Args) -> ExitCode {
                 loop {
                     let seed = next.fetch_add(1, Ordering::SeqCst);
                     let long = args.minutes.is_some();
-                    let seconds = if long { LONG_SECONDS } else { SHORT_SECONDS };
+                    let seconds = args.seconds.unwrap_or(if long { LONG_SECONDS } else { SHORT_SECONDS });
                     let order = Order { seed, program: args.host.clone(), seconds, only, long };
                     if let Some(seed) = one(&order, args, &bar) {
                         failed.lock().expect("nobody panics with the lock").push(seed);
@@ -165,8 +169,9 @@ fn one(order: &Order, args: &Args, bar: &ProgressBar) -> Option<u64> {
     let kept = folder.keep();
     let fault = order.only.map(|fault| format!(" --fault {}", fault.name)).unwrap_or_default();
     let long = if order.long { " --minutes 0" } else { "" };
+    let seconds = args.seconds.map(|seconds| format!(" --seconds {seconds}")).unwrap_or_default();
     bar.suspend(|| {
-        println!("logs: {}\nrepeat: just chaos --seed {seed} --jobs 1{fault}{long}", kept.display());
+        println!("logs: {}\nrepeat: just chaos --seed {seed} --jobs 1{fault}{long}{seconds}", kept.display());
     });
     Some(seed)
 }
