@@ -61,7 +61,7 @@ pub struct Report {
 /// Runs a campaign whose logs go to this folder.
 pub fn run(order: &Order, folder: &Path) -> Report {
     let mut random = StdRng::seed_from_u64(order.seed);
-    let mut setup = Setup::draw(&mut random, order.program.clone(), order.seconds, order.long);
+    let mut setup = Setup::draw(order.seed, &mut random, order.program.clone(), order.seconds, order.long);
     if let Some(fault) = order.only {
         setup = setup.with(fault.needs);
     }

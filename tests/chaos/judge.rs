@@ -45,6 +45,9 @@ const NEIGHBOURS: usize = 100;
 const GAP_PERCENT: u64 = 70;
 const GAP_PRECISION_MS: u64 = 500;
 
+/// A gap has been noticed and reported so long after its end.
+const NOTICED_MS: u32 = 5_000;
+
 /// Who has heard what.
 pub struct Hearing {
     /// By a host that surely passes it on.
@@ -282,10 +285,11 @@ pub fn seconds(ms: u32) -> String {
     format!("{}.{:03} s", ms / 1_000, ms % 1_000)
 }
 
-/// The times of the first and the last message that a host has heard.
+/// From the first message that a host has heard to the last one, or to its last report.
 fn listening(member: &Member) -> Option<Span> {
     let heard = member.relay.heard();
-    Some((heard.first()?.at, heard.last()?.at))
+    let end = member.life().end.map_or(NEVER, |end| end.at.saturating_sub(NOTICED_MS));
+    Some((heard.first()?.at, heard.last()?.at.min(end)))
 }
 
 /// The end and the log of a host.

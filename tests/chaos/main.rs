@@ -18,6 +18,7 @@ mod outcomes;
 mod relay;
 mod schedule;
 mod setup;
+mod soak;
 mod world;
 
 #[path = "../support/mod.rs"]
@@ -41,6 +42,8 @@ use campaign::{Order, Report};
 const SHORT_SECONDS: u32 = 60;
 const LONG_SECONDS: u32 = 70;
 
+const SOAK_MINUTES: f64 = 60.0;
+
 /// Campaigns side by side: most of the time a campaign waits.
 const JOBS: usize = 2;
 
@@ -59,6 +62,10 @@ struct Args {
     /// Only this fault, again and again
     #[arg(long, value_name = "NAME", value_parser = clap::builder::PossibleValuesParser::new(faults::FAULTS.iter().map(|fault| fault.name)))]
     fault: Option<String>,
+
+    /// Without faults: an hour, or as many minutes, at half of what the machine can do
+    #[arg(long, conflicts_with_all = ["fault", "seed"])]
+    soak: bool,
 
     /// Name the faults there are
     #[arg(long)]
@@ -111,7 +118,17 @@ fn main() -> ExitCode {
     if !args.filters.is_empty() && !args.filters.iter().any(|filter| "chaos".contains(filter)) {
         return ExitCode::SUCCESS;
     }
-    run(&args)
+    if args.soak { soak(&args) } else { run(&args) }
+}
+
+fn soak(args: &Args) -> ExitCode {
+    let folder = tempfile::Builder::new().prefix("host-soak-").tempdir().expect("a temporary folder");
+    let bar = progress();
+    if soak::run(&args.host, args.minutes.unwrap_or(SOAK_MINUTES), folder.path(), &bar) {
+        return ExitCode::SUCCESS;
+    }
+    println!("logs: {}", folder.keep().display());
+    ExitCode::FAILURE
 }
 
 fn run(args: &Args) -> ExitCode {

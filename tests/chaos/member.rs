@@ -61,6 +61,17 @@ pub struct Use {
     pub threads: u64,
 }
 
+impl Use {
+    /// Of this process; `None` once it has ended.
+    pub fn of(process: u32) -> Option<Use> {
+        let status = fs::read_to_string(format!("/proc/{process}/status")).ok()?;
+        let fields: HashMap<&str, &str> = status.lines().filter_map(|line| line.split_once(':')).collect();
+        let number = |name: &str| fields.get(name)?.trim().split(' ').next()?.parse().ok();
+        let files = fs::read_dir(format!("/proc/{process}/fd")).ok()?.count();
+        Some(Use { memory_kib: number("VmRSS")?, files, threads: number("Threads")? })
+    }
+}
+
 /// Where a host's output goes.
 pub enum Output {
     Files,
@@ -214,11 +225,7 @@ impl Member {
 
     /// What the process takes; `None` once it has ended.
     pub fn usage(&self) -> Option<Use> {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.process)).ok()?;
-        let fields: HashMap<&str, &str> = status.lines().filter_map(|line| line.split_once(':')).collect();
-        let number = |name: &str| fields.get(name)?.trim().split(' ').next()?.parse().ok();
-        let files = fs::read_dir(format!("/proc/{}/fd", self.process)).ok()?.count();
-        Some(Use { memory_kib: number("VmRSS")?, files, threads: number("Threads")? })
+        Use::of(self.process)
     }
 
     fn host(&self) -> MutexGuard<'_, Host> {

@@ -14,9 +14,10 @@ use redis::{Cmd, Connection, FromRedisValue, RedisResult, cmd};
 use crate::clock::{Clock, NEVER, Span, wait};
 use crate::ledger::Ledger;
 use crate::member::{Member, Output};
+use crate::relay::Relay;
 use crate::setup::{Setup, pick};
 use crate::support::records::{CHANNEL, IDS, LEASE};
-use crate::support::{Redis, Release, puppet};
+use crate::support::{BOUND, Redis, Release, puppet, wait_for};
 
 /// Longest wait for an answer of Redis to the campaign.
 const ANSWER_MAX: Duration = Duration::from_secs(20);
@@ -42,6 +43,8 @@ pub struct World {
     /// Messages sent in these times have no claim to an outcome, and why.
     forgiven: Mutex<Vec<(Span, &'static str)>>,
     paused: AtomicBool,
+    /// One burst at a time.
+    bursting: AtomicBool,
     events: Mutex<Vec<(u32, String)>>,
     findings: Mutex<Vec<String>>,
     /// Number of the next host.
@@ -59,7 +62,7 @@ pub struct Servers {
 /// A server that copies the primary, through a relay that can hold it back.
 pub struct Replica {
     pub server: Redis,
-    pub relay: crate::relay::Relay,
+    pub relay: Relay,
 }
 
 /// A host that a fault has; given back at the end of its scope.
@@ -91,6 +94,7 @@ impl World {
             troubles: Mutex::default(),
             forgiven: Mutex::default(),
             paused: AtomicBool::new(false),
+            bursting: AtomicBool::new(false),
             events: Mutex::default(),
             findings: Mutex::default(),
             next: AtomicU32::new(1),
@@ -285,6 +289,14 @@ impl World {
         self.paused.load(Ordering::SeqCst)
     }
 
+    /// Lets something happen unless another burst is under way.
+    pub fn while_bursting(&self, act: impl FnOnce()) {
+        if !self.bursting.swap(true, Ordering::SeqCst) {
+            act();
+            self.bursting.store(false, Ordering::SeqCst);
+        }
+    }
+
     pub fn pause_publishing(&self, paused: bool) {
         self.paused.store(paused, Ordering::SeqCst);
     }
@@ -337,9 +349,11 @@ fn server(aof: bool) -> Redis {
 
 /// Makes this server a replica of the one on this port.
 pub fn replica_of(clock: Clock, server: Redis, port: u16) -> Replica {
-    let relay = crate::relay::Relay::start(clock, port);
-    let command: RedisResult<()> = connect(server.port())
-        .and_then(|mut connection| cmd("REPLICAOF").arg("127.0.0.1").arg(relay.port()).query(&mut connection));
-    command.expect("make a server a replica");
+    let relay = Relay::start(clock, port);
+    let attempt = || -> RedisResult<()> {
+        cmd("REPLICAOF").arg("127.0.0.1").arg(relay.port()).query(&mut connect(server.port())?)
+    };
+    // A server that has just been started may still load its data.
+    wait_for("a replica", BOUND, || attempt().map_err(|error| error.to_string()));
     Replica { server, relay }
 }

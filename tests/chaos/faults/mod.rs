@@ -85,7 +85,7 @@ pub const FAULTS: &[Fault] = &[
         server::failover,
         "a replica held back by 2 s is promoted; the old primary is gone",
     ),
-    Fault::new("burst", Needs::Nothing, traffic::burst, "a burst of 1 KiB messages with a kill in the middle"),
+    Fault::new("burst", Needs::Another, traffic::burst, "a burst of 1 KiB messages with a kill in the middle"),
     Fault::new("large", Needs::Nothing, traffic::large, "messages of 1 MiB, with a kill in the middle"),
     Fault::new("big-burst", Needs::Time, traffic::big_burst, "300,000 messages of 1 KiB with a kill in the middle"),
     Fault::new("destroy-group", Needs::Nothing, keys::destroy_group, "XGROUP DESTROY of the inbox"),

@@ -16,18 +16,18 @@ const LARGE_BYTES: usize = (1 << 20) - 64;
 pub fn burst(world: &Arc<World>, random: &mut StdRng) {
     let count = random.random_range(10_000..30_000);
     let after = random.random_range(0..600);
-    with_a_kill(world, random, count, 1_024, None, after);
+    world.while_bursting(|| with_a_kill(world, random, count, 1_024, None, after));
 }
 
 pub fn big_burst(world: &Arc<World>, random: &mut StdRng) {
     let after = random.random_range(500..3_000);
-    with_a_kill(world, random, 300_000, 1_024, None, after);
+    world.while_bursting(|| with_a_kill(world, random, 300_000, 1_024, None, after));
 }
 
 pub fn large(world: &Arc<World>, random: &mut StdRng) {
     let after = random.random_range(500..3_000);
     let per_second = random.random_range(10..40);
-    with_a_kill(world, random, per_second * 4, LARGE_BYTES, Some(per_second), after);
+    world.while_bursting(|| with_a_kill(world, random, per_second * 4, LARGE_BYTES, Some(per_second), after));
 }
 
 fn with_a_kill(world: &Arc<World>, random: &mut StdRng, count: u32, bytes: usize, pace: Option<u32>, after: u32) {
