@@ -97,9 +97,14 @@ pub fn run(program: &Path, minutes: f64, folder: &Path, bar: &ProgressBar) -> bo
                 wait(20);
             }
         });
-        for _ in 0..SAMPLES {
-            thread::sleep(Duration::from_secs_f64(minutes * 60.0 / f64::from(SAMPLES)));
-            soak.sample(&mut samples);
+        let start = Instant::now();
+        for number in 1..SAMPLES {
+            let at = start + Duration::from_secs_f64(minutes * 60.0 * f64::from(number) / f64::from(SAMPLES));
+            thread::sleep(at.saturating_duration_since(Instant::now()));
+            // A sample of a short soak takes longer than the time between two.
+            if !publisher.is_finished() {
+                soak.sample(&mut samples);
+            }
         }
         publisher.join().expect("the publisher runs to its end").expect("publish");
         soak.done.store(true, Ordering::SeqCst);
