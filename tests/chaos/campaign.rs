@@ -196,9 +196,13 @@ fn account(world: &World, schedule: &[Planned], seed: u64, figures: &Figures, fi
     for (at, event) in world.events() {
         let _ = writeln!(text, "  {:>9} {event}", seconds(at));
     }
-    for ((from, to), why) in world.forgiven() {
-        let _ = writeln!(text, "not judged from {} to {}: {why}", seconds(from), seconds(to));
+    let excused = world.excused();
+    for ((from, to), why) in excused.times {
+        let _ = writeln!(text, "may be missing: sent from {} to {}, because {why}", seconds(from), seconds(to));
     }
+    let (missing, twice) = (excused.missing.len(), excused.twice.len());
+    let _ =
+        writeln!(text, "in the inbox: {missing} messages when it was deleted, {twice} when its group was destroyed");
     let figures = figures.iter().map(|(name, value)| format!("{name} {value}"));
     let _ = writeln!(text, "{}", figures.collect::<Vec<_>>().join(", "));
     for finding in findings {

@@ -9,8 +9,9 @@
 //! Each message that was heard for sure has exactly one outcome: a result or a dead letter. Messages that are missing are
 //! no more than hosts have counted as shed or as left over at a stop. No message has two outcomes, whoever heard it; only
 //! where a publisher's copy came later than half the dedup window a second one is tolerated. Messages of which a fault
-//! itself destroyed the only record (an inbox that was deleted, a Redis without AOF that was killed) may be missing, and
-//! may not be there twice.
+//! itself destroyed the only record (in the inbox when that was deleted; sent before a Redis without AOF was killed) may be
+//! missing, and may not be there twice. Messages in the inbox when its group was destroyed may be there twice, and may not
+//! be missing.
 //!
 //! What nobody heard, though a host lived before, through and after it, shows in the hosts' gaps.
 
@@ -24,7 +25,7 @@ use crate::clock::{NEVER, Span, outside};
 use crate::ledger::Message;
 use crate::member::{End, Life, Member};
 use crate::outcomes::Outcomes;
-use crate::world::World;
+use crate::world::{Excused, World};
 
 /// How long a connection must stay open after a message, so that the host has certainly read it.
 const READ_MS: u32 = 2_000;
@@ -114,6 +115,7 @@ struct Case<'a> {
     messages: Vec<Message>,
     hearing: Hearing,
     outcomes: Outcomes,
+    excused: Excused,
 }
 
 /// Looks at everything; what is wrong goes to the world's findings.
@@ -127,7 +129,7 @@ pub fn judge(world: &World) -> Figures {
     };
     let messages = world.ledger.all();
     let hearing = Hearing::of(world, messages.len());
-    let case = Case { world, members: world.members(), messages, hearing, outcomes };
+    let case = Case { world, members: world.members(), messages, hearing, outcomes, excused: world.excused() };
     let mut figures = case.figures();
     figures.extend([("lost", case.judge_lost()), ("twice", case.judge_twice())]);
     let (unheard, unheard_ms) = case.judge_gaps();
@@ -162,7 +164,7 @@ impl Case<'_> {
 
     fn judge_lost(&self) -> u64 {
         let lost = self.numbers(|number, message| {
-            self.hearing.sure[number] && self.outcomes.of(number) == 0 && !self.is_forgiven(message)
+            self.hearing.sure[number] && self.outcomes.of(number) == 0 && !self.may_be_missing(number, message)
         });
         let (shed, left) = (self.counted("shed"), self.left_at_stop());
         if lost.len() as u64 > shed + left {
@@ -176,7 +178,7 @@ impl Case<'_> {
     }
 
     fn judge_twice(&self) -> u64 {
-        let twice = self.numbers(|number, message| self.outcomes.of(number) > 1 && !message.late_copy);
+        let twice = self.numbers(|number, message| self.outcomes.of(number) > 1 && !self.may_be_twice(number, message));
         if !twice.is_empty() {
             self.world.find(format!("TWICE: {} messages; {}", twice.len(), self.show(&twice)));
         }
@@ -187,7 +189,7 @@ impl Case<'_> {
     fn judge_gaps(&self) -> (u64, u64) {
         let unheard = self.numbers(|number, message| {
             let is_heard = self.hearing.any[number] || self.outcomes.of(number) > 0;
-            message.answered != NEVER && !is_heard && !self.is_forgiven(message)
+            message.answered != NEVER && !is_heard && !self.may_be_missing(number, message)
         });
         let lives: Vec<Span> = self.members.iter().filter_map(|member| listening(member)).collect();
         let mut gaps = self.spans(&unheard);
@@ -214,8 +216,13 @@ impl Case<'_> {
         (0..self.messages.len()).filter(|number| is_it(*number, &self.messages[*number])).collect()
     }
 
-    fn is_forgiven(&self, message: &Message) -> bool {
-        self.world.forgiven().iter().any(|((from, to), _)| (*from..=*to).contains(&message.sent))
+    fn may_be_missing(&self, number: usize, message: &Message) -> bool {
+        self.excused.times.iter().any(|((from, to), _)| (*from..=*to).contains(&message.sent))
+            || u32::try_from(number).is_ok_and(|number| self.excused.missing.contains(&number))
+    }
+
+    fn may_be_twice(&self, number: usize, message: &Message) -> bool {
+        message.late_copy || u32::try_from(number).is_ok_and(|number| self.excused.twice.contains(&number))
     }
 
     /// The sum of a field of the hosts' last reports.

@@ -16,6 +16,14 @@ const SETTLED_MS_MAX: u32 = 60_000;
 /// How often the streams must be found unchanged.
 const LOOKS: u32 = 3;
 
+/// Entries of a stream, as Redis gives them.
+pub type Entries = Vec<(String, Vec<(String, Vec<u8>)>)>;
+
+/// The id of the message that an entry with these fields is about.
+pub fn message_of(fields: &[(String, Vec<u8>)]) -> &[u8] {
+    fields.iter().find(|(name, _)| name == "message_id").map_or(b"", |(_, id)| id)
+}
+
 /// Outcomes by the number of the message.
 pub struct Outcomes {
     /// Results of each message.
@@ -73,13 +81,12 @@ impl Outcomes {
         for key in [OUTPUT, DEAD] {
             let mut start = String::from("-");
             loop {
-                let page: Vec<(String, Vec<(String, Vec<u8>)>)> =
+                let page: Entries =
                     cmd("XRANGE").arg(key).arg(&start).arg("+").arg("COUNT").arg(PAGE).query(&mut redis)?;
                 let Some((last, _)) = page.last() else { break };
                 start = format!("({last}");
                 for (_, fields) in &page {
-                    let id = fields.iter().find(|(name, _)| name == "message_id");
-                    outcomes.count(key, id.map_or(b"", |(_, id)| id.as_slice()));
+                    outcomes.count(key, message_of(fields));
                 }
             }
         }

@@ -9,7 +9,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 
 use crate::faults::{FAULTS, Fault};
-use crate::setup::{Setup, pick};
+use crate::setup::Setup;
 use crate::world::World;
 
 /// Time between the beginnings of two faults, at most.
@@ -31,7 +31,8 @@ pub fn draw(random: &mut StdRng, setup: &Setup, only: Option<&'static Fault>) ->
     };
     let (mut at, mut planned) = (0, Vec::new());
     while at < setup.seconds * 1_000 {
-        planned.push(Planned { at, fault: *pick(random, &fitting), seed: random.random() });
+        let fault = fitting[random.random_range(0..fitting.len())];
+        planned.push(Planned { at, fault, seed: random.random() });
         at += random.random_range(200..PAUSE_MS_MAX);
     }
     planned

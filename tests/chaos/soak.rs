@@ -14,9 +14,10 @@ use indicatif::ProgressBar;
 use redis::cmd;
 
 use crate::clock::wait;
-use crate::ledger;
+use crate::ledger::number;
 use crate::load::encode;
 use crate::member::Use;
+use crate::outcomes::{Entries, message_of};
 use crate::support::host::Launch;
 use crate::support::records::{DEAD, INBOX, OUTPUT};
 use crate::support::{BOUND, Host, Redis, Signal, puppet};
@@ -30,6 +31,9 @@ const DEDUP_WINDOW: &str = "20s";
 
 /// Messages by which the machine is measured.
 const MEASURED: u64 = 400_000;
+
+/// Messages sent at a time when that is as fast as Redis takes them.
+const FLOOD: u64 = 500;
 
 const TICK_MS: u32 = 10;
 
@@ -82,15 +86,16 @@ pub fn run(program: &Path, minutes: f64, folder: &Path, bar: &ProgressBar) -> bo
 
     bar.set_message("measuring the machine");
     let start = Instant::now();
-    soak.publish(MEASURED, 0.0).expect("publish the first messages");
+    soak.publish(MEASURED, None).expect("publish the first messages");
     soak.read_until(&mut read, MEASURED);
-    let per_second = (MEASURED as f64 / start.elapsed().as_secs_f64() / 2.0).round();
+    let per_second = MEASURED * 1_000 / (2 * millis(start.elapsed()));
     bar.set_message(format!("soak at {per_second} messages/s"));
 
-    let messages = (minutes * 60.0 * per_second) as u64;
+    let time = Duration::from_secs_f64(minutes * 60.0);
+    let messages = millis(time) * per_second / 1_000;
     let mut samples = Samples::new();
     thread::scope(|scope| {
-        let publisher = scope.spawn(|| soak.publish(messages, per_second));
+        let publisher = scope.spawn(|| soak.publish(messages, Some(per_second)));
         let reader = scope.spawn(|| {
             while !soak.done.load(Ordering::SeqCst) {
                 soak.read(&mut read);
@@ -99,7 +104,7 @@ pub fn run(program: &Path, minutes: f64, folder: &Path, bar: &ProgressBar) -> bo
         });
         let start = Instant::now();
         for number in 1..SAMPLES {
-            let at = start + Duration::from_secs_f64(minutes * 60.0 * f64::from(number) / f64::from(SAMPLES));
+            let at = start + time * number / SAMPLES;
             thread::sleep(at.saturating_duration_since(Instant::now()));
             // A sample of a short soak takes longer than the time between two.
             if !publisher.is_finished() {
@@ -117,7 +122,7 @@ pub fn run(program: &Path, minutes: f64, folder: &Path, bar: &ProgressBar) -> bo
 
 impl Soak {
     /// Publishes so many messages at this rate, or as fast as Redis takes them.
-    fn publish(&self, messages: u64, per_second: f64) -> io::Result<()> {
+    fn publish(&self, messages: u64, per_second: Option<u64>) -> io::Result<()> {
         let mut stream = TcpStream::connect(("127.0.0.1", self.redis.port()))?;
         stream.set_nodelay(true)?;
         let replies = stream.try_clone()?;
@@ -126,8 +131,7 @@ impl Soak {
             let (start, mut sent, mut commands) = (Instant::now(), 0, Vec::new());
             let first = self.sent.load(Ordering::SeqCst);
             while sent < messages {
-                let due =
-                    if per_second > 0.0 { (start.elapsed().as_secs_f64() * per_second) as u64 } else { sent + 500 };
+                let due = per_second.map_or(sent + FLOOD, |rate| millis(start.elapsed()) * rate / 1_000);
                 commands.clear();
                 let until = due.min(messages);
                 for number in first + sent..first + until {
@@ -136,7 +140,7 @@ impl Soak {
                 }
                 stream.write_all(&commands)?;
                 sent = until.max(sent);
-                if per_second > 0.0 {
+                if per_second.is_some() {
                     wait(TICK_MS);
                 }
             }
@@ -161,7 +165,7 @@ impl Soak {
     fn read(&self, read: &mut Read) -> usize {
         let mut redis = connect(self.redis.port()).expect("connect to Redis");
         let start = if read.last == "-" { "-".into() } else { format!("({}", read.last) };
-        let page: Vec<(String, Vec<(String, Vec<u8>)>)> = cmd("XRANGE")
+        let page: Entries = cmd("XRANGE")
             .arg(OUTPUT)
             .arg(start)
             .arg("+")
@@ -170,8 +174,7 @@ impl Soak {
             .query(&mut redis)
             .expect("read results");
         for (_, fields) in &page {
-            let id = fields.iter().find(|(name, _)| name == "message_id").map(|(_, id)| id.as_slice());
-            read.count(id.and_then(ledger::number).expect("the id of a message") as usize);
+            read.count(number(message_of(fields)).expect("the id of a message") as usize);
         }
         if let Some((last, _)) = page.last() {
             read.last.clone_from(last);
@@ -235,7 +238,7 @@ impl Soak {
     }
 
     /// Prints what was measured; true if it is as it should be.
-    fn account(mut self, read: &Read, total: u64, samples: &Samples, minutes: f64, per_second: f64) -> bool {
+    fn account(mut self, read: &Read, total: u64, samples: &Samples, minutes: f64, per_second: u64) -> bool {
         let dead = self.redis.length(DEAD);
         let unheard = self.unheard.load(Ordering::SeqCst);
         println!("soak of {minutes} minutes with {HOSTS} hosts at {per_second} messages/s: {total} messages");
@@ -274,6 +277,10 @@ impl Read {
         }
         self.seen[word] |= bit;
     }
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).expect("a soak is shorter than that")
 }
 
 /// One fifth of the samples.

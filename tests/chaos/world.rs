@@ -1,6 +1,6 @@
 //! One campaign while it runs: servers, hosts, ledger, plugin, and the log of what happened.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, Ordering};
@@ -40,8 +40,7 @@ pub struct World {
     servers_taken: AtomicBool,
     /// When a fault had the servers.
     troubles: Mutex<Vec<Span>>,
-    /// Messages sent in these times have no claim to an outcome, and why.
-    forgiven: Mutex<Vec<(Span, &'static str)>>,
+    excused: Mutex<Excused>,
     paused: AtomicBool,
     /// One burst at a time.
     bursting: AtomicBool,
@@ -51,6 +50,17 @@ pub struct World {
     next: AtomicU32,
     /// The plugin as it was built.
     release: Release,
+}
+
+/// What a fault itself has destroyed, so that no host can make it good.
+#[derive(Clone, Default)]
+pub struct Excused {
+    /// Messages sent in these times may be missing, and why.
+    pub times: Vec<(Span, &'static str)>,
+    /// Numbers of messages that may be missing.
+    pub missing: HashSet<u32>,
+    /// Numbers of messages that may be there twice.
+    pub twice: HashSet<u32>,
 }
 
 /// The servers of a campaign.
@@ -92,7 +102,7 @@ impl World {
             members: Mutex::default(),
             servers_taken: AtomicBool::new(false),
             troubles: Mutex::default(),
-            forgiven: Mutex::default(),
+            excused: Mutex::default(),
             paused: AtomicBool::new(false),
             bursting: AtomicBool::new(false),
             events: Mutex::default(),
@@ -268,12 +278,26 @@ impl World {
     }
 
     /// Messages sent in this time have no claim to an outcome.
-    pub fn forgive(&self, span: Span, why: &'static str) {
-        self.forgiven.lock().expect("nobody panics with the lock").push((span, why));
+    pub fn excuse_time(&self, span: Span, why: &'static str) {
+        self.excused_mut().times.push((span, why));
     }
 
-    pub fn forgiven(&self) -> Vec<(Span, &'static str)> {
-        self.forgiven.lock().expect("nobody panics with the lock").clone()
+    /// These messages have no claim to an outcome.
+    pub fn excuse_missing(&self, numbers: impl IntoIterator<Item = u32>) {
+        self.excused_mut().missing.extend(numbers);
+    }
+
+    /// These messages may have two outcomes.
+    pub fn excuse_twice(&self, numbers: impl IntoIterator<Item = u32>) {
+        self.excused_mut().twice.extend(numbers);
+    }
+
+    pub fn excused(&self) -> Excused {
+        self.excused_mut().clone()
+    }
+
+    fn excused_mut(&self) -> MutexGuard<'_, Excused> {
+        self.excused.lock().expect("nobody panics with the lock")
     }
 
     /// A figure of `INFO`.

@@ -5,20 +5,21 @@ use std::sync::Arc;
 use rand::RngExt as _;
 use rand::rngs::StdRng;
 
+use redis::{Cmd, RedisResult, cmd};
+
 use crate::clock::wait;
-use crate::support::records::{HEARTBEAT, HOSTS, IDS, INBOX, LEASE};
+use crate::ledger::number;
+use crate::outcomes::Entries;
+use crate::support::records::{GROUP, HEARTBEAT, HOSTS, IDS, INBOX, LEASE};
 use crate::world::World;
 
-/// What is in the inbox was heard at most so long ago, unless something else is wrong.
-const IN_INBOX_MS: u32 = 30_000;
-
-/// From the deletion until it has been noticed and repaired.
-const REPAIR_MS: u32 = 1_500;
-
+/// What is in work in this moment may be processed again from the new group: the promise does not cover other hands in the
+/// keys, and everything else is judged.
 pub fn destroy_group(world: &Arc<World>, _: &mut StdRng) {
     world.trouble_servers(|| {
         world.note("XGROUP DESTROY of the inbox");
-        world.tell(&format!("XGROUP DESTROY {INBOX} host"));
+        let waiting = after_a_look(world, cmd("XGROUP").arg("DESTROY").arg(INBOX).arg(GROUP));
+        world.excuse_twice(waiting);
         wait(1_000);
     });
 }
@@ -26,11 +27,29 @@ pub fn destroy_group(world: &Arc<World>, _: &mut StdRng) {
 pub fn delete_inbox(world: &Arc<World>, _: &mut StdRng) {
     world.trouble_servers(|| {
         world.note("DEL of the inbox");
-        let now = world.clock.now();
-        world.tell(&format!("DEL {INBOX}"));
-        world.forgive((now.saturating_sub(IN_INBOX_MS), now + REPAIR_MS), "it was in the inbox that was deleted");
+        let waiting = after_a_look(world, cmd("DEL").arg(INBOX));
+        world.excuse_missing(waiting);
         wait(1_000);
     });
+}
+
+/// Runs this command, and gives the messages that were in the inbox just before.
+fn after_a_look(world: &World, command: &Cmd) -> Vec<u32> {
+    let mut pipeline = redis::pipe();
+    pipeline.atomic().cmd("XRANGE").arg(INBOX).arg("-").arg("+").add_command(command.clone());
+    let reply: RedisResult<(Entries, redis::Value)> =
+        world.connect().and_then(|mut connection| pipeline.query(&mut connection));
+    match reply {
+        // Each message is a field with its id as the name.
+        Ok((entries, _)) => {
+            let names = entries.iter().flat_map(|(_, fields)| fields).map(|(name, _)| name.as_bytes());
+            names.filter_map(number).collect()
+        }
+        Err(error) => {
+            world.note(format!("not done: {error}"));
+            Vec::new()
+        }
+    }
 }
 
 pub fn delete_lease(world: &Arc<World>, random: &mut StdRng) {

@@ -105,7 +105,7 @@ pub fn restart_empty(world: &Arc<World>, random: &mut StdRng) {
     let ms = *pick(random, &[100, 2_000, 8_000]);
     world.trouble_servers(|| {
         down(world, ms, true);
-        world.forgive((0, world.clock.now()), "Redis came back without its data");
+        world.excuse_time((0, world.clock.now()), "Redis came back without its data");
     });
 }
 
