@@ -58,6 +58,15 @@ pub struct Report {
     pub text: String,
 }
 
+impl Report {
+    /// Of a campaign that could not be carried out; the panic's own text has been printed.
+    pub fn of_a_panic(seed: u64) -> Report {
+        let finding = String::from("the campaign itself failed");
+        let text = format!("seed {seed}: {finding}");
+        Report { seed, setup: String::new(), figures: Figures::new(), findings: vec![finding], text }
+    }
+}
+
 /// Runs a campaign whose logs go to this folder.
 pub fn run(order: &Order, folder: &Path) -> Report {
     let mut random = StdRng::seed_from_u64(order.seed);

@@ -25,6 +25,7 @@ mod world;
 #[expect(unused, reason = "what the other tests need")]
 mod support;
 
+use std::panic::{self, AssertUnwindSafe};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Mutex;
@@ -170,7 +171,9 @@ fn run(args: &Args) -> ExitCode {
 fn one(order: &Order, args: &Args, bar: &ProgressBar) -> Option<u64> {
     let folder = tempfile::Builder::new().prefix("host-chaos-").tempdir().expect("a temporary folder");
     bar.set_message(format!("campaign {}", order.seed));
-    let Report { seed, setup, figures, findings, text } = campaign::run(order, folder.path());
+    let run = AssertUnwindSafe(|| campaign::run(order, folder.path()));
+    let report = panic::catch_unwind(run).unwrap_or_else(|_| Report::of_a_panic(order.seed));
+    let Report { seed, setup, figures, findings, text } = report;
     bar.inc(1);
     if args.verbose || !findings.is_empty() {
         bar.suspend(|| println!("\n{text}"));

@@ -60,14 +60,14 @@ impl Setup {
         let (replica, short) = (seed % 3 == 1, seed % 3 == 2);
         let setup = Setup {
             program,
-            hosts: *pick(random, &[1, 2, 2, 3, 3, 3, 4]),
+            hosts: *pick(random, &[1, 2, 2, 3, 3, 3, 3, 4]),
             consumers: random.random_range(1..=6),
             aof: short || random.random_bool(0.5),
             replica,
             dedup_window: if short { SHORT_WINDOW } else { WINDOW },
             mixed: random.random_bool(0.4),
             copies: false,
-            messages_per_second: *pick(random, &[400, 1_500, 3_000]),
+            messages_per_second: *pick(random, &[400, 1_500, 3_000, 3_000]),
             publishers: random.random_range(1..=2),
             message_bytes: *pick(random, &[60, 60, 200, 1_000]),
             seconds,
