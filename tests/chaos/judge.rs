@@ -24,7 +24,7 @@ use serde_json::Value;
 use crate::clock::{NEVER, Span, outside};
 use crate::ledger::Message;
 use crate::member::{End, Life, Member};
-use crate::outcomes::Outcomes;
+use crate::outcomes::{Outcomes, entries_about};
 use crate::world::{Excused, World};
 
 /// How long a connection must stay open after a message, so that the host has certainly read it.
@@ -280,8 +280,12 @@ impl Case<'_> {
                     let _ = write!(text, ", heard by {} at {}", member.name, seconds(heard.at));
                 }
             }
-            let (results, dead) = (self.outcomes.results[*first], self.outcomes.dead[*first]);
-            let _ = write!(text, ", {results} results, {dead} dead letters");
+            match self.outcomes.of(*first) {
+                0 => text.push_str(", no outcome"),
+                _ => {
+                    let _ = write!(text, "; {}", entries_about(self.world, *first).join(", "));
+                }
+            }
         }
         text
     }

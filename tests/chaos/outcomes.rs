@@ -77,19 +77,7 @@ impl Outcomes {
     pub fn read(world: &World) -> RedisResult<Outcomes> {
         let count = world.ledger.len();
         let mut outcomes = Outcomes { results: vec![0; count], dead: vec![0; count], strangers: Vec::new() };
-        let mut redis = world.connect()?;
-        for key in [OUTPUT, DEAD] {
-            let mut start = String::from("-");
-            loop {
-                let page: Entries =
-                    cmd("XRANGE").arg(key).arg(&start).arg("+").arg("COUNT").arg(PAGE).query(&mut redis)?;
-                let Some((last, _)) = page.last() else { break };
-                start = format!("({last}");
-                for (_, fields) in &page {
-                    outcomes.count(key, message_of(fields));
-                }
-            }
-        }
+        each_entry(world, |key, _, fields| outcomes.count(key, message_of(fields)))?;
         Ok(outcomes)
     }
 
@@ -105,4 +93,32 @@ impl Outcomes {
     pub fn of(&self, message: usize) -> u8 {
         self.results[message].saturating_add(self.dead[message])
     }
+}
+
+/// The entries about one message, for people.
+pub fn entries_about(world: &World, message: usize) -> Vec<String> {
+    let mut found = Vec::new();
+    let read = each_entry(world, |key, id, fields| {
+        if number(message_of(fields)).is_some_and(|number| number as usize == message) {
+            let consumer = fields.iter().find(|(name, _)| name == "consumer_id");
+            let consumer = consumer.map(|(_, id)| String::from_utf8_lossy(id).into_owned());
+            found.push(format!("{id} in {key} by {}", consumer.unwrap_or_default()));
+        }
+    });
+    found.extend(read.err().map(|error| error.to_string()));
+    found
+}
+
+fn each_entry(world: &World, mut see: impl FnMut(&str, &str, &[(String, Vec<u8>)])) -> RedisResult<()> {
+    let mut redis = world.connect()?;
+    for key in [OUTPUT, DEAD] {
+        let mut start = String::from("-");
+        loop {
+            let page: Entries = cmd("XRANGE").arg(key).arg(&start).arg("+").arg("COUNT").arg(PAGE).query(&mut redis)?;
+            let Some((last, _)) = page.last() else { break };
+            start = format!("({last}");
+            page.iter().for_each(|(id, fields)| see(key, id, fields));
+        }
+    }
+    Ok(())
 }
