@@ -29,6 +29,9 @@ const REGISTERED_MS_MAX: u32 = 10_000;
 /// Messages after the last fault, each of which must come through.
 const PROBES: u32 = 300;
 
+/// A host hears what is published at the latest so long after the last fault.
+const HEARING_MS_MAX: u32 = 15_000;
+
 /// A message has reached a host at the latest so long after it was published.
 const PROBED_MS_MAX: u32 = 3_000;
 
@@ -120,17 +123,19 @@ fn heal(world: &Arc<World>) {
     if let Err(state) = state {
         world.find(format!("10 s after the last fault {state}"));
     }
-    if let Err(state) = world.ready() {
-        world.find(format!("the hosts were not ready 30 s after the last fault: {state}"));
+    let mut deaf = world.living();
+    while !deaf.is_empty() && world.clock.now() < over + HEARING_MS_MAX {
+        wait(50);
+        deaf.retain(|member| member.relay.last_heard().is_none_or(|at| at <= over));
     }
+    let probed = world.clock.now();
     let probes: HashSet<u32> = load::burst(world, PROBES, 0, None).into_iter().collect();
     let has_heard = |member: &Arc<Member>| {
         let heard = member.relay.heard().into_iter().map(|heard| heard.message);
         heard.filter(|message| probes.contains(message)).collect::<HashSet<u32>>().len() == probes.len()
     };
-    let until = world.clock.now() + PROBED_MS_MAX;
-    let mut deaf = world.living();
-    while !deaf.is_empty() && world.clock.now() < until {
+    deaf = world.living();
+    while !deaf.is_empty() && world.clock.now() < probed + PROBED_MS_MAX {
         wait(100);
         deaf.retain(|member| !has_heard(member));
     }

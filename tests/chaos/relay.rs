@@ -139,6 +139,11 @@ impl Relay {
         self.shared.heard.lock().expect("nobody panics with the lock").clone()
     }
 
+    /// When the last message was handed to the host.
+    pub fn last_heard(&self) -> Option<u32> {
+        self.shared.heard.lock().expect("nobody panics with the lock").last().map(|heard| heard.at)
+    }
+
     /// When each connection was closed; [`NEVER`] if it is open.
     pub fn closed(&self) -> Vec<u32> {
         self.shared.lines().iter().map(|line| line.closed.load(Ordering::SeqCst)).collect()
