@@ -102,7 +102,6 @@ struct Gap {
     first: usize,
     last: usize,
     sent: Span,
-    answered: Span,
 }
 
 /// Figures of a campaign, by name.
@@ -209,6 +208,9 @@ impl Case<'_> {
                 self.show(&unheard)
             ));
         }
+        if !unheard.is_empty() {
+            self.world.note(format!("nobody heard {} messages, {}", unheard.len(), self.show(&unheard)));
+        }
         (unheard.len() as u64, total)
     }
 
@@ -246,19 +248,13 @@ impl Case<'_> {
     fn spans(&self, numbers: &[usize]) -> Vec<Gap> {
         let mut spans: Vec<Gap> = Vec::new();
         for number in numbers {
-            let Message { sent, answered, .. } = self.messages[*number];
+            let sent = self.messages[*number].sent;
             match spans.last_mut() {
                 Some(span) if number - span.last < NEIGHBOURS => {
                     span.last = *number;
                     span.sent.1 = span.sent.1.max(sent);
-                    span.answered = (span.answered.0.min(answered), span.answered.1.max(answered));
                 }
-                _ => spans.push(Gap {
-                    first: *number,
-                    last: *number,
-                    sent: (sent, sent),
-                    answered: (answered, answered),
-                }),
+                _ => spans.push(Gap { first: *number, last: *number, sent: (sent, sent) }),
             }
         }
         spans
