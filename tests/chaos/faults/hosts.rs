@@ -79,10 +79,13 @@ pub fn full_pipes(world: &Arc<World>, random: &mut StdRng) {
     let member = world.start_host_with(&Output::FullPipes);
     world.note(format!("join of {}, whose output nobody reads", member.name));
     wait(random.random_range(4_000..10_000));
-    if member.take() {
-        let victim = Victim(member);
+    while !member.take() {
+        wait(50);
+    }
+    let victim = Victim(member);
+    if victim.0.is_alive() {
         world.note(format!("stop {}", world.describe(&victim.0)));
-        if victim.0.is_alive() && !victim.0.stop() {
+        if !victim.0.stop() {
             world.find(format!("{}, whose output nobody reads, did not stop within 20 s of SIGTERM", victim.0.name));
         }
     }
