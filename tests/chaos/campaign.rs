@@ -32,6 +32,9 @@ const PROBES: u32 = 300;
 /// A host hears what is published at the latest so long after the last fault.
 const HEARING_MS_MAX: u32 = 15_000;
 
+/// The last gap has been counted and reported at the latest so long after the last fault.
+const COUNTED_MS_MAX: u32 = 8_000;
+
 /// A message has reached a host at the latest so long after it was published.
 const PROBED_MS_MAX: u32 = 3_000;
 
@@ -106,11 +109,13 @@ fn play(world: &Arc<World>, schedule: &[Planned], seed: u64) -> Figures {
         world.members().into_iter().map(|member| (member.clone(), member.usage())).collect();
     schedule::carry_out(world, schedule);
     world.note("the last fault is over");
+    let over = world.clock.now();
     heal(world);
     publishers.into_iter().for_each(Publisher::finish);
     outcomes::settle(world);
     before.iter().for_each(|(member, before)| compare(world, member, before.as_ref()));
     judge_states(world);
+    world.clock.wait_until(over + COUNTED_MS_MAX);
     stop_all(world);
     judge(world)
 }

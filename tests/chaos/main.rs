@@ -39,7 +39,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use campaign::{Order, Report};
 
 /// Faults of a campaign begin within this time; the rest of a minute and a half is the start and the quiet end.
-const SHORT_SECONDS: u32 = 65;
+const SHORT_SECONDS: u32 = 62;
 const LONG_SECONDS: u32 = 70;
 
 const SOAK_MINUTES: f64 = 60.0;
@@ -71,7 +71,7 @@ struct Args {
     #[arg(long)]
     list: bool,
 
-    /// Time of a campaign in which faults begin [default: 65, or 70 with --minutes]
+    /// Time of a campaign in which faults begin [default: 62, or 70 with --minutes]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     seconds: Option<u32>,
 
