@@ -198,7 +198,7 @@ impl Host {
     }
 
     pub fn signal(&self, signal: Signal) {
-        signal.send(self.child.id());
+        signal.send(self.process());
     }
 
     /// The number of its process.
@@ -293,7 +293,7 @@ impl Launch {
         let (ids, subscribers) = (redis.consumer_ids(), redis.subscribers());
         let mut host = self.start();
         wait_for("a host that receives and is registered", BOUND, || {
-            if let Some(status) = host.child.try_wait().expect("look at the host") {
+            if let Some(status) = host.status() {
                 panic!("the host ended with {status}:\n{}", host.stderr.rest());
             }
             let (now, subscribers_now) = (redis.consumer_ids(), redis.subscribers());
