@@ -50,6 +50,11 @@ format:
 bench *args: plugins build
     @cargo bench --quiet --bench bench -- "$@"
 
+# Let faults happen to hosts and Redis and check that nothing is lost or twice; `just chaos --help` shows the options
+[no-exit-message]
+chaos *args: build test-plugins
+    @cargo test --quiet --release --test chaos -- "$@"
+
 # Remove everything that was built
 clean:
     cargo clean

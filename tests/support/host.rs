@@ -4,7 +4,7 @@ use std::env;
 use std::ffi::{OsStr, OsString};
 use std::io::{self, BufRead, BufReader, PipeReader, PipeWriter, Read};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 
@@ -227,7 +227,17 @@ impl Host {
     }
 
     pub fn signal(&self, signal: Signal) {
-        signal.send(self.child.id());
+        signal.send(self.process());
+    }
+
+    /// The number of its process.
+    pub fn process(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// How it ended, if it has.
+    pub fn status(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().expect("look at the host")
     }
 
     /// Kills it without warning and waits for its end.
@@ -321,7 +331,7 @@ impl Launch {
         let (ids, subscribers) = (redis.consumer_ids(), redis.subscribers());
         let mut host = self.start();
         wait_for("a host that receives and is registered", BOUND, || {
-            if let Some(status) = host.child.try_wait().expect("look at the host") {
+            if let Some(status) = host.status() {
                 panic!("the host ended with {status}:\n{}", host.stderr.rest());
             }
             let (now, subscribers_now) = (redis.consumer_ids(), redis.subscribers());
