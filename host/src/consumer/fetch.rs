@@ -15,7 +15,7 @@ use crate::redis::client::connection::Connection;
 use crate::redis::client::connector::LibraryConnection;
 use crate::redis::client::reconnecting::Reconnecting;
 use crate::redis::store::entry::{Delivery, FORMAT};
-use crate::redis::store::inbox::{HandBack, ensure_group, fetch, hand_back};
+use crate::redis::store::inbox::{Fetched, HandBack, ensure_group, fetch, hand_back};
 use crate::redis::store::settle::Held;
 use crate::redis::store::takeover::name_of_newer;
 use crate::takeover::Reaper;
@@ -155,7 +155,7 @@ impl Fetcher {
                         self.fetch(&mut connection, permits).await
                     })
                     .await;
-                (new, Some(Held { host_id: own.clone(), asked }))
+                (new.deliveries, Some(Held { host_id: own.clone(), permit: new.permit }))
             };
             let deliveries = self.set_aside_newer(deliveries, &own).await;
             // If this host counted as dead meanwhile, these deliveries belong to its old id and are taken over from
@@ -217,7 +217,7 @@ impl Fetcher {
         deliveries
     }
 
-    async fn fetch(&self, library: &mut LibraryConnection, room: usize) -> Result<Vec<Delivery>, RedisError> {
+    async fn fetch(&self, library: &mut LibraryConnection, room: usize) -> Result<Fetched, RedisError> {
         let (host_id, keys) = (self.group.identity.host_id(), &self.group.keys);
         let mut kept = self.fetching.lock().await;
         let mut connection = match kept.take() {
@@ -225,14 +225,14 @@ impl Fetcher {
             None => Connection::open(&self.group.connector).await?,
         };
         match fetch(&mut connection, keys, &host_id, room, self.takeover_interval).await {
-            Ok(deliveries) => {
+            Ok(fetched) => {
                 *kept = Some(connection);
-                Ok(deliveries)
+                Ok(fetched)
             }
             Err(error) if error.code() == Some("NOGROUP") => {
                 warn!(inbox = keys.inbox, "the inbox was deleted; creating a new one");
                 ensure_group(library, keys).await?;
-                Ok(Vec::new())
+                Ok(Fetched::default())
             }
             Err(error) => Err(error),
         }

@@ -32,6 +32,9 @@ const HOLE_AGE: Duration = Duration::from_secs(5);
 /// How long a subscription may hear marks of another history than the one that the appends go to.
 const MOVE_PATIENCE: Duration = Duration::from_millis(500);
 
+/// How long a silent subscription is kept after another one has heard its first mark, or after it last heard anything.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
 /// A pause of the whole process, or of its driver, that is longer than this is no silence of its subscriptions.
 const PAUSE_MIN: Duration = Duration::from_millis(1000);
 
@@ -76,6 +79,10 @@ struct Stream {
     mark: Option<Mark>,
     /// When a mark was last heard, or when it was opened.
     alive_at: Instant,
+    /// When anything was last heard.
+    heard_at: Instant,
+    /// When the first mark was heard.
+    placed_at: Option<Instant>,
     /// Since when its marks belong to another history than the one that is written to.
     astray_since: Option<Instant>,
     /// Whether a mark was published since it was opened.
@@ -237,6 +244,8 @@ impl Protocol {
             messages: 0,
             mark: None,
             alive_at: now,
+            heard_at: now,
+            placed_at: None,
             astray_since: None,
             is_marked: false,
         });
@@ -258,6 +267,7 @@ impl Protocol {
         let count = payloads.clone().count();
         self.counted.shed += self.heard.push(&stream.gap, stream.messages, payloads, now);
         stream.messages += count as i64;
+        stream.heard_at = now;
     }
 
     /// A mark was heard.
@@ -268,7 +278,8 @@ impl Protocol {
         if stream.mark.is_some_and(|last| last.history == mark.history && last.number >= mark.number) {
             return;
         }
-        stream.alive_at = now;
+        (stream.alive_at, stream.heard_at) = (now, now);
+        let is_first = stream.mark.is_none();
         match stream.mark {
             Some(last) if !last.is_before(&mark) => {}
             last => {
@@ -288,6 +299,9 @@ impl Protocol {
             Some(history) if history != mark.history => stream.astray_since.or(Some(now)),
             _ => None,
         };
+        if is_first {
+            stream.placed_at = Some(now);
+        }
         self.mark_at = now;
         // Only what is written counts where it is written: a subscription may be at another server.
         if self.history == Some(mark.history) {
@@ -542,7 +556,11 @@ impl Protocol {
         let is_alive = |stream: &Stream| stream.mark.is_some() && !self.is_silent(stream, now);
         match (is_alive(old), is_alive(new)) {
             (true, _) => Some(new.id),
-            (false, true) => Some(old.id),
+            // What Redis has written to the old one before may still be on its way, seconds after a stall.
+            (false, true) => {
+                let quiet_since = new.placed_at.map_or(now, |placed_at| placed_at.max(old.heard_at));
+                (now.saturating_duration_since(quiet_since) > LAST_WORDS).then_some(old.id)
+            }
             // The new one has come to nothing, and another one is tried.
             (false, false) => self.is_silent(new, now).then_some(new.id),
         }

@@ -221,8 +221,7 @@ impl Message {
 }
 
 /// The deliveries in a reply of `XREADGROUP`: `[[stream, entries]]`, or nil without deliveries.
-pub(super) fn fetched(reply: &[u8]) -> Result<Vec<Delivery>, RedisError> {
-    let mut reply = Cursor::new(reply, 0);
+pub(super) fn fetched(reply: &mut Cursor<'_>) -> Result<Vec<Delivery>, RedisError> {
     let streams = match reply.value()? {
         Head::Array(streams) => streams,
         Head::Nil => 0,

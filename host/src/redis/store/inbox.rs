@@ -1,6 +1,6 @@
 //! The inbox for its readers: create, fetch, hand back.
 
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use redis::{RedisError, Value, from_redis_value};
@@ -10,7 +10,7 @@ use super::keys::{GROUP, Keys, about};
 use super::takeover::TRIAL;
 use crate::redis::client::connection::Connection;
 use crate::redis::client::connector::LibraryConnection;
-use crate::redis::client::resp::Commands;
+use crate::redis::client::resp::{Commands, Cursor, Head};
 use crate::redis::client::script::Source;
 
 static HAND_BACK: LazyLock<Source> = LazyLock::new(|| Source::new(include_str!("scripts/hand_back.lua")));
@@ -28,7 +28,16 @@ pub async fn ensure_group(connection: &mut LibraryConnection, keys: &Keys) -> Re
     }
 }
 
-/// Waits up to `block` for deliveries, and takes at most `count`.
+/// What came of a fetch.
+#[derive(Debug, Default)]
+pub struct Fetched {
+    /// The deliveries.
+    pub deliveries: Vec<Delivery>,
+    /// Value of the host's permit to settle, on the server that handed the deliveries out and before it did so.
+    pub permit: Option<Arc<str>>,
+}
+
+/// Waits up to `block` for deliveries and takes at most `count`.
 ///
 /// # Errors
 /// Errors of the network or the server; `NOGROUP` when the inbox was deleted.
@@ -38,14 +47,22 @@ pub async fn fetch(
     host_id: &str,
     count: usize,
     block: Duration,
-) -> Result<Vec<Delivery>, RedisError> {
+) -> Result<Fetched, RedisError> {
     let (count, block_ms) = (count.to_string(), block.as_millis().to_string());
     let words =
         ["XREADGROUP", "GROUP", GROUP, host_id, "COUNT", &count, "BLOCK", &block_ms, "STREAMS", &keys.inbox, ">"];
     let mut commands = Commands::default();
+    let permit = format!("{}{host_id}", keys.permit_prefix);
+    commands.command(&["GET", &permit].map(str::as_bytes));
     commands.command(&words.map(str::as_bytes));
     let reply = connection.ask(&commands, block).await?;
-    fetched(&reply).map_err(|error| about(&keys.inbox, error))
+    let mut replies = Cursor::new(&reply, 0);
+    let permit = match replies.value() {
+        Ok(Head::Bulk(value)) => str::from_utf8(value).ok().map(Arc::from),
+        _ => None,
+    };
+    let deliveries = fetched(&mut replies).map_err(|error| about(&keys.inbox, error))?;
+    Ok(Fetched { deliveries, permit })
 }
 
 /// All deliveries that this name has fetched and not settled, oldest first.

@@ -7,7 +7,7 @@
 //! cases Redis discards transactions that are under way.
 
 use std::sync::{Arc, LazyLock};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use redis::RedisError;
 
@@ -86,8 +86,8 @@ fn settlement(keys: &Keys, output: &OutputConfig, dedup_window: Duration, settle
 pub struct Held {
     /// Host id under which the delivery was fetched.
     pub host_id: Arc<str>,
-    /// A time before the fetch.
-    pub asked: Instant,
+    /// Value of the host's permit before the fetch, on the server that handed the delivery out.
+    pub permit: Option<Arc<str>>,
 }
 
 /// A host's permit to settle by transaction, while a connection watches the permit.
@@ -96,8 +96,6 @@ pub struct Permit {
     /// Id of the permit's host.
     pub host_id: Arc<str>,
     fence: Fence,
-    /// A time at which the permit existed.
-    since: Instant,
 }
 
 impl Permit {
@@ -127,14 +125,15 @@ impl Permit {
             Err(error) if error.code() == Some("OOM") => return Ok(None),
             set => set?,
         };
-        let permit = Permit { host_id, fence, since: Instant::now() };
+        let permit = Permit { host_id, fence };
         Ok(permit.fence.is_held(&mut replies)?.then_some(permit))
     }
 
-    /// Whether only the holder of the permit can have settled this delivery.
+    /// Whether only the holder of the permit can have settled this delivery: the permit was there when the delivery was
+    /// fetched, and on the same server. After a failover, one connection of a host may still be at the old primary.
     #[must_use]
     pub fn covers(&self, held: &Held) -> bool {
-        self.host_id == held.host_id && self.since <= held.asked
+        self.host_id == held.host_id && held.permit.as_deref() == Some(&*self.fence.value)
     }
 
     /// Sends the transaction and watches the permit again. Returns whether the deliveries are settled, and the permit
@@ -222,14 +221,16 @@ mod tests {
     }
 
     #[test]
-    fn a_permit_covers_what_its_host_fetched_after_it_was_made() {
-        let (before, since) = (Instant::now(), Instant::now() + Duration::from_millis(1));
-        let fence = Fence { key: String::new(), value: String::new() };
-        let permit = Permit { host_id: "a".into(), fence, since };
-        let covers = |host_id: &str, asked| permit.covers(&Held { host_id: host_id.into(), asked });
-        assert!(covers("a", since));
-        assert!(!covers("a", before));
-        assert!(!covers("b", since));
+    fn a_permit_covers_what_its_host_fetched_while_it_was_there() {
+        let fence = Fence { key: String::new(), value: "p".to_owned() };
+        let permit = Permit { host_id: "a".into(), fence };
+        let covers = |host_id: &str, permit_then: Option<&str>| {
+            permit.covers(&Held { host_id: host_id.into(), permit: permit_then.map(Arc::from) })
+        };
+        assert!(covers("a", Some("p")));
+        assert!(!covers("a", Some("an earlier one")));
+        assert!(!covers("a", None));
+        assert!(!covers("b", Some("p")));
     }
 
     #[test]

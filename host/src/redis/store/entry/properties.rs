@@ -126,8 +126,8 @@ proptest! {
             Value::Array(vec![reply.clone()]),
         ])]));
         // The buffer may contain nonsense, which then is an error.
-        let _ = fetched(&bytes);
-        let _ = fetched(&encoded(&reply));
+        let _ = fetched(&mut Cursor::new(&bytes, 0));
+        let _ = fetched(&mut Cursor::new(&encoded(&reply), 0));
         prop_assert_eq!(delivery(reply).is_some(), is_entry);
     }
 
@@ -138,7 +138,7 @@ proptest! {
         let values = |pairs: &Vec<(Vec<u8>, Vec<u8>)>| pairs.clone().into_iter().flat_map(|(id, body)| [id, body]);
         let entries: Vec<Value> = entries.iter().map(|pairs| entry("1-0", values(pairs))).collect();
         let stream = Value::Array(vec![Value::BulkString(b"inbox".to_vec()), Value::Array(entries.clone())]);
-        let fetched = fetched(&encoded(&Value::Array(vec![stream]))).expect("a reply of XREADGROUP");
+        let fetched = fetched(&mut Cursor::new(&encoded(&Value::Array(vec![stream])), 0)).expect("a reply of XREADGROUP");
         let taken_apart: Vec<Delivery> = entries.into_iter().filter_map(delivery).collect();
         prop_assert_eq!(format!("{fetched:?}"), format!("{taken_apart:?}"));
     }
