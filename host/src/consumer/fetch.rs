@@ -89,8 +89,9 @@ pub struct Fetcher {
     reaper: Reaper,
     /// For rare commands.
     connection: Reconnecting,
-    /// For fetching only, because a fetch blocks the connection. `None` until the first fetch.
-    fetching: tokio::sync::Mutex<Option<Connection>>,
+    /// For fetching only, because a fetch blocks the connection, with the server that it leads to. `None` until the first
+    /// fetch.
+    fetching: tokio::sync::Mutex<Option<(Connection, Arc<str>)>>,
     takeover_interval: Duration,
     room: Room,
     in_work: InWork,
@@ -149,13 +150,13 @@ impl Fetcher {
                     .await;
                 (left_behind, None)
             } else {
-                let new = self
+                let (new, server) = self
                     .connection
                     .repeat("fetch from the inbox", move |mut connection| async move {
                         self.fetch(&mut connection, permits).await
                     })
                     .await;
-                (new.deliveries, Some(Held { host_id: own.clone(), permit: new.permit }))
+                (new.deliveries, Some(Held { host_id: own.clone(), permit: new.permit, server }))
             };
             let deliveries = self.set_aside_newer(deliveries, &own).await;
             // If this host counted as dead meanwhile, these deliveries belong to its old id and are taken over from
@@ -217,22 +218,26 @@ impl Fetcher {
         deliveries
     }
 
-    async fn fetch(&self, library: &mut LibraryConnection, room: usize) -> Result<Fetched, RedisError> {
+    async fn fetch(&self, library: &mut LibraryConnection, room: usize) -> Result<(Fetched, Arc<str>), RedisError> {
         let (host_id, keys) = (self.group.identity.host_id(), &self.group.keys);
         let mut kept = self.fetching.lock().await;
-        let mut connection = match kept.take() {
-            Some(connection) => connection,
-            None => Connection::open(&self.group.connector).await?,
+        let (mut connection, server) = match kept.take() {
+            Some(kept) => kept,
+            None => {
+                let mut connection = Connection::open(&self.group.connector).await?;
+                let server = connection.server().await?;
+                (connection, server)
+            }
         };
         match fetch(&mut connection, keys, &host_id, room, self.takeover_interval).await {
             Ok(fetched) => {
-                *kept = Some(connection);
-                Ok(fetched)
+                *kept = Some((connection, server.clone()));
+                Ok((fetched, server))
             }
             Err(error) if error.code() == Some("NOGROUP") => {
                 warn!(inbox = keys.inbox, "the inbox was deleted; creating a new one");
                 ensure_group(library, keys).await?;
-                Ok(Fetched::default())
+                Ok((Fetched::default(), server))
             }
             Err(error) => Err(error),
         }

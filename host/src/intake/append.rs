@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use tracing::{debug, error, info, warn};
+use tracing::{debug, error, info, trace, warn};
 
 use super::Handover;
 use super::protocol::{Counted, Step};
@@ -13,7 +13,7 @@ use crate::group::Group;
 use crate::redis::RedisError;
 use crate::redis::client::backoff::Backoff;
 use crate::redis::client::connection::Connection;
-use crate::redis::store::append::{Appender, Batch, Times};
+use crate::redis::store::append::{Appender, Batch, Marked, Times};
 use crate::redis::store::marks::marks_channel;
 use crate::standing::State;
 use crate::throttle::Throttle;
@@ -44,7 +44,14 @@ impl Append {
         let mut backoff = Backoff::default();
         let mut round = Round::default();
         loop {
-            let Err(error) = self.session(&mut round, &mut backoff).await else { return };
+            let error = match self.session(&mut round, &mut backoff).await {
+                Ok(true) => return,
+                Ok(false) => {
+                    self.group.counters.reconnects.add(1);
+                    continue;
+                }
+                Err(error) => error,
+            };
             // Processing makes room in a Redis that is full, so it must go on.
             self.group.pace.set_intake_behind(false);
             let waiting = {
@@ -63,8 +70,8 @@ impl Append {
         }
     }
 
-    /// Takes step after step over one connection. Returns when a stop is complete.
-    async fn session(&self, round: &mut Round, backoff: &mut Backoff) -> Result<(), RedisError> {
+    /// Takes step after step over one connection. `true`: a stop is complete; `false`: the connection leads to the wrong server.
+    async fn session(&self, round: &mut Round, backoff: &mut Backoff) -> Result<bool, RedisError> {
         let connection = Connection::open(&self.group.connector).await?;
         let mut appender = Appender::new(
             connection,
@@ -85,11 +92,14 @@ impl Append {
             };
             match step {
                 Step::Mark(wish) => {
-                    let (announcement, mended) = appender.mark(&host_id, wish).await?;
+                    let Marked { announcement, away, mended } = appender.mark(&host_id, wish).await?;
+                    trace!(?wish, mark = ?announcement.mark, holder = ?announcement.holder, covered = %announcement.covered, "published a mark");
                     for what in mended {
                         error!("mended a key of the intake: {what}");
                     }
-                    self.handover.protocol().announced(&announcement, Instant::now());
+                    let mut protocol = self.handover.protocol();
+                    protocol.announced(&announcement, Instant::now());
+                    protocol.was_away(away);
                 }
                 Step::Watch => {
                     let covered = appender.watch().await?;
@@ -106,7 +116,14 @@ impl Append {
                         () = self.handover.arrived.notified() => {}
                     }
                 }
-                Step::Done => return Ok(()),
+                Step::Reconnect => {
+                    warn!(
+                        "marks from here do not arrive on a new subscription: appending over another connection as well"
+                    );
+                    self.handover.protocol().disconnected();
+                    return Ok(false);
+                }
+                Step::Done => return Ok(true),
             }
         }
     }
@@ -140,6 +157,7 @@ impl Append {
             }
             Err(error) => return Err(error),
         };
+        trace!(?appended, %covered, state = %protocol.state(Instant::now()), "appended a round");
         protocol.appended(appended.is_some(), covered);
         if let Some(appended) = appended {
             self.group.pace.set_inbox(appended.inbox as u64);

@@ -105,10 +105,9 @@ impl Segment {
         self.first..self.first + self.len() as i64
     }
 
-    /// The places in front of the first message and behind the last one, when a mark is known.
-    fn interval(&self) -> Option<(Position, Position)> {
-        let (stretch, indices) = (self.gap.stretch(), self.indices());
-        Some((stretch.position(indices.start)?, stretch.position(indices.end)?))
+    /// The positions of the messages, when a mark is known.
+    fn intervals(&self) -> impl Iterator<Item = (Position, Position)> {
+        self.gap.stretch().intervals(self.indices())
     }
 
     /// Takes the first messages off.
@@ -353,13 +352,15 @@ impl Heard {
                 messages += part.len();
                 bytes += part.cost();
                 let Stretch { before, after } = part.gap.stretch();
-                if let (Some(before), Some((after, messages))) = (before, after) {
+                if let (Some(before), Some((after, messages))) = (before, after)
+                    && before.is_before(&after)
+                {
                     then.count_from(before, after, messages);
                 }
                 if answer == Answer::Unknown {
                     by_claims += part.len();
                 }
-                if let Some((from, to)) = part.interval() {
+                for (from, to) in part.intervals() {
                     then.add(from, to);
                 }
                 self.under_way.push(Entry::Messages(part));
@@ -404,7 +405,7 @@ impl Heard {
                 Entry::Messages(mut segment) => {
                     let Extent { messages, answer } = covered.extent(segment.gap.stretch(), segment.indices());
                     let part = segment.split_off_front(usize::try_from(messages).unwrap_or(0).clamp(1, segment.len()));
-                    let is_new = part.interval().is_some_and(|(from, _)| from >= top);
+                    let is_new = part.intervals().next().is_some_and(|(from, _)| from >= top);
                     if segment.len() > 0 {
                         self.waiting.push_front(Entry::Messages(segment));
                     }
@@ -446,10 +447,15 @@ impl Heard {
         self.kept_bytes = 0;
     }
 
+    /// Tells the time by the server's clock: what is covered from now on is kept from then.
+    pub fn is_now(&mut self, newest_ms: u64) {
+        self.newest_ms = self.newest_ms.max(newest_ms);
+    }
+
     /// Forgets covered messages that have been kept for long enough: the history in which they are covered still went on at
     /// this time, by the server's clock.
     pub fn forget_old(&mut self, newest_ms: u64) {
-        self.newest_ms = newest_ms;
+        self.is_now(newest_ms);
         while let Some((since_ms, entry)) = self.kept.front() {
             if newest_ms.saturating_sub(*since_ms) <= KEPT_MS_MAX {
                 break;
@@ -490,7 +496,7 @@ impl Entry {
 
 /// Whether the list goes on behind these messages, or will never come to them.
 fn is_passed(segment: &Segment, covered: &Covered, history: u64) -> bool {
-    match segment.interval() {
+    match segment.intervals().next() {
         Some((from, _)) => from.mark.history != history || covered.top().is_some_and(|top| from < top),
         None => !segment.gap.is_coming(),
     }

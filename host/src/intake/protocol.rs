@@ -29,7 +29,7 @@ const LIST_AGE_MAX: Duration = Duration::from_secs(1);
 /// Age of a hole in the list at which it counts as a gap.
 const HOLE_AGE: Duration = Duration::from_secs(5);
 
-/// How long a subscription may hear marks of another history than the one that the appends go to.
+/// How long a subscription may hear marks of another history than the one that the appends go to, or a new one no mark.
 const MOVE_PATIENCE: Duration = Duration::from_millis(500);
 
 /// How long a silent subscription is kept after another one has heard its first mark, or after it last heard anything.
@@ -51,6 +51,8 @@ pub enum Step {
     /// Append what [`Protocol::heard`] has under way and write [`Protocol::list_then`], in one transaction, and tell
     /// [`Protocol::appended`].
     Append,
+    /// Append over another connection: this one leads to another server than new subscriptions do.
+    Reconnect,
     /// Wait until then, or until something is heard.
     Wait(Instant),
     /// A stop is complete: nothing waits, and the lease is not held.
@@ -85,8 +87,8 @@ struct Stream {
     placed_at: Option<Instant>,
     /// Since when its marks belong to another history than the one that is written to.
     astray_since: Option<Instant>,
-    /// Whether a mark was published since it was opened.
-    is_marked: bool,
+    /// When a mark was first published since it was opened.
+    marked_at: Option<Instant>,
 }
 
 /// What an intake knows, and what it does about it.
@@ -247,7 +249,7 @@ impl Protocol {
             heard_at: now,
             placed_at: None,
             astray_since: None,
-            is_marked: false,
+            marked_at: None,
         });
     }
 
@@ -280,17 +282,15 @@ impl Protocol {
         }
         (stream.alive_at, stream.heard_at) = (now, now);
         let is_first = stream.mark.is_none();
-        match stream.mark {
-            Some(last) if !last.is_before(&mark) => {}
-            last => {
-                stream.gap.close(mark, stream.messages);
-                if let Some(last) = last {
-                    let from = Position { mark: last, offset: stream.messages };
-                    self.heard.push_nothing(from, mark, now);
-                }
-            }
+        let is_next = stream.mark.is_some_and(|last| last.is_before(&mark));
+        // In one history a mark that is not the next one shows that something was missed, and nobody knows where.
+        if is_next || stream.mark.is_none_or(|last| last.history != mark.history) {
+            stream.gap.close(mark, stream.messages);
         }
-        // After a mark that was not the next one nothing is known of what lay between.
+        if is_next && let Some(last) = stream.mark {
+            let from = Position { mark: last, offset: stream.messages };
+            self.heard.push_nothing(from, mark, now);
+        }
         stream.gap.cut();
         stream.gap = Arc::new(Gap::behind(mark));
         stream.messages = 0;
@@ -305,11 +305,18 @@ impl Protocol {
         self.mark_at = now;
         // Only what is written counts where it is written: a subscription may be at another server.
         if self.history == Some(mark.history) {
+            // What is published from here alone shows nothing: it may be at another server than what is heard.
+            self.heard.forget_old(mark.at_ms);
             self.told(announcement, now);
         }
     }
 
     // What Redis says.
+
+    /// A history began with the mark that was published from here, and the data had no mark before for so long.
+    pub fn was_away(&mut self, away: Option<Duration>) {
+        self.counted.gaps.extend(away);
+    }
 
     /// A mark was published from here, over the connection that appends.
     pub fn announced(&mut self, announcement: &Announcement, now: Instant) {
@@ -317,7 +324,7 @@ impl Protocol {
         self.own_mark_at = Some(now);
         self.dice.rotate_left(1);
         for stream in &mut self.streams {
-            stream.is_marked = true;
+            stream.marked_at.get_or_insert(now);
         }
         let history = announcement.mark.history;
         if self.history != Some(history) {
@@ -341,7 +348,7 @@ impl Protocol {
             return;
         }
         self.newest = Some(announcement.mark);
-        self.heard.forget_old(announcement.mark.at_ms);
+        self.heard.is_now(announcement.mark.at_ms);
         let until = now + announcement.lease_left;
         self.lease = match &announcement.holder {
             Holder::Host(id) if **id == *self.host_id => Lease::Own { until },
@@ -421,6 +428,16 @@ impl Protocol {
         if self.is_stopping && !owes && !holds_lease {
             return Step::Done;
         }
+        let is_lost = |stream: &Stream| {
+            let since = stream.marked_at.filter(|_| stream.mark.is_none());
+            since.is_some_and(|since| now.saturating_duration_since(since) > MOVE_PATIENCE)
+        };
+        if self.streams.iter().any(is_lost) {
+            for stream in &mut self.streams {
+                stream.marked_at = None;
+            }
+            return Step::Reconnect;
+        }
         if let Some(wish) = self.mark_is_due(now, holds_lease, hears, owes) {
             return Step::Mark(wish);
         }
@@ -444,7 +461,7 @@ impl Protocol {
         if holds_lease && self.is_stopping && !owes {
             return Some(Wish::Release);
         }
-        if self.streams.iter().any(|stream| stream.mark.is_none() && !stream.is_marked) {
+        if self.streams.iter().any(|stream| stream.mark.is_none() && stream.marked_at.is_none()) {
             return Some(wish);
         }
         (now >= self.mark_due_at(now, holds_lease, hears || owes)).then_some(wish)
@@ -453,7 +470,9 @@ impl Protocol {
     /// When the next mark is due.
     fn mark_due_at(&self, now: Instant, holds_lease: bool, wants_lease: bool) -> Instant {
         let own_due = self.own_mark_at.map_or(now, |at| at + MARK_INTERVAL);
-        if holds_lease || self.is_stopping {
+        // A subscription at another server: a mark shows whether this host still writes to the right one.
+        let is_astray = self.streams.iter().any(|stream| stream.astray_since.is_some());
+        if holds_lease || self.is_stopping || is_astray {
             return own_due;
         }
         let quiet_due = self.mark_at + QUIET_MAX + self.spread(SPREAD);

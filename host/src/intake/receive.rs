@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval, timeout};
-use tracing::{info, warn};
+use tracing::{info, trace, warn};
 
 use super::Handover;
 use crate::group::Group;
@@ -141,6 +141,7 @@ impl Receiver {
                     Run::Messages(payloads) => protocol.messages(id, payloads, now),
                     Run::Mark(text) => match Announcement::parse(text) {
                         Some(announcement) => {
+                            trace!(subscription = id, mark = ?announcement.mark, "heard a mark");
                             protocol.mark(id, &announcement, now);
                             self.handover.is_placed.send_if_modified(|is_placed| !std::mem::replace(is_placed, true));
                         }

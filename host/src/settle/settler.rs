@@ -88,7 +88,8 @@ impl Clerk {
         backoff: &mut Backoff,
     ) -> Result<(), RedisError> {
         let mut connection = Connection::open(&self.group.connector).await?;
-        let mut permit = self.permit(&mut connection).await?;
+        let server = connection.server().await?;
+        let mut permit = self.permit(&mut connection, &server).await?;
         // The new permit makes Redis discard every transaction that the old connection has sent and Redis has not
         // executed.
         self.answer(false);
@@ -100,7 +101,7 @@ impl Clerk {
             }
             let good = match permit.take().filter(|permit| permit.host_id == self.host_id) {
                 Some(permit) => permit,
-                None => match self.permit(&mut connection).await? {
+                None => match self.permit(&mut connection, &server).await? {
                     Some(permit) => permit,
                     None => {
                         batch.into_iter().for_each(|request| request.answer(false));
@@ -125,8 +126,8 @@ impl Clerk {
         Ok(())
     }
 
-    async fn permit(&self, connection: &mut Connection) -> Result<Option<Permit>, RedisError> {
-        Permit::make(connection, &self.group.keys, self.host_id.clone()).await
+    async fn permit(&self, connection: &mut Connection, server: &Arc<str>) -> Result<Option<Permit>, RedisError> {
+        Permit::make(connection, &self.group.keys, self.host_id.clone(), server.clone()).await
     }
 
     fn answer(&mut self, settled: bool) {

@@ -464,6 +464,10 @@ impl World {
                 covered: host.protocol.list_then().clone(),
             },
             Step::Wait(_) => return,
+            Step::Reconnect => {
+                self.cut_writes(index);
+                return;
+            }
             Step::Done => {
                 host.is_stopped = true;
                 return;

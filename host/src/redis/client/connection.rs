@@ -4,6 +4,7 @@
 
 use std::fmt;
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -63,6 +64,18 @@ impl Connection {
             Ok(wire)
         };
         timeout(CONNECT_TIMEOUT, open).await.unwrap_or_else(|_| Err(timed_out("no connection", CONNECT_TIMEOUT)))
+    }
+
+    /// Identity of the server at the other end: a new one with every start of a server. Empty when the server does not tell.
+    ///
+    /// # Errors
+    /// Errors of the network or the server.
+    pub async fn server(&mut self) -> Result<Arc<str>, RedisError> {
+        let mut commands = Commands::default();
+        commands.command(&[b"INFO", b"server"]);
+        let reply = self.ask(&commands, Duration::ZERO).await?;
+        let info = String::from_utf8_lossy(Cursor::new(&reply, 0).bulk()?);
+        Ok(info.lines().find_map(|line| line.strip_prefix("run_id:")).unwrap_or_default().into())
     }
 
     /// Sends commands and reads their replies in order, within the usual timeout plus `block`.

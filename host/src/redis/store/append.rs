@@ -33,6 +33,17 @@ pub struct Appended {
     pub inbox: usize,
 }
 
+/// What came of publishing a mark.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Marked {
+    /// What the mark says.
+    pub announcement: Announcement,
+    /// A history has begun with it: for how long the data had no mark before.
+    pub away: Option<Duration>,
+    /// What was wrong with keys of the intake and has been mended, a sentence each.
+    pub mended: Vec<String>,
+}
+
 /// What is appended in one transaction.
 #[derive(Clone, Copy, Debug)]
 pub struct Batch<'a> {
@@ -98,11 +109,11 @@ impl Appender {
         Appender { connection, keys, marks_channel, output, lease_ttl_ms, window_ms, tokens }
     }
 
-    /// Publishes the next mark. The answer is what it says, and what had to be mended under our names.
+    /// Publishes the next mark.
     ///
     /// # Errors
     /// Errors of the network or the server; the mark may have been published or not.
-    pub async fn mark(&mut self, host_id: &str, wish: Wish) -> Result<(Announcement, Vec<String>), RedisError> {
+    pub async fn mark(&mut self, host_id: &str, wish: Wish) -> Result<Marked, RedisError> {
         let ttl_max = millis(LEASE_TTL_MAX).to_string();
         let mut commands = Commands::default();
         let words = [
@@ -123,8 +134,12 @@ impl Appender {
         let mut replies = Cursor::new(&replies, 0);
         let count = replies.array()?;
         let announcement = Announcement::parse(replies.bulk()?).ok_or_else(malformed)?;
-        let mended = (1..count).map(|_| Ok(String::from_utf8_lossy(replies.bulk()?).into_owned()));
-        Ok((announcement, mended.collect::<Result<_, RedisError>>()?))
+        let away = match replies.value()? {
+            Head::Line([b':', b'-', ..]) => None,
+            number => Some(Duration::from_millis(number.number()? as u64)),
+        };
+        let mended = (2..count).map(|_| Ok(String::from_utf8_lossy(replies.bulk()?).into_owned()));
+        Ok(Marked { announcement, away, mended: mended.collect::<Result<_, RedisError>>()? })
     }
 
     /// Begins to watch the list of what is covered, and reads it; also looks whether the streams can be appended to.

@@ -29,21 +29,30 @@ pub struct Covered(Vec<Interval>);
 pub struct Stretch {
     /// The mark in front of them; `None` when they were heard before the first mark of the subscription.
     pub before: Option<Mark>,
-    /// The mark behind them, and how many messages there were in front of it since `before`, or since the subscription
-    /// began; `None` when it has not come, or was not heard.
+    /// The mark behind them, which is the next one or the first of another history, and how many messages there were in front of
+    /// it since `before`, or since the subscription began; `None` when it has not come, or was not heard.
     pub after: Option<(Mark, i64)>,
 }
 
 impl Stretch {
-    /// The place in front of the message with this index, as far as marks are known.
-    #[must_use]
-    pub fn position(&self, index: i64) -> Option<Position> {
-        match (self.before, self.after) {
-            (_, Some((mark, messages))) if index >= messages => Some(Position::at(mark)),
-            (Some(mark), _) => Some(Position { mark, offset: index }),
-            (None, Some((mark, messages))) => Some(Position { mark, offset: index - messages }),
-            (None, None) => None,
-        }
+    /// The positions of the messages with these indices, as far as marks are known: counted from the mark in front of them, and
+    /// from the mark behind them when that belongs to another history. Then nobody knows what else lies between the two marks.
+    pub fn intervals(&self, indices: Range<i64>) -> impl Iterator<Item = (Position, Position)> + use<> {
+        let (from_before, from_after) = match (self.before, self.after) {
+            (Some(before), Some((after, messages))) if before.is_before(&after) => {
+                let is_end = indices.end >= messages;
+                let to = if is_end { Position::at(after) } else { Position { mark: before, offset: indices.end } };
+                (Some((Position { mark: before, offset: indices.start }, to)), None)
+            }
+            (before, after) => {
+                let at = |mark: Mark, shift: i64| {
+                    let place = |index: i64| Position { mark, offset: index + shift };
+                    (place(indices.start), place(indices.end))
+                };
+                (before.map(|mark| at(mark, 0)), after.map(|(mark, messages)| at(mark, -messages)))
+            }
+        };
+        from_before.into_iter().chain(from_after)
     }
 }
 
@@ -135,8 +144,9 @@ impl Covered {
         }
     }
 
-    /// Counts the holes that are older than the mark at `until_ms`, by the server's clock: how long each lasted, from mark
-    /// to mark. Also those that are given up, because the list would become too long. Each is counted once.
+    /// Counts the holes within a history that are older than the mark at `until_ms`, by the server's clock: how long each lasted,
+    /// from mark to mark. Also those that are given up, because the list would become too long. Each is counted once. Between two
+    /// histories there is always a hole, and the first mark of the later one tells how long that lasted.
     pub fn count_holes(&mut self, until_ms: u64) -> Vec<Duration> {
         let mut gaps = Vec::new();
         let given_up = self.0.len().saturating_sub(INTERVALS_MAX);
@@ -145,7 +155,9 @@ impl Covered {
             let is_due = index <= given_up || upper.mark.at_ms <= until_ms;
             if is_due && !self.0[index].is_hole_counted {
                 self.0[index].is_hole_counted = true;
-                gaps.push(Duration::from_millis(upper.mark.at_ms.saturating_sub(lower.mark.at_ms)));
+                if lower.mark.history == upper.mark.history {
+                    gaps.push(Duration::from_millis(upper.mark.at_ms.saturating_sub(lower.mark.at_ms)));
+                }
             }
         }
         if given_up > 0 {
@@ -160,7 +172,8 @@ impl Covered {
     #[must_use]
     pub fn extent(&self, stretch: Stretch, indices: Range<i64>) -> Extent {
         // The end of the messages that are known to be covered from the first one on; the first covered one behind that.
-        let (mut covered_to, mut next, mut unknown) = (indices.start, indices.end, false);
+        let has_position = stretch.before.is_some() || stretch.after.is_some();
+        let (mut covered_to, mut next, mut unknown) = (indices.start, indices.end, !has_position);
         for interval in &self.0 {
             let (lower, upper) = (end(interval.from, stretch), end(interval.to, stretch));
             let range = match (lower, upper) {
@@ -344,6 +357,23 @@ mod tests {
         assert_eq!(answers(&covered(&[((3, 0), (4, 1))]), late, 0..10), [(10, Unknown)]);
         let neither = Stretch { before: None, after: None };
         assert_eq!(answers(&covered(&[((3, 0), (4, 1))]), neither, 0..10), [(10, Unknown)]);
+        assert_eq!(answers(&Covered::default(), neither, 0..10), [(10, Unknown)]);
+    }
+
+    #[test]
+    fn a_mark_of_another_history_gives_the_messages_in_front_of_it_a_second_position() {
+        let next = Mark { history: 5_000, number: 1, at_ms: 5_000 };
+        let stretch = Stretch { before: Some(mark(4)), after: Some((next, 10)) };
+        let intervals: Vec<_> = stretch.intervals(2..10).collect();
+        assert_eq!(intervals, [(place(4, 2), place(4, 10)), (Position { mark: next, offset: -8 }, Position::at(next))]);
+        // Whoever covers one of the two has covered the messages, and nothing between the two marks.
+        for (from, to) in intervals {
+            let mut list = Covered::default();
+            list.add(from, to);
+            assert_eq!(list.extent(stretch, 2..10), Extent { messages: 8, answer: Answer::Covered });
+            assert_eq!(list.extent(stretch, 0..10), Extent { messages: 2, answer: Answer::Open });
+            assert!(!list.contains(place(5, 0), place(6, 0)));
+        }
     }
 
     #[test]

@@ -17,7 +17,7 @@ use super::keys::{GROUP, Keys};
 use super::retries::Retries;
 use crate::config::{KeysConfig, OutputConfig};
 use crate::redis::client::connection::Connection;
-use crate::redis::client::resp::{Commands, Cursor, Head, malformed};
+use crate::redis::client::resp::{Commands, Cursor, Head, malformed, server_error};
 use crate::redis::client::script::{Source, without_comments};
 use crate::redis::client::shared::SharedConnection;
 
@@ -88,6 +88,8 @@ pub struct Held {
     pub host_id: Arc<str>,
     /// Value of the host's permit before the fetch, on the server that handed the delivery out.
     pub permit: Option<Arc<str>>,
+    /// Which server that was.
+    pub server: Arc<str>,
 }
 
 /// A host's permit to settle by transaction, while a connection watches the permit.
@@ -96,6 +98,8 @@ pub struct Permit {
     /// Id of the permit's host.
     pub host_id: Arc<str>,
     fence: Fence,
+    /// On which server the permit is watched.
+    server: Arc<str>,
 }
 
 impl Permit {
@@ -108,6 +112,7 @@ impl Permit {
         connection: &mut Connection,
         keys: &KeysConfig,
         host_id: Arc<str>,
+        server: Arc<str>,
     ) -> Result<Option<Permit>, RedisError> {
         let key = format!("{}{host_id}", keys.permit_prefix);
         let fence = Fence { key, value: format!("{:08x}", rand::random::<u32>()) };
@@ -125,15 +130,16 @@ impl Permit {
             Err(error) if error.code() == Some("OOM") => return Ok(None),
             set => set?,
         };
-        let permit = Permit { host_id, fence };
+        let permit = Permit { host_id, fence, server };
         Ok(permit.fence.is_held(&mut replies)?.then_some(permit))
     }
 
     /// Whether only the holder of the permit can have settled this delivery: the permit was there when the delivery was
-    /// fetched, and on the same server. After a failover, one connection of a host may still be at the old primary.
+    /// fetched, and on the same server. After a failover, one connection of a host may still be at the old primary, which
+    /// has the same permit.
     #[must_use]
     pub fn covers(&self, held: &Held) -> bool {
-        self.host_id == held.host_id && held.permit.as_deref() == Some(&*self.fence.value)
+        self.host_id == held.host_id && self.server == held.server && held.permit.as_deref() == Some(&*self.fence.value)
     }
 
     /// Sends the transaction and watches the permit again. Returns whether the deliveries are settled, and the permit
@@ -188,7 +194,14 @@ pub fn transaction<'a>(
 /// Whether the transaction with this number of queued commands has settled its deliveries. If not, nothing was written:
 /// the transaction was discarded or refused as a whole, or the output is not a stream.
 fn is_settled(replies: &mut Cursor<'_>, mut queued: usize) -> Result<bool, RedisError> {
-    replies.skip(&mut queued)?;
+    while queued > 0 {
+        match replies.head()? {
+            // The server is a replica now: another one takes writes, and this connection does not lead to it.
+            Some(Head::Line(line)) if line.starts_with(b"-READONLY") => return Err(server_error(line)),
+            Some(_) => queued -= 1,
+            None => return Err(malformed()),
+        }
+    }
     match replies.head()? {
         Some(Head::Nil | Head::Line([b'-', ..])) => Ok(false),
         Some(Head::Array(results @ 1..)) => {
@@ -217,20 +230,22 @@ mod tests {
         assert_eq!(after(b"-EXECABORT Transaction discarded because of previous errors.\r\n"), Some(false));
         assert_eq!(after(b"*2\r\n-WRONGTYPE a\r\n-WRONGTYPE b\r\n"), Some(false));
         assert_eq!(after(b"$1\r\n1\r\n"), None);
+        assert_eq!(settled(b"+OK\r\n-READONLY a replica\r\n-READONLY a replica\r\n-EXECABORT discarded\r\n"), None);
         assert_eq!(settled(b"+OK\r\n-OOM full\r\n-OOM full\r\n-EXECABORT discarded\r\n"), Some(false));
     }
 
     #[test]
     fn a_permit_covers_what_its_host_fetched_while_it_was_there() {
         let fence = Fence { key: String::new(), value: "p".to_owned() };
-        let permit = Permit { host_id: "a".into(), fence };
-        let covers = |host_id: &str, permit_then: Option<&str>| {
-            permit.covers(&Held { host_id: host_id.into(), permit: permit_then.map(Arc::from) })
+        let permit = Permit { host_id: "a".into(), fence, server: "s".into() };
+        let covers = |host_id: &str, permit_then: Option<&str>, server: &str| {
+            permit.covers(&Held { host_id: host_id.into(), permit: permit_then.map(Arc::from), server: server.into() })
         };
-        assert!(covers("a", Some("p")));
-        assert!(!covers("a", Some("an earlier one")));
-        assert!(!covers("a", None));
-        assert!(!covers("b", Some("p")));
+        assert!(covers("a", Some("p"), "s"));
+        assert!(!covers("a", Some("an earlier one"), "s"));
+        assert!(!covers("a", None, "s"));
+        assert!(!covers("b", Some("p"), "s"));
+        assert!(!covers("a", Some("p"), "another one"));
     }
 
     #[test]

@@ -1,11 +1,12 @@
 #!lua flags=allow-oom
 -- Publishes the next mark, and takes, keeps, lets go or only looks at the lease of the intake.
 --
--- KEYS  1 marks: a hash with the history, the number of the last mark, and the identity of the data it was made for
+-- KEYS  1 marks: a hash with the history, number and time of the last mark, and the identity of the data they were made for
 --       2 lease, a string: the id of the host that is active   3 list of what is covered, a string (covered.rs)
 -- ARGV  1 channel of the marks   2 host id   3 how long the lease lasts, in ms   4 longest that any host's lease may last, in ms
 --       5 "take" if it is free, "look", or "release" if it is ours
--- Reply {what was published, then what was mended}: "<history> <number> <ms> <ttl of the lease in ms> <its holder or -> <list>".
+-- Reply {what was published, ms since the last mark when a history has begun with it and -1 otherwise, then what was mended}:
+--       "<history> <number> <ms> <ttl of the lease in ms> <its holder or -> <list>".
 --
 -- The number is made and published in one step, so that marks are numbered in the order in which they are heard. A history ends
 -- when Redis restarts or another server is promoted, and when the hash is lost: both may take numbers back that have been heard.
@@ -27,13 +28,14 @@ for key, wanted in pairs({[marks] = 'hash', [lease] = 'string', [covered] = 'str
 end
 
 local data = string.match(redis.call('INFO', 'replication'), 'master_replid:(%x+)') or '-'
-local known = redis.call('HMGET', marks, 'history', 'number', 'data')
-local history, number = tonumber(known[1]), (tonumber(known[2]) or 0) + 1
+local known = redis.call('HMGET', marks, 'history', 'number', 'data', 'at')
+local history, number, away_ms = tonumber(known[1]), (tonumber(known[2]) or 0) + 1, -1
 if not history or known[3] ~= data then
+  away_ms = tonumber(known[4]) and math.max(now - known[4], 0) or -1
   history, number = math.max((history or 0) + 1, now), 1
   redis.call('HSET', marks, 'history', string.format('%.0f', history), 'data', data)
 end
-redis.call('HSET', marks, 'number', string.format('%.0f', number))
+redis.call('HSET', marks, 'number', string.format('%.0f', number), 'at', string.format('%.0f', now))
 
 local holder = redis.call('GET', lease)
 if wish == 'take' and not holder then
@@ -57,4 +59,4 @@ local name = holder and (string.find(holder, '[%s%c]') and '?' or holder) or '-'
 local text = string.format('%.0f %.0f %.0f %.0f %s %s', history, number, now, left_ms, name == '' and '?' or name,
   redis.call('GET', covered) or '')
 redis.call('PUBLISH', ARGV[1], text)
-return {text, unpack(mended)}
+return {text, away_ms, unpack(mended)}
