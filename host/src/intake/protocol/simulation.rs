@@ -20,6 +20,7 @@ const TICKS: u64 = 1_400;
 const REST_TICKS: u64 = 900;
 
 const LEASE_MS: u64 = 3_000;
+const OLDER_MS_MAX: u64 = 7_000;
 const DEDUP_WINDOW_MS: u64 = 8_000;
 
 const FAULTS: [&str; 13] = [
@@ -71,7 +72,8 @@ struct Redis {
     /// Until then it is away.
     away_until: u64,
     full_until: u64,
-    older: VecDeque<Data>,
+    /// With when it was.
+    older: VecDeque<(u64, Data)>,
 }
 
 impl Redis {
@@ -297,7 +299,7 @@ impl World {
             }
             if self.executes() && tick % 8 == 0 {
                 let data = self.redis.data.clone();
-                self.redis.older.push_back(data);
+                self.redis.older.push_back((self.now_ms, data));
                 if self.redis.older.len() > 10 {
                     self.redis.older.pop_front();
                 }
@@ -590,8 +592,10 @@ impl World {
     }
 
     fn go_back(&mut self) {
-        // A replica is promoted or a snapshot loaded once: what was written in the meantime is in no older state.
-        if let Some(older) = self.redis.older.get(self.random.random_range(0..self.redis.older.len().max(1))) {
+        // Not older than what hosts keep; and what was written since is in no older state any more.
+        self.redis.older.retain(|(at_ms, _)| self.now_ms - at_ms < OLDER_MS_MAX);
+        let chosen = self.random.random_range(0..self.redis.older.len().max(1));
+        if let Some((_, older)) = self.redis.older.get(chosen) {
             self.redis.data = older.clone();
         }
         self.redis.older.clear();
