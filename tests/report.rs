@@ -120,3 +120,26 @@ fn a_report_asks_once_more_when_its_idle_connection_was_cut() {
         assert!(report["inbox"].is_number(), "Redis was there all the time: {report}");
     }
 }
+
+#[test]
+fn the_report_tells_who_is_active_and_what_waits_to_be_appended() {
+    let redis = Redis::start();
+    let first = reporting(&redis, 1);
+    first.wait_for_report("the active host", |report| {
+        report["intake"] == "active" && report["intake_active"] == report["host"] && report["position_lag"] == 0
+    });
+    let second = reporting(&redis, 1);
+    let active = first.reports().last().expect("a report")["host"].clone();
+    second.wait_for_report("a standby", |report| report["intake"] == "standby" && report["intake_active"] == active);
+    // Nothing can be appended: the message waits in both hosts.
+    redis.command::<()>("CONFIG SET maxmemory 1mb");
+    Publisher::new(&redis).publish(message("waits", json!({})));
+    for host in [&first, &second] {
+        host.wait_for_report("a message that waits", |report| report["position_lag"] == 1);
+    }
+    redis.command::<()>("CONFIG SET maxmemory 0");
+    redis.result_of("waits");
+    for host in [&first, &second] {
+        host.wait_for_report("nothing that waits", |report| report["position_lag"] == 0);
+    }
+}

@@ -109,3 +109,28 @@ fn a_host_can_be_stopped_while_redis_is_away() {
         assert_eq!(ended.code, Some(0), "{}", ended.stderr);
     }
 }
+
+#[test]
+fn what_a_stop_leaves_behind_is_told_by_the_exit_code() {
+    let redis = Redis::start();
+    let limited = |drain| Host::on(&redis).arg("--drain-timeout", drain).ready(&redis, 1);
+    let alone = limited("1s");
+    redis.wait_for_a_lease();
+    redis.command::<()>("CONFIG SET maxmemory 1mb");
+    Publisher::new(&redis).publish_all((0..3).map(|number| message(&format!("left-{number}"), json!({}))));
+    let ended = alone.stop();
+    assert_eq!(ended.code, Some(5), "{}", ended.stderr);
+    assert!(ended.stderr.contains("3 messages were received and could not be appended"), "{}", ended.stderr);
+    redis.command::<()>("CONFIG SET maxmemory 0");
+
+    // Another host has heard them as well.
+    let first = limited("1s");
+    redis.wait_for_a_lease();
+    let _second = limited("10s");
+    redis.wait_for_consumers(2);
+    redis.command::<()>("CONFIG SET maxmemory 1mb");
+    Publisher::new(&redis).publish(message("kept", json!({})));
+    assert_eq!(first.stop().code, Some(0));
+    redis.command::<()>("CONFIG SET maxmemory 0");
+    redis.result_of("kept");
+}
