@@ -74,7 +74,7 @@ fn nothing_is_lost_when_the_active_one_of_two_hosts_dies_and_is_started_again_at
     for _ in 0..3 {
         traffic.wait_for_more(1_000);
         active.kill();
-        // What the newcomer hears begins after the death; only the old standby can close the gap.
+        // What the newcomer hears begins after the death. Only the old standby can close the gap, so it takes the lease.
         let newcomer = Host::on(&redis).consumers(2).start();
         wait_until("another active intake", || redis.lease().is_some_and(|now| now != lease));
         lease = redis.wait_for_a_lease();

@@ -108,7 +108,7 @@ fn a_host_leaves_a_newer_format_alone_and_a_newer_host_finishes_it() {
 
     let old = present(&redis).ready(&redis, 2);
     old.wait_for_log("left deliveries to newer hosts");
-    old.wait_for_log("wait for a newer one");
+    old.wait_for_log("wait for a newer version");
     publisher.publish(message("own", json!({})));
     redis.result_of("own");
     assert_eq!(redis.length(INBOX), 3, "the newer entries are still there");

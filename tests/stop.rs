@@ -118,7 +118,8 @@ fn what_a_stop_leaves_behind_is_told_by_the_exit_code() {
     redis.wait_for_a_lease();
     redis.command::<()>("CONFIG SET maxmemory 1mb");
     Publisher::new(&redis).publish_all((0..3).map(|number| message(&format!("left-{number}"), json!({}))));
-    let ended = alone.stop();
+    alone.signal(Signal::Terminate);
+    let ended = alone.ended();
     assert_eq!(ended.code, Some(5), "{}", ended.stderr);
     assert!(ended.stderr.contains("3 messages were received and could not be appended"), "{}", ended.stderr);
     redis.command::<()>("CONFIG SET maxmemory 0");

@@ -1,6 +1,6 @@
 //! The fault campaign: several hosts, a real Redis, publishers with a ledger of what `PUBLISH` answered, a schedule of
 //! faults from a seed, and the outcome read from Redis alone. `just chaos --help` shows the options; with the tests it runs
-//! for about 90 s from a fresh seed, which is printed and repeats it.
+//! for about 90 s from the same seed each time.
 //!
 //! Clocks of hosts that differ are no fault of this campaign: that needs a library that the machine may not have.
 
@@ -42,6 +42,9 @@ use campaign::{Order, Report};
 const SHORT_SECONDS: u32 = 62;
 const LONG_SECONDS: u32 = 70;
 
+/// Seed of the run that belongs to the tests: with the same schedule each time, a failure comes from a change.
+const USUAL_SEED: u64 = 400;
+
 const SOAK_MINUTES: f64 = 60.0;
 
 /// Campaigns side by side: most of the time a campaign waits.
@@ -55,7 +58,7 @@ struct Args {
     #[arg(long, value_name = "N")]
     minutes: Option<f64>,
 
-    /// Seed of the first campaign; the next ones count up [default: a fresh one]
+    /// Seed of the first campaign; the next ones count up [default: a fresh one with --minutes or --fault, else always the same]
     #[arg(long, value_name = "S")]
     seed: Option<u64>,
 
@@ -132,7 +135,8 @@ fn soak(args: &Args) -> ExitCode {
 }
 
 fn run(args: &Args) -> ExitCode {
-    let seed = args.seed.unwrap_or_else(|| rand::random_range(0..1_000_000));
+    let is_fresh = args.minutes.is_some() || args.fault.is_some();
+    let seed = args.seed.unwrap_or_else(|| if is_fresh { rand::random_range(0..1_000_000) } else { USUAL_SEED });
     println!("chaos: seed {seed}");
     let only = args.fault.as_deref().and_then(faults::named);
     let end = Instant::now() + Duration::from_secs_f64(args.minutes.unwrap_or(0.0) * 60.0);

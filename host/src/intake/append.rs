@@ -85,7 +85,7 @@ impl Append {
             let host_id = self.group.identity.host_id();
             let step = {
                 let mut protocol = self.handover.protocol();
-                protocol.renamed(&host_id);
+                protocol.known_as(&host_id, self.group.pace.hosts() <= 1);
                 let step = protocol.next(Instant::now());
                 self.tell(&mut protocol);
                 step

@@ -21,7 +21,11 @@ const QUIET_MAX: Duration = Duration::from_millis(750);
 const SPREAD: Duration = Duration::from_millis(150);
 
 /// How long a standby leaves messages that the list has passed over to others, besides a random part as long.
-const GRACE: Duration = Duration::from_secs(1);
+const GRACE: Duration = Duration::from_millis(300);
+
+/// How long a free lease is left to hosts that have listened since what the list reaches to: a host that has not would leave a
+/// hole, which the others fill only after their grace.
+const TURN: Duration = Duration::from_millis(500);
 
 /// How long the list may fall behind the marks while there is no message to append.
 const LIST_AGE_MAX: Duration = Duration::from_secs(1);
@@ -79,6 +83,8 @@ struct Stream {
     /// Messages heard since the last mark.
     messages: i64,
     mark: Option<Mark>,
+    /// The first mark since which every one was heard.
+    since: Option<Mark>,
     /// When a mark was last heard, or when it was opened.
     alive_at: Instant,
     /// When anything was last heard.
@@ -116,6 +122,8 @@ pub struct Protocol {
     /// When a mark was last published from here.
     own_mark_at: Option<Instant>,
     is_stopping: bool,
+    /// Whether no other host is known.
+    is_alone: bool,
     /// Nothing is appended before, because Redis has refused the last round.
     append_after: Option<Instant>,
     refusals: u32,
@@ -174,6 +182,7 @@ impl Protocol {
             mark_at: now,
             own_mark_at: None,
             is_stopping: false,
+            is_alone: false,
             append_after: None,
             refusals: 0,
             asked_at: now,
@@ -245,6 +254,7 @@ impl Protocol {
             gap: Arc::default(),
             messages: 0,
             mark: None,
+            since: None,
             alive_at: now,
             heard_at: now,
             placed_at: None,
@@ -295,6 +305,9 @@ impl Protocol {
         stream.gap = Arc::new(Gap::behind(mark));
         stream.messages = 0;
         stream.mark = Some(mark);
+        if !is_next {
+            stream.since = Some(mark);
+        }
         stream.astray_since = match self.history {
             Some(history) if history != mark.history => stream.astray_since.or(Some(now)),
             _ => None,
@@ -353,7 +366,11 @@ impl Protocol {
         self.lease = match &announcement.holder {
             Holder::Host(id) if **id == *self.host_id => Lease::Own { until },
             Holder::Host(_) => Lease::Other { until },
-            Holder::Nobody => Lease::Other { until: now },
+            // Free, perhaps for some time already.
+            Holder::Nobody => match self.lease {
+                Lease::Other { until } if until <= now => Lease::Other { until },
+                _ => Lease::Other { until: now },
+            },
         };
         self.holder = match &announcement.holder {
             Holder::Host(id) => Some(id.clone()),
@@ -407,8 +424,9 @@ impl Protocol {
         self.is_watched = false;
     }
 
-    /// The host's id, which is another one after the host was taken for dead.
-    pub fn renamed(&mut self, host_id: &Arc<str>) {
+    /// The host's id, which is another one after the host was taken for dead, and whether no other host is known.
+    pub fn known_as(&mut self, host_id: &Arc<str>, is_alone: bool) {
+        self.is_alone = is_alone;
         if self.host_id != *host_id {
             self.host_id = host_id.clone();
         }
@@ -454,7 +472,8 @@ impl Protocol {
 
     /// Whether a mark is to be published now, and what is wished of the lease.
     fn mark_is_due(&self, now: Instant, holds_lease: bool, hears: bool, owes: bool) -> Option<Wish> {
-        let wish = if hears || owes { Wish::Take } else { Wish::Look };
+        let is_turn = holds_lease || matches!(self.lease, Lease::Own { .. }) || now >= self.turn_at();
+        let wish = if (hears || owes) && is_turn { Wish::Take } else { Wish::Look };
         if holds_lease && !hears && !owes {
             return Some(Wish::Release);
         }
@@ -479,9 +498,23 @@ impl Protocol {
         match self.lease {
             // A lease that this host has lost by its own clock is asked for at once.
             Lease::Own { .. } => own_due,
-            Lease::Other { until } if wants_lease => quiet_due.min(until + self.spread(SPREAD)),
+            Lease::Other { .. } if wants_lease => quiet_due.min(self.turn_at() + self.spread(SPREAD)),
             Lease::Other { .. } => quiet_due,
         }
+    }
+
+    /// From when this host may take the lease.
+    fn turn_at(&self) -> Instant {
+        match self.lease {
+            Lease::Other { until } if !self.is_alone && !self.reaches_back() => until + TURN,
+            Lease::Own { until } | Lease::Other { until } => until,
+        }
+    }
+
+    /// Whether this host has heard everything since what the list reaches to.
+    fn reaches_back(&self) -> bool {
+        let Some(top) = self.covered.top() else { return true };
+        self.streams.iter().filter_map(|stream| stream.since).any(|since| Position::at(since) <= top)
     }
 
     fn append_is_due(&self, now: Instant, holds_lease: bool) -> Option<Which> {
