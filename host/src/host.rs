@@ -305,7 +305,7 @@ impl Running {
             );
             self.hand_back(HandBack::Everything).await;
         }
-        let not_appended = if appended.is_ok() { 0 } else { self.not_appended() };
+        let not_appended = if appended.is_ok() { 0 } else { self.not_appended().await };
         // The heartbeat must not join again what leaves here.
         self.tasks.shutdown().await;
         self.registry.leave(FAREWELL_TIMEOUT).await;
@@ -324,12 +324,19 @@ impl Running {
     }
 
     /// Says what the intake leaves behind, and returns how many messages of it nobody else has heard.
-    fn not_appended(&self) -> u64 {
-        let (messages, others) = (self.intake.lag(), self.group.pace.hosts().saturating_sub(1));
-        let drain_timeout = self.drain_timeout;
+    async fn not_appended(&self) -> u64 {
+        let (messages, drain_timeout) = (self.intake.lag(), self.drain_timeout);
         if messages == 0 {
             return 0;
         }
+        // The last heartbeat may not have seen a host that has just come.
+        let keys = &self.group.keys;
+        let alive = self.farewell.repeat("look for other hosts", move |mut connection| async move {
+            hosts_alive(&mut connection, keys).await
+        });
+        let alive = tokio::time::timeout(FAREWELL_TIMEOUT, alive).await;
+        let hosts = alive.map_or(self.group.pace.hosts(), |alive| alive.len() as u64);
+        let others = hosts.saturating_sub(1);
         if others > 0 {
             warn!(
                 messages,
