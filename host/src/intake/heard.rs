@@ -2,15 +2,12 @@
 //! those that are covered. It is bounded, it counts what it refuses, and it knows nothing of leases or connections.
 
 use std::collections::VecDeque;
-use std::ops::Range;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::segment::{Gap, MESSAGE_OVERHEAD_BYTES, PIECE_BYTES_MAX, Segment};
 use crate::redis::store::covered::{Answer, Covered, Extent, Stretch};
 use crate::redis::store::position::{Mark, Position};
-
-/// What a message costs beside its payload.
-const MESSAGE_OVERHEAD_BYTES: usize = size_of::<u32>();
 
 /// A buffer of which more than this part is taken is filling up.
 const FILLING_DIVISOR: usize = 4;
@@ -21,103 +18,6 @@ const KEPT_MS_MAX: u64 = 10_000;
 
 /// Covered messages that are kept, at most.
 const KEPT_BYTES_MAX: usize = 64 << 20;
-
-/// Longest piece of memory for payloads; offsets in it are short.
-const PIECE_BYTES_MAX: usize = u32::MAX as usize;
-
-/// The space between two neighbouring marks, as one subscription hears it.
-#[derive(Debug, Default)]
-pub struct Gap {
-    /// The mark in front of it; `None` before the first mark of a subscription.
-    before: Option<Mark>,
-    /// The mark behind it, once heard, and the messages in the gap.
-    after: OnceLock<(Mark, i64)>,
-    /// Set when the subscription has ended, and no mark will come.
-    is_cut: OnceLock<()>,
-}
-
-impl Gap {
-    /// The gap behind a mark.
-    #[must_use]
-    pub fn behind(mark: Mark) -> Gap {
-        Gap { before: Some(mark), ..Gap::default() }
-    }
-
-    /// The subscription has ended.
-    pub fn cut(&self) {
-        let _ = self.is_cut.set(());
-    }
-
-    /// Whether its messages have no position yet, and will have one.
-    fn is_coming(&self) -> bool {
-        self.before.is_none() && self.after.get().is_none() && self.is_cut.get().is_none()
-    }
-
-    /// Ends the gap with the next mark, after so many messages.
-    pub fn close(&self, mark: Mark, messages: i64) {
-        // A gap is closed once.
-        let _ = self.after.set((mark, messages));
-    }
-
-    fn stretch(&self) -> Stretch {
-        Stretch { before: self.before, after: self.after.get().copied() }
-    }
-}
-
-/// Payloads in one piece of memory.
-#[derive(Debug)]
-struct Piece {
-    payloads: Box<[u8]>,
-    ends: Box<[u32]>,
-}
-
-/// Messages of one gap, one behind the other.
-#[derive(Clone, Debug)]
-struct Segment {
-    piece: Arc<Piece>,
-    /// Which messages of the piece.
-    range: Range<usize>,
-    gap: Arc<Gap>,
-    /// How many messages of the gap are in front of the first one.
-    first: i64,
-    received: Instant,
-}
-
-impl Segment {
-    fn len(&self) -> usize {
-        self.range.len()
-    }
-
-    fn offset(&self, index: usize) -> usize {
-        if index == 0 { 0 } else { self.piece.ends[index - 1] as usize }
-    }
-
-    fn cost(&self) -> usize {
-        self.offset(self.range.end) - self.offset(self.range.start) + self.len() * MESSAGE_OVERHEAD_BYTES
-    }
-
-    fn payloads(&self) -> impl Iterator<Item = &[u8]> {
-        self.range.clone().map(|index| &self.piece.payloads[self.offset(index)..self.offset(index + 1)])
-    }
-
-    /// Which messages of the gap these are.
-    fn indices(&self) -> Range<i64> {
-        self.first..self.first + self.len() as i64
-    }
-
-    /// The positions of the messages, when a mark is known.
-    fn intervals(&self) -> impl Iterator<Item = (Position, Position)> {
-        self.gap.stretch().intervals(self.indices())
-    }
-
-    /// Takes the first messages off.
-    fn split_off_front(&mut self, messages: usize) -> Segment {
-        let front = Segment { range: self.range.start..self.range.start + messages, ..self.clone() };
-        self.range.start += messages;
-        self.first += messages as i64;
-        front
-    }
-}
 
 /// One thing after the other, as it was heard.
 #[derive(Clone, Debug)]
@@ -230,13 +130,7 @@ impl Heard {
             (fitting, bytes) = (fitting + 1, more);
         }
         if fitting > 0 {
-            let (mut text, mut ends) = (Vec::with_capacity(bytes), Vec::with_capacity(fitting));
-            for payload in payloads.clone().take(fitting) {
-                text.extend_from_slice(payload);
-                ends.push(u32::try_from(text.len()).unwrap_or(u32::MAX));
-            }
-            let piece = Arc::new(Piece { payloads: text.into(), ends: ends.into() });
-            let segment = Segment { piece, range: 0..fitting, gap: gap.clone(), first, received };
+            let segment = Segment::new(gap.clone(), first, payloads.clone(), (fitting, bytes), received);
             self.messages += fitting;
             self.bytes += segment.cost();
             self.waiting.push_back(Entry::Messages(segment));
@@ -292,8 +186,8 @@ impl Heard {
             .flatten()
     }
 
-    /// Takes messages that the list does not cover for a round, oldest first, and says what came of it. The messages stay under way until
-    /// [`Heard::appended`] or [`Heard::not_appended`].
+    /// Takes messages that the list does not cover for a round, oldest first, and says what came of it. The messages stay
+    /// under way until [`Heard::appended`] or [`Heard::not_appended`].
     pub fn take(&mut self, covered: &Covered, which: Which, limits: Limits, now: Instant) -> Taken {
         let (mut then, mut too_old, mut by_claims) = (covered.clone(), 0, 0);
         let (mut messages, mut bytes) = (0, 0);
@@ -314,7 +208,7 @@ impl Heard {
                 }
                 Entry::Messages(segment) => segment,
             };
-            let extent = then.extent(segment.gap.stretch(), segment.indices());
+            let extent = then.extent(segment.stretch(), segment.indices());
             let Extent { messages: same, answer } = extent;
             let mut part = segment.split_off_front(usize::try_from(same).unwrap_or(0).clamp(1, segment.len()));
             if segment.len() > 0 {
@@ -351,7 +245,7 @@ impl Heard {
             if part.len() > 0 {
                 messages += part.len();
                 bytes += part.cost();
-                let Stretch { before, after } = part.gap.stretch();
+                let Stretch { before, after } = part.stretch();
                 if let (Some(before), Some((after, messages))) = (before, after)
                     && before.is_before(&after)
                 {
@@ -403,7 +297,7 @@ impl Heard {
                     break;
                 }
                 Entry::Messages(mut segment) => {
-                    let Extent { messages, answer } = covered.extent(segment.gap.stretch(), segment.indices());
+                    let Extent { messages, answer } = covered.extent(segment.stretch(), segment.indices());
                     let part = segment.split_off_front(usize::try_from(messages).unwrap_or(0).clamp(1, segment.len()));
                     let is_new = part.intervals().next().is_some_and(|(from, _)| from >= top);
                     if segment.len() > 0 {
@@ -484,7 +378,7 @@ impl Heard {
 impl Entry {
     fn is_meant(&self, covered: &Covered, which: Which) -> bool {
         match (self, which) {
-            (Entry::Messages(segment), _) if segment.gap.is_coming() => false,
+            (Entry::Messages(segment), _) if segment.is_coming() => false,
             (_, Which::All) => true,
             (Entry::Nothing { .. }, Which::PassedOver { .. }) => false,
             (Entry::Messages(segment), Which::PassedOver { before, history }) => {
@@ -498,6 +392,6 @@ impl Entry {
 fn is_passed(segment: &Segment, covered: &Covered, history: u64) -> bool {
     match segment.intervals().next() {
         Some((from, _)) => from.mark.history != history || covered.top().is_some_and(|top| from < top),
-        None => !segment.gap.is_coming(),
+        None => !segment.is_coming(),
     }
 }

@@ -8,6 +8,7 @@ mod heard;
 mod protocol;
 mod receive;
 mod round;
+mod segment;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;

@@ -5,7 +5,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::heard::{Gap, Heard, Limits, Taken, Which};
+use super::heard::{Heard, Limits, Taken, Which};
+use super::segment::Gap;
 use crate::redis::store::covered::Covered;
 use crate::redis::store::marks::{Announcement, Holder, Wish};
 use crate::redis::store::position::{Mark, Position};
