@@ -4,12 +4,15 @@
 //!
 //! `HOST_SIMULATION_SEEDS=FIRST..END` chooses other seeds.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use rand::rngs::SmallRng;
 use rand::{RngExt as _, SeedableRng as _};
 
+mod redis;
+
+use self::redis::{Data, Event, Redis};
 use super::*;
 
 /// How long one step of the world takes.
@@ -38,91 +41,6 @@ const FAULTS: [&str; 13] = [
     "a replica that lags is promoted",
     "told to stop",
 ];
-
-/// What is published, in the order of publishing.
-#[derive(Clone, Debug)]
-enum Event {
-    Message(u32),
-    Mark(Announcement),
-}
-
-/// Everything that Redis keeps.
-#[derive(Clone, Debug, Default)]
-struct Data {
-    appended: HashMap<u32, u32>,
-    claims: HashMap<u32, u64>,
-    covered: Covered,
-    /// Changes of the list: what a watch compares.
-    version: u64,
-    lease: Option<(String, u64)>,
-    history: u64,
-    number: u64,
-    /// For which data the history was begun.
-    made_for: u64,
-}
-
-/// The servers: the one that is written to, and the logs of what each has published.
-#[derive(Debug)]
-struct Redis {
-    data: Data,
-    logs: Vec<Vec<Event>>,
-    identity: u64,
-    /// Until then it executes nothing, and then everything that was sent.
-    stalled_until: u64,
-    /// Until then it is away.
-    away_until: u64,
-    full_until: u64,
-    /// With when it was.
-    older: VecDeque<(u64, Data)>,
-}
-
-impl Redis {
-    fn log(&mut self) -> &mut Vec<Event> {
-        self.logs.last_mut().expect("there is a server")
-    }
-
-    fn mark(&mut self, host: &str, wish: Wish, now_ms: u64) -> Announcement {
-        let data = &mut self.data;
-        if data.made_for != self.identity {
-            data.history = (data.history + 1).max(now_ms);
-            (data.number, data.made_for) = (0, self.identity);
-        }
-        data.number += 1;
-        data.lease.take_if(|(_, until)| *until <= now_ms);
-        let until = now_ms + LEASE_MS;
-        match (&mut data.lease, wish) {
-            (None, Wish::Take) => data.lease = Some((host.into(), until)),
-            (Some((holder, _)), Wish::Release) if holder == host => data.lease = None,
-            (Some((holder, end)), _) if holder == host => *end = until,
-            _ => {}
-        }
-        let announcement = Announcement {
-            mark: Mark { history: data.history, number: data.number, at_ms: now_ms },
-            holder: data.lease.as_ref().map_or(Holder::Nobody, |(holder, _)| Holder::Host(holder.clone())),
-            lease_left: Duration::from_millis(data.lease.as_ref().map_or(0, |(_, until)| until - now_ms)),
-            covered: data.covered.clone(),
-        };
-        self.log().push(Event::Mark(announcement.clone()));
-        announcement
-    }
-
-    fn append(&mut self, watched: u64, messages: &[u32], covered: &Covered, now_ms: u64) -> bool {
-        let data = &mut self.data;
-        if data.version != watched {
-            return false;
-        }
-        data.version += 1;
-        data.covered = covered.clone();
-        for id in messages {
-            let is_claimed = data.claims.get(id).is_some_and(|until| *until > now_ms);
-            if !is_claimed {
-                data.claims.insert(*id, now_ms + DEDUP_WINDOW_MS);
-                *data.appended.entry(*id).or_default() += 1;
-            }
-        }
-        true
-    }
-}
 
 /// A command on its way.
 #[derive(Debug)]
