@@ -9,6 +9,7 @@ mod protocol;
 mod receive;
 mod round;
 mod segment;
+mod subscriptions;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;

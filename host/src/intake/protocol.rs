@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::heard::{Heard, Limits, Taken, Which};
-use super::segment::Gap;
+use super::subscriptions::{MarkHeard, Subscriptions};
 use crate::redis::store::covered::Covered;
 use crate::redis::store::marks::{Announcement, Holder, Wish};
 use crate::redis::store::position::{Mark, Position};
@@ -33,12 +33,6 @@ const LIST_AGE_MAX: Duration = Duration::from_secs(1);
 
 /// Age of a hole in the list at which it counts as a gap.
 const HOLE_AGE: Duration = Duration::from_secs(5);
-
-/// How long a subscription may hear marks of another history than the one that the appends go to, or a new one no mark.
-const MOVE_PATIENCE: Duration = Duration::from_millis(500);
-
-/// How long a silent subscription is kept after another one has heard its first mark, or after it last heard anything.
-const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// A pause of the whole process, or of its driver, that is longer than this is no silence of its subscriptions.
 const PAUSE_MIN: Duration = Duration::from_millis(1000);
@@ -76,35 +70,13 @@ enum Lease {
     },
 }
 
-/// One subscription.
-#[derive(Debug)]
-struct Stream {
-    id: u64,
-    gap: Arc<Gap>,
-    /// Messages heard since the last mark.
-    messages: i64,
-    mark: Option<Mark>,
-    /// The first mark since which every one was heard.
-    since: Option<Mark>,
-    /// When a mark was last heard, or when it was opened.
-    alive_at: Instant,
-    /// When anything was last heard.
-    heard_at: Instant,
-    /// When the first mark was heard.
-    placed_at: Option<Instant>,
-    /// Since when its marks belong to another history than the one that is written to.
-    astray_since: Option<Instant>,
-    /// When a mark was first published since it was opened.
-    marked_at: Option<Instant>,
-}
-
 /// What an intake knows, and what it does about it.
 #[derive(Debug)]
 pub struct Protocol {
     host_id: Arc<str>,
     config: Settings,
     heard: Heard,
-    streams: Vec<Stream>,
+    subscriptions: Subscriptions,
     covered: Covered,
     /// The list as it will be when the round that is under way has been appended.
     list_then: Covered,
@@ -171,7 +143,7 @@ impl Protocol {
             host_id,
             config,
             heard: Heard::new(config.buffer_bytes_max),
-            streams: Vec::new(),
+            subscriptions: Subscriptions::new(config.silence_max),
             covered: Covered::default(),
             list_then: Covered::default(),
             gaps_then: Vec::new(),
@@ -229,92 +201,37 @@ impl Protocol {
     /// What the intake is now.
     #[must_use]
     pub fn state(&self, now: Instant) -> State {
-        State::of(self.holds_lease(now), self.hears(now), !self.heard.is_empty())
+        State::of(self.holds_lease(now), self.subscriptions.hear(now), !self.heard.is_empty())
     }
 
     fn holds_lease(&self, now: Instant) -> bool {
         matches!(self.lease, Lease::Own { until } if now < until)
     }
 
-    /// Whether there is a subscription that is not silent.
-    fn hears(&self, now: Instant) -> bool {
-        self.streams.iter().any(|stream| !self.is_silent(stream, now))
-    }
-
-    fn is_silent(&self, stream: &Stream, now: Instant) -> bool {
-        now.saturating_duration_since(stream.alive_at) > self.config.silence_max
-            || stream.astray_since.is_some_and(|since| now.saturating_duration_since(since) > MOVE_PATIENCE)
-    }
-
     // What is heard.
 
     /// A subscription has begun.
     pub fn opened(&mut self, id: u64, now: Instant) {
-        self.streams.push(Stream {
-            id,
-            gap: Arc::default(),
-            messages: 0,
-            mark: None,
-            since: None,
-            alive_at: now,
-            heard_at: now,
-            placed_at: None,
-            astray_since: None,
-            marked_at: None,
-        });
+        self.subscriptions.opened(id, now);
     }
 
     /// A subscription has ended.
     pub fn closed(&mut self, id: u64) {
-        self.streams.retain(|stream| {
-            if stream.id == id {
-                stream.gap.cut();
-            }
-            stream.id != id
-        });
+        self.subscriptions.closed(id);
     }
 
     /// Messages were heard, one after the other.
     pub fn messages<'a>(&mut self, id: u64, payloads: impl Iterator<Item = &'a [u8]> + Clone, now: Instant) {
-        let Some(stream) = self.streams.iter_mut().find(|stream| stream.id == id) else { return };
-        let count = payloads.clone().count();
-        self.counted.shed += self.heard.push(&stream.gap, stream.messages, payloads, now);
-        stream.messages += count as i64;
-        stream.heard_at = now;
+        let Some((gap, first)) = self.subscriptions.messages(id, payloads.clone().count(), now) else { return };
+        self.counted.shed += self.heard.push(&gap, first, payloads, now);
     }
 
     /// A mark was heard.
     pub fn mark(&mut self, id: u64, announcement: &Announcement, now: Instant) {
         let mark = announcement.mark;
-        let Some(stream) = self.streams.iter_mut().find(|stream| stream.id == id) else { return };
-        // Somebody has repeated it, who must not.
-        if stream.mark.is_some_and(|last| last.history == mark.history && last.number >= mark.number) {
-            return;
-        }
-        (stream.alive_at, stream.heard_at) = (now, now);
-        let is_first = stream.mark.is_none();
-        let is_next = stream.mark.is_some_and(|last| last.is_before(&mark));
-        // In one history a mark that is not the next one shows that something was missed, and nobody knows where.
-        if is_next || stream.mark.is_none_or(|last| last.history != mark.history) {
-            stream.gap.close(mark, stream.messages);
-        }
-        if is_next && let Some(last) = stream.mark {
-            let from = Position { mark: last, offset: stream.messages };
+        let Some(MarkHeard { nothing_since }) = self.subscriptions.mark(id, mark, self.history, now) else { return };
+        if let Some(from) = nothing_since {
             self.heard.push_nothing(from, mark, now);
-        }
-        stream.gap.cut();
-        stream.gap = Arc::new(Gap::behind(mark));
-        stream.messages = 0;
-        stream.mark = Some(mark);
-        if !is_next {
-            stream.since = Some(mark);
-        }
-        stream.astray_since = match self.history {
-            Some(history) if history != mark.history => stream.astray_since.or(Some(now)),
-            _ => None,
-        };
-        if is_first {
-            stream.placed_at = Some(now);
         }
         self.mark_at = now;
         // Only what is written counts where it is written: a subscription may be at another server.
@@ -337,9 +254,7 @@ impl Protocol {
         self.mark_at = now;
         self.own_mark_at = Some(now);
         self.dice.rotate_left(1);
-        for stream in &mut self.streams {
-            stream.marked_at.get_or_insert(now);
-        }
+        self.subscriptions.announced(now);
         let history = announcement.mark.history;
         if self.history != Some(history) {
             if self.history.is_some() {
@@ -348,12 +263,7 @@ impl Protocol {
             self.history = Some(history);
             self.newest = None;
         }
-        for stream in &mut self.streams {
-            stream.astray_since = match stream.mark {
-                Some(mark) if mark.history != history => stream.astray_since.or(Some(now)),
-                _ => None,
-            };
-        }
+        self.subscriptions.written_to(history, now);
         self.told(announcement, now);
     }
 
@@ -443,18 +353,11 @@ impl Protocol {
     /// The next step.
     pub fn next(&mut self, now: Instant) -> Step {
         self.tend(now);
-        let (holds_lease, hears, owes) = (self.holds_lease(now), self.hears(now), !self.heard.is_empty());
+        let (holds_lease, hears, owes) = (self.holds_lease(now), self.subscriptions.hear(now), !self.heard.is_empty());
         if self.is_stopping && !owes && !holds_lease {
             return Step::Done;
         }
-        let is_lost = |stream: &Stream| {
-            let since = stream.marked_at.filter(|_| stream.mark.is_none());
-            since.is_some_and(|since| now.saturating_duration_since(since) > MOVE_PATIENCE)
-        };
-        if self.streams.iter().any(is_lost) {
-            for stream in &mut self.streams {
-                stream.marked_at = None;
-            }
+        if self.subscriptions.take_lost(now) {
             return Step::Reconnect;
         }
         if let Some(wish) = self.mark_is_due(now, holds_lease, hears, owes) {
@@ -481,7 +384,7 @@ impl Protocol {
         if holds_lease && self.is_stopping && !owes {
             return Some(Wish::Release);
         }
-        if self.streams.iter().any(|stream| stream.mark.is_none() && stream.marked_at.is_none()) {
+        if self.subscriptions.want_mark() {
             return Some(wish);
         }
         (now >= self.mark_due_at(now, holds_lease, hears || owes)).then_some(wish)
@@ -491,8 +394,7 @@ impl Protocol {
     fn mark_due_at(&self, now: Instant, holds_lease: bool, wants_lease: bool) -> Instant {
         let own_due = self.own_mark_at.map_or(now, |at| at + MARK_INTERVAL);
         // A subscription at another server: a mark shows whether this host still writes to the right one.
-        let is_astray = self.streams.iter().any(|stream| stream.astray_since.is_some());
-        if holds_lease || self.is_stopping || is_astray {
+        if holds_lease || self.is_stopping || self.subscriptions.is_any_astray() {
             return own_due;
         }
         let quiet_due = self.mark_at + QUIET_MAX + self.spread(SPREAD);
@@ -515,7 +417,7 @@ impl Protocol {
     /// Whether this host has heard everything since what the list reaches to.
     fn reaches_back(&self) -> bool {
         let Some(top) = self.covered.top() else { return true };
-        self.streams.iter().filter_map(|stream| stream.since).any(|since| Position::at(since) <= top)
+        self.subscriptions.unbroken_since().any(|since| Position::at(since) <= top)
     }
 
     fn append_is_due(&self, now: Instant, holds_lease: bool) -> Option<Which> {
@@ -582,41 +484,22 @@ impl Protocol {
         self.asked_at = now;
         if pause > PAUSE_MIN {
             self.mark_at += pause;
-            for stream in &mut self.streams {
-                stream.alive_at = (stream.alive_at + pause).min(now);
-                stream.astray_since = stream.astray_since.map(|since| (since + pause).min(now));
-            }
             self.mark_at = self.mark_at.min(now);
+            self.subscriptions.paused(pause, now);
         }
     }
 
     /// Whether a subscription should be opened: there is none, or the only one is silent or at another server. It is opened
     /// beside the silent one, which may still have messages that nobody else hears.
     #[must_use]
-    pub fn wants_stream(&self, now: Instant) -> bool {
-        match self.streams.as_slice() {
-            _ if self.is_stopping => false,
-            [] => true,
-            [stream] => self.is_silent(stream, now),
-            _ => false,
-        }
+    pub fn wants_subscription(&self, now: Instant) -> bool {
+        !self.is_stopping && self.subscriptions.want_another(now)
     }
 
     /// A subscription to be closed, because another one is alive in its place.
     #[must_use]
-    pub fn useless_stream(&self, now: Instant) -> Option<u64> {
-        let [old, new] = self.streams.as_slice() else { return None };
-        let is_alive = |stream: &Stream| stream.mark.is_some() && !self.is_silent(stream, now);
-        match (is_alive(old), is_alive(new)) {
-            (true, _) => Some(new.id),
-            // What Redis has written to the old one before may still be on its way, seconds after a stall.
-            (false, true) => {
-                let quiet_since = new.placed_at.map_or(now, |placed_at| placed_at.max(old.heard_at));
-                (now.saturating_duration_since(quiet_since) > LAST_WORDS).then_some(old.id)
-            }
-            // The new one has come to nothing, and another one is tried.
-            (false, false) => self.is_silent(new, now).then_some(new.id),
-        }
+    pub fn useless_subscription(&self, now: Instant) -> Option<u64> {
+        self.subscriptions.useless(now)
     }
 
     /// A random part of a wait; the same until the next mark is published from here.

@@ -74,14 +74,14 @@ impl Receiver {
             let now = Instant::now();
             let mut protocol = self.handover.protocol();
             protocol.tend(now);
-            if let Some(id) = protocol.useless_stream(now) {
+            if let Some(id) = protocol.useless_subscription(now) {
                 protocol.closed(id);
                 for slot in [&mut first, &mut second] {
                     slot.take_if(|(number, _)| *number == id);
                 }
                 info!(subscription = id, "closed a subscription in whose place another one hears the marks");
             }
-            if opening.is_none() && (first.is_none() || second.is_none()) && protocol.wants_stream(now) {
+            if opening.is_none() && (first.is_none() || second.is_none()) && protocol.wants_subscription(now) {
                 if first.is_some() || second.is_some() {
                     warn!(
                         channel = self.group.keys.channel,

@@ -304,7 +304,7 @@ impl World {
             }
         }
         host.protocol.tend(now);
-        if let Some(id) = host.protocol.useless_stream(now) {
+        if let Some(id) = host.protocol.useless_subscription(now) {
             host.protocol.closed(id);
             host.streams.retain(|stream| stream.id != id);
         }
@@ -318,7 +318,7 @@ impl World {
                 host.streams.push(Subscribed { id: host.opened, log, next, silent_until: 0 });
                 host.protocol.opened(host.opened, now);
             }
-            None if host.streams.len() < 2 && host.protocol.wants_stream(now) => {
+            None if host.streams.len() < 2 && host.protocol.wants_subscription(now) => {
                 host.opening_at = Some(now_ms + self.random.random_range(0..200));
             }
             _ => {}
