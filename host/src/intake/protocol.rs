@@ -40,6 +40,9 @@ const PAUSE_MIN: Duration = Duration::from_millis(1000);
 /// Wait after Redis has refused a round; it doubles four times.
 const REFUSAL_WAIT: Duration = Duration::from_millis(60);
 
+/// Messages in a round of a standby, at least.
+const ROUND_MESSAGES_MIN: usize = 16;
+
 /// What to do next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
@@ -100,6 +103,8 @@ pub struct Protocol {
     /// Nothing is appended before, because Redis has refused the last round.
     append_after: Option<Instant>,
     refusals: u32,
+    /// Messages in a round while this host is not active. Small rounds are quick, and come between those of the active host.
+    standby_round_max: usize,
     /// When the driver last asked.
     asked_at: Instant,
     /// A part of a random wait, in thousandths.
@@ -158,6 +163,7 @@ impl Protocol {
             is_alone: false,
             append_after: None,
             refusals: 0,
+            standby_round_max: config.round_messages_max,
             asked_at: now,
             dice: dice(seed),
             counted: Counted::default(),
@@ -312,6 +318,8 @@ impl Protocol {
     pub fn appended(&mut self, is_appended: bool, covered: Covered) {
         (self.append_after, self.refusals) = (None, 0);
         let gaps = std::mem::take(&mut self.gaps_then);
+        let round_max = if is_appended { self.standby_round_max * 2 } else { self.standby_round_max / 2 };
+        self.standby_round_max = round_max.clamp(ROUND_MESSAGES_MIN, self.config.round_messages_max);
         if is_appended {
             self.counted.gaps.extend(gaps);
             self.covered = self.heard.appended();
@@ -443,11 +451,12 @@ impl Protocol {
 
     /// Takes messages for a round. `false`: there is nothing to append.
     fn take(&mut self, which: Which, now: Instant) -> bool {
-        let limits = Limits {
-            messages_max: self.config.round_messages_max,
-            bytes_max: self.config.round_bytes_max,
-            age_max: self.config.claim_age_max,
+        let messages_max = match which {
+            Which::All => self.config.round_messages_max,
+            Which::PassedOver { .. } => self.standby_round_max,
         };
+        let limits =
+            Limits { messages_max, bytes_max: self.config.round_bytes_max, age_max: self.config.claim_age_max };
         let Taken { mut then, too_old, by_claims } = self.heard.take(&self.covered, which, limits, now);
         self.counted.too_old += too_old;
         self.counted.by_claims += by_claims;
