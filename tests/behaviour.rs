@@ -11,6 +11,7 @@ mod burst;
 mod connection_loss;
 mod dead_letters;
 mod duplicates;
+mod failover;
 mod groups;
 mod hostile;
 mod ids;

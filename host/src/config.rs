@@ -217,7 +217,8 @@ settings! {
         /// Memory for messages that are received and not yet in Redis.
         ///
         /// When the buffer is full, messages are shed and counted. While more than a quarter of it is used, the host fetches
-        /// nothing, so that Redis can accept more appends.
+        /// nothing, so that Redis can accept more appends. What is left of the buffer holds appended messages for 10 s
+        /// more, in case a replica that lags is promoted.
         pub buffer_bytes_max: usize = flag("intake-buffer").default("384MiB").between("64KiB", "64GiB");
         /// Validity of the active intake's lease.
         ///

@@ -3,7 +3,7 @@
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread;
 
@@ -19,6 +19,8 @@ pub struct Proxy {
 struct State {
     closed: AtomicBool,
     accepted: AtomicUsize,
+    /// Port of the server to which new connections lead.
+    target: AtomicU16,
     /// One for each connection.
     gates: Mutex<Vec<Arc<Gate>>>,
 }
@@ -43,21 +45,28 @@ struct Held {
 impl Proxy {
     /// Forwards to this Redis.
     pub fn start(redis: &Redis) -> Proxy {
-        let target = redis.port();
-        Proxy::listen(TcpListener::bind("127.0.0.1:0").expect("bind a port"), move |client, gate| {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("bind a port");
+        let proxy = Proxy::listen(listener, |client, target, gate| {
             let Ok(server) = TcpStream::connect(("127.0.0.1", target)) else { return };
             forward(&client, &server, &gate);
             forward(&server, &client, &gate);
-        })
+        });
+        proxy.lead_to(redis);
+        proxy
+    }
+
+    /// From now on new connections lead to this Redis, like a name that was moved to another server.
+    pub fn lead_to(&self, redis: &Redis) {
+        self.state.target.store(redis.port(), Ordering::SeqCst);
     }
 
     /// Takes the place of a Redis that is away: accepts connections and hangs up.
     pub fn hanging_up(port: u16) -> Proxy {
         let listener = TcpListener::bind(("127.0.0.1", port)).expect("bind the port of the Redis that is away");
-        Proxy::listen(listener, |client, _| drop(client))
+        Proxy::listen(listener, |client, _, _| drop(client))
     }
 
-    fn listen(listener: TcpListener, serve: impl Fn(TcpStream, Arc<Gate>) + Send + 'static) -> Proxy {
+    fn listen(listener: TcpListener, serve: impl Fn(TcpStream, u16, Arc<Gate>) + Send + 'static) -> Proxy {
         let port = listener.local_addr().expect("a bound listener has an address").port();
         let state = Arc::new(State::default());
         let shared = state.clone();
@@ -68,11 +77,16 @@ impl Proxy {
                 }
                 let gate = Arc::new(Gate::default());
                 shared.gates.lock().expect("nobody panics with the lock").push(gate.clone());
-                serve(client, gate);
+                serve(client, shared.target.load(Ordering::SeqCst), gate);
                 shared.accepted.fetch_add(1, Ordering::SeqCst);
             }
         });
         Proxy { port, state }
+    }
+
+    /// The TCP port on which it listens.
+    pub fn port(&self) -> u16 {
+        self.port
     }
 
     /// Where hosts find it.

@@ -12,12 +12,9 @@ use crate::redis::store::position::{Mark, Position};
 /// A buffer of which more than this part is taken is filling up.
 const FILLING_DIVISOR: usize = 4;
 
-/// How long covered messages are kept, by the server's clock: should Redis come back from an older state, or a replica that
-/// lags be promoted, they are appended again.
+/// How long covered messages are kept, by the server's clock, as far as there is room beside those that wait: should Redis come
+/// back from an older state, or a replica that lags be promoted, they are appended again.
 const KEPT_MS_MAX: u64 = 10_000;
-
-/// Covered messages that are kept, at most.
-const KEPT_BYTES_MAX: usize = 64 << 20;
 
 /// One thing after the other, as it was heard.
 #[derive(Clone, Debug)]
@@ -96,7 +93,7 @@ pub struct Heard {
 }
 
 impl Heard {
-    /// Room for so many bytes of messages that wait.
+    /// Room for so many bytes of messages; those that wait displace those that are kept.
     #[must_use]
     pub fn new(bytes_max: usize) -> Heard {
         Heard {
@@ -134,6 +131,7 @@ impl Heard {
             self.messages += fitting;
             self.bytes += segment.cost();
             self.waiting.push_back(Entry::Messages(segment));
+            self.make_room();
         }
         // What does not fit leaves a hole in the positions, which the list shows until somebody fills it.
         payloads.skip(fitting).count()
@@ -331,6 +329,15 @@ impl Heard {
             .min()
     }
 
+    /// Whether a message waits whose place lies there.
+    #[must_use]
+    pub fn waits_between(&self, lower: Position, upper: Position) -> bool {
+        self.waiting.iter().any(|entry| match entry {
+            Entry::Messages(segment) => segment.intervals().any(|(from, _)| lower <= from && from < upper),
+            Entry::Nothing { .. } => false,
+        })
+    }
+
     /// Another history has begun: what was covered in the last one may not be covered in it.
     pub fn new_history(&mut self) {
         while let Some((_, entry)) = self.kept.pop_back() {
@@ -366,11 +373,16 @@ impl Heard {
         if entry.messages() > 0 {
             self.kept_bytes += entry.cost();
             self.kept.push_back((self.newest_ms, entry));
-            while self.kept_bytes > KEPT_BYTES_MAX
-                && let Some((_, entry)) = self.kept.pop_front()
-            {
-                self.kept_bytes -= entry.cost();
-            }
+            self.make_room();
+        }
+    }
+
+    /// Forgets the oldest of what is kept as long as all together is too much.
+    fn make_room(&mut self) {
+        while self.bytes + self.kept_bytes > self.bytes_max
+            && let Some((_, entry)) = self.kept.pop_front()
+        {
+            self.kept_bytes -= entry.cost();
         }
     }
 }

@@ -144,16 +144,23 @@ impl Covered {
         }
     }
 
-    /// Counts the holes within a history that are older than the mark at `until_ms`, by the server's clock: how long each lasted,
-    /// from mark to mark. Also those that are given up, because the list would become too long. Each is counted once. Between two
-    /// histories there is always a hole, and the first mark of the later one tells how long that lasted.
-    pub fn count_holes(&mut self, until_ms: u64) -> Vec<Duration> {
+    /// Counts the holes within a history that are older than the mark at `until_ms`, by the server's clock, unless messages wait
+    /// to fill them: how long each lasted, from mark to mark. Also those that are given up, because the list would become too
+    /// long. Each is counted once. Between two histories there is always a hole, and the first mark of the later one tells how
+    /// long that lasted.
+    pub fn count_holes(
+        &mut self,
+        until_ms: u64,
+        is_filled_later: impl Fn(Position, Position) -> bool,
+    ) -> Vec<Duration> {
         let mut gaps = Vec::new();
         let given_up = self.0.len().saturating_sub(INTERVALS_MAX);
         for index in 1..self.0.len() {
             let (lower, upper) = (self.0[index - 1].to, self.0[index].from);
-            let is_due = index <= given_up || upper.mark.at_ms <= until_ms;
-            if is_due && !self.0[index].is_hole_counted {
+            if self.0[index].is_hole_counted {
+                continue;
+            }
+            if index <= given_up || (upper.mark.at_ms <= until_ms && !is_filled_later(lower, upper)) {
                 self.0[index].is_hole_counted = true;
                 if lower.mark.history == upper.mark.history {
                     gaps.push(Duration::from_millis(upper.mark.at_ms.saturating_sub(lower.mark.at_ms)));
@@ -289,9 +296,11 @@ mod tests {
     #[test]
     fn a_hole_is_counted_once_from_mark_to_mark() {
         let mut list = covered(&[((1, 0), (2, 7)), ((6, -3), (8, 0))]);
-        assert_eq!(list.count_holes(mark(5).at_ms), []);
-        assert_eq!(list.count_holes(mark(6).at_ms), [Duration::from_millis(1000)]);
-        assert_eq!(list.count_holes(mark(9).at_ms), []);
+        assert_eq!(list.count_holes(mark(5).at_ms, |_, _| false), []);
+        let ends = (place(2, 7), place(6, -3));
+        assert_eq!(list.count_holes(mark(6).at_ms, |lower, upper| (lower, upper) == ends), []);
+        assert_eq!(list.count_holes(mark(6).at_ms, |_, _| false), [Duration::from_millis(1000)]);
+        assert_eq!(list.count_holes(mark(9).at_ms, |_, _| false), []);
         assert!(list.to_string().contains(",!"), "{list}");
         assert_eq!(list.to_string().parse(), Ok(list.clone()));
         // Filled after all.
@@ -305,7 +314,7 @@ mod tests {
         for number in 0..INTERVALS_MAX as u64 + 2 {
             list.add(place(2 * number, 0), place(2 * number, 1));
         }
-        assert_eq!(list.count_holes(0).len(), 2);
+        assert_eq!(list.count_holes(0, |_, _| true).len(), 2);
         assert_eq!(list.0.len(), INTERVALS_MAX);
         assert!(list.contains(Position::START, place(4, 1)));
     }
