@@ -142,24 +142,38 @@ impl Member {
     }
 
     pub fn kill(&self) {
-        let at = self.clock.now();
-        // Before the signal, so that nobody takes it for an end of its own accord.
-        self.life_mut().end = Some(End { at, asked: false, code: None });
-        self.host().signal(Signal::Kill);
-        let _ = self.ended(STOP_MS_MAX);
+        if self.end_by(Signal::Kill, false) {
+            let _ = self.ended(STOP_MS_MAX);
+        }
     }
 
     /// Asks it to stop and waits for the end; `false` if it does not come.
     pub fn stop(&self) -> bool {
-        let at = self.clock.now();
-        self.life_mut().end = Some(End { at, asked: true, code: None });
-        self.host().signal(Signal::Terminate);
+        if !self.end_by(Signal::Terminate, true) {
+            return true;
+        }
         let code = self.ended(STOP_MS_MAX);
         if code.is_none() {
             self.host().signal(Signal::Kill);
         }
-        self.life_mut().end = Some(End { at, asked: true, code: code.flatten() });
+        if let Some(end) = &mut self.life_mut().end {
+            end.code = code.flatten();
+        }
         code.is_some()
+    }
+
+    /// Writes down the end that comes now and sends the signal; `false` if the process has ended of its own accord.
+    fn end_by(&self, signal: Signal, asked: bool) -> bool {
+        // Nobody else looks for the end of the process meanwhile.
+        let (mut life, mut host) = (self.life_mut(), self.host());
+        let (at, status) = (self.clock.now(), host.status());
+        let own_accord = status.map(|status| End { at, asked: false, code: status.code() });
+        let lives = life.end.is_none() && own_accord.is_none();
+        if lives {
+            host.signal(signal);
+        }
+        life.end.get_or_insert(own_accord.unwrap_or(End { at, asked, code: None }));
+        lives
     }
 
     fn ended(&self, ms_max: u32) -> Option<Option<i32>> {
