@@ -218,7 +218,7 @@ settings! {
         ///
         /// When the buffer is full, messages are shed and counted. While more than a quarter of it is used, the host fetches
         /// nothing, so that Redis can accept more appends. What is left of the buffer holds appended messages for 10 s
-        /// more, in case a replica that lags is promoted.
+        /// more, at least 64 MiB of them, in case a replica that lags is promoted.
         pub buffer_bytes_max: usize = flag("intake-buffer").default("384MiB").between("64KiB", "64GiB");
         /// Validity of the active intake's lease.
         ///

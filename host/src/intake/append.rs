@@ -34,6 +34,7 @@ pub(super) struct Append {
 #[derive(Default)]
 pub(super) struct Throttles {
     shed: Throttle,
+    gaps: Throttle,
     too_old: Throttle,
     refused: Throttle,
 }
@@ -217,11 +218,14 @@ impl Append {
         for gap in gaps {
             counters.gaps.add(1);
             counters.gap_ms.add(usize::try_from(millis(gap)).unwrap_or(usize::MAX));
-            warn!(
-                channel = self.group.keys.channel,
-                gap_ms = millis(gap),
-                "no host of the group was subscribed for a time; what was published meanwhile is lost"
-            );
+            if let Some(unlogged) = self.throttles.gaps.permit() {
+                warn!(
+                    channel = self.group.keys.channel,
+                    gap_ms = millis(gap),
+                    unlogged,
+                    "no host of the group was subscribed for a time; what was published meanwhile is lost"
+                );
+            }
         }
     }
 }

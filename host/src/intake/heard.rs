@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::segment::{Gap, MESSAGE_OVERHEAD_BYTES, PIECE_BYTES_MAX, Segment};
-use crate::redis::store::covered::{Answer, Covered, Extent, Stretch};
+use crate::redis::store::covered::{Answer, Covered, Extent, Hole, Stretch};
 use crate::redis::store::position::{Mark, Position};
 
 /// A buffer of which more than this part is taken is filling up.
@@ -15,6 +15,12 @@ const FILLING_DIVISOR: usize = 4;
 /// How long covered messages are kept, by the server's clock, as far as there is room beside those that wait: should Redis come
 /// back from an older state, or a replica that lags be promoted, they are appended again.
 const KEPT_MS_MAX: u64 = 10_000;
+
+/// Room for covered messages, however many others wait.
+const KEPT_BYTES_MIN: usize = 64 << 20;
+
+/// Places of messages for which there was no room that are remembered, at most.
+const SHED_MAX: usize = 256;
 
 /// One thing after the other, as it was heard.
 #[derive(Clone, Debug)]
@@ -85,6 +91,8 @@ pub struct Heard {
     /// With the time of the newest mark that was known when they were covered.
     kept: VecDeque<(u64, Entry)>,
     newest_ms: u64,
+    /// Where the messages lie that were shed last.
+    shed: VecDeque<(Position, Position)>,
     /// Of what waits and what is under way.
     messages: usize,
     bytes: usize,
@@ -93,7 +101,7 @@ pub struct Heard {
 }
 
 impl Heard {
-    /// Room for so many bytes of messages; those that wait displace those that are kept.
+    /// Room for so many bytes of messages that wait. What they leave is for those that are kept.
     #[must_use]
     pub fn new(bytes_max: usize) -> Heard {
         Heard {
@@ -102,6 +110,7 @@ impl Heard {
             covered_then: Covered::default(),
             kept: VecDeque::new(),
             newest_ms: 0,
+            shed: VecDeque::new(),
             messages: 0,
             bytes: 0,
             kept_bytes: 0,
@@ -134,7 +143,22 @@ impl Heard {
             self.make_room();
         }
         // What does not fit leaves a hole in the positions, which the list shows until somebody fills it.
-        payloads.skip(fitting).count()
+        let shed = payloads.skip(fitting).count();
+        let first = first + fitting as i64;
+        if shed > 0 {
+            gap.stretch().intervals(first..first + shed as i64).for_each(|(from, to)| self.note_shed(from, to));
+        }
+        shed
+    }
+
+    fn note_shed(&mut self, from: Position, to: Position) {
+        match self.shed.back_mut() {
+            Some((_, end)) if *end == from => *end = to,
+            _ => self.shed.push_back((from, to)),
+        }
+        if self.shed.len() > SHED_MAX {
+            self.shed.pop_front();
+        }
     }
 
     /// Notes that no message lies between the last one and the next mark.
@@ -329,13 +353,19 @@ impl Heard {
             .min()
     }
 
-    /// Whether a message waits whose place lies there.
+    /// What is known of the messages in this hole of the list.
     #[must_use]
-    pub fn waits_between(&self, lower: Position, upper: Position) -> bool {
-        self.waiting.iter().any(|entry| match entry {
+    pub fn judge(&self, lower: Position, upper: Position) -> Hole {
+        let is_awaited = self.waiting.iter().any(|entry| match entry {
             Entry::Messages(segment) => segment.intervals().any(|(from, _)| lower <= from && from < upper),
             Entry::Nothing { .. } => false,
-        })
+        });
+        let is_shed = || self.shed.iter().any(|(from, to)| *from <= lower && upper <= *to);
+        match is_awaited {
+            true => Hole::Awaited,
+            false if is_shed() => Hole::Shed,
+            false => Hole::Unheard,
+        }
     }
 
     /// Another history has begun: what was covered in the last one may not be covered in it.
@@ -379,7 +409,8 @@ impl Heard {
 
     /// Forgets the oldest of what is kept as long as all together is too much.
     fn make_room(&mut self) {
-        while self.bytes + self.kept_bytes > self.bytes_max
+        let room = KEPT_BYTES_MIN.max(self.bytes_max.saturating_sub(self.bytes));
+        while self.kept_bytes > room
             && let Some((_, entry)) = self.kept.pop_front()
         {
             self.kept_bytes -= entry.cost();

@@ -464,7 +464,7 @@ impl Protocol {
             let hole_age_ms = u64::try_from(HOLE_AGE.as_millis()).unwrap_or(u64::MAX);
             // They count once the list says that they have been counted.
             let until_ms = newest.at_ms.saturating_sub(hole_age_ms);
-            self.gaps_then = then.count_holes(until_ms, |lower, upper| self.heard.waits_between(lower, upper));
+            self.gaps_then = then.count_gaps(until_ms, |lower, upper| self.heard.judge(lower, upper));
         }
         let is_something = then != self.covered || self.heard.under_way().next().is_some();
         if !is_something {

@@ -17,7 +17,7 @@ const INTERVALS_MAX: usize = 32;
 struct Interval {
     from: Position,
     to: Position,
-    is_hole_counted: bool,
+    is_hole_judged: bool,
 }
 
 /// The list: intervals in order, none of which touches the next.
@@ -66,6 +66,17 @@ enum End {
     Behind,
     /// Somewhere among them: the interval was counted from a mark that this subscription did not hear.
     Unknown,
+}
+
+/// What a host knows of the messages in a hole of the list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hole {
+    /// They wait here, and will be appended.
+    Awaited,
+    /// All of them were heard, and there was no room for them.
+    Shed,
+    /// Nothing: nobody heard them, as far as this host knows.
+    Unheard,
 }
 
 /// What the list says of some messages of a stretch.
@@ -120,8 +131,8 @@ impl Covered {
             _ => (from, to),
         };
         // In a hole that has been counted both parts have been.
-        let is_hole_counted = self.0.get(first).is_some_and(|next| next.is_hole_counted);
-        self.0.splice(first..end.max(first), [Interval { from: lowest, to: highest, is_hole_counted }]);
+        let is_hole_judged = self.0.get(first).is_some_and(|next| next.is_hole_judged);
+        self.0.splice(first..end.max(first), [Interval { from: lowest, to: highest, is_hole_judged }]);
     }
 
     /// Puts places that were counted back from a mark in terms of the mark before it, now that it is known how many messages
@@ -136,35 +147,32 @@ impl Covered {
             false => place,
         };
         for interval in std::mem::take(&mut self.0) {
-            let Interval { from, to, is_hole_counted } = interval;
+            let Interval { from, to, is_hole_judged } = interval;
             self.add(forward(from), forward(to));
             if let Some(last) = self.0.last_mut().filter(|last| last.from == forward(from)) {
-                last.is_hole_counted = is_hole_counted;
+                last.is_hole_judged = is_hole_judged;
             }
         }
     }
 
-    /// Counts the holes within a history that are older than the mark at `until_ms`, by the server's clock, unless messages wait
-    /// to fill them: how long each lasted, from mark to mark. Also those that are given up, because the list would become too
-    /// long. Each is counted once. Between two histories there is always a hole, and the first mark of the later one tells how
-    /// long that lasted.
-    pub fn count_holes(
-        &mut self,
-        until_ms: u64,
-        is_filled_later: impl Fn(Position, Position) -> bool,
-    ) -> Vec<Duration> {
+    /// Counts the holes within a history that are older than the mark at `until_ms`, by the server's clock, and in which nobody
+    /// heard anything: how long each lasted, from mark to mark. Also those that are given up, because the list would become too
+    /// long. Each is judged until it is counted or known to be no gap. Between two histories there is always a hole, and the
+    /// first mark of the later one tells how long that lasted.
+    pub fn count_gaps(&mut self, until_ms: u64, judge: impl Fn(Position, Position) -> Hole) -> Vec<Duration> {
         let mut gaps = Vec::new();
         let given_up = self.0.len().saturating_sub(INTERVALS_MAX);
         for index in 1..self.0.len() {
             let (lower, upper) = (self.0[index - 1].to, self.0[index].from);
-            if self.0[index].is_hole_counted {
+            let is_given_up = index <= given_up;
+            if self.0[index].is_hole_judged || !(is_given_up || upper.mark.at_ms <= until_ms) {
                 continue;
             }
-            if index <= given_up || (upper.mark.at_ms <= until_ms && !is_filled_later(lower, upper)) {
-                self.0[index].is_hole_counted = true;
-                if lower.mark.history == upper.mark.history {
-                    gaps.push(Duration::from_millis(upper.mark.at_ms.saturating_sub(lower.mark.at_ms)));
-                }
+            let hole = judge(lower, upper);
+            self.0[index].is_hole_judged = is_given_up || hole != Hole::Awaited;
+            let is_gap = hole == Hole::Unheard || (is_given_up && hole == Hole::Awaited);
+            if is_gap && lower.mark.history == upper.mark.history {
+                gaps.push(Duration::from_millis(upper.mark.at_ms.saturating_sub(lower.mark.at_ms)));
             }
         }
         if given_up > 0 {
@@ -232,9 +240,9 @@ fn end(place: Position, stretch: Stretch) -> End {
 /// `from~to,from~to`, with `!` in front of an interval when the hole before it has been counted.
 impl fmt::Display for Covered {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, Interval { from, to, is_hole_counted }) in self.0.iter().enumerate() {
+        for (index, Interval { from, to, is_hole_judged }) in self.0.iter().enumerate() {
             let comma = if index > 0 { "," } else { "" };
-            let counted = if *is_hole_counted { "!" } else { "" };
+            let counted = if *is_hole_judged { "!" } else { "" };
             write!(f, "{comma}{counted}{from}~{to}")?;
         }
         Ok(())
@@ -247,7 +255,7 @@ impl FromStr for Covered {
     fn from_str(text: &str) -> Result<Covered, NoPosition> {
         let mut covered = Covered::default();
         for interval in text.split(',').filter(|interval| !interval.is_empty()) {
-            let (is_hole_counted, places) = match interval.strip_prefix('!') {
+            let (is_hole_judged, places) = match interval.strip_prefix('!') {
                 Some(places) => (true, places),
                 None => (false, interval),
             };
@@ -256,7 +264,7 @@ impl FromStr for Covered {
             if from >= to || covered.top().is_some_and(|top| from <= top) {
                 return Err(NoPosition);
             }
-            covered.0.push(Interval { from, to, is_hole_counted });
+            covered.0.push(Interval { from, to, is_hole_judged });
         }
         Ok(covered)
     }
@@ -296,11 +304,15 @@ mod tests {
     #[test]
     fn a_hole_is_counted_once_from_mark_to_mark() {
         let mut list = covered(&[((1, 0), (2, 7)), ((6, -3), (8, 0))]);
-        assert_eq!(list.count_holes(mark(5).at_ms, |_, _| false), []);
-        let ends = (place(2, 7), place(6, -3));
-        assert_eq!(list.count_holes(mark(6).at_ms, |lower, upper| (lower, upper) == ends), []);
-        assert_eq!(list.count_holes(mark(6).at_ms, |_, _| false), [Duration::from_millis(1000)]);
-        assert_eq!(list.count_holes(mark(9).at_ms, |_, _| false), []);
+        let unheard = |lower, upper| {
+            assert_eq!((lower, upper), (place(2, 7), place(6, -3)));
+            Hole::Unheard
+        };
+        assert_eq!(list.count_gaps(mark(5).at_ms, unheard), []);
+        assert_eq!(list.count_gaps(mark(6).at_ms, |_, _| Hole::Awaited), []);
+        assert_eq!(list.clone().count_gaps(mark(6).at_ms, |_, _| Hole::Shed), []);
+        assert_eq!(list.count_gaps(mark(6).at_ms, unheard), [Duration::from_millis(1000)]);
+        assert_eq!(list.count_gaps(mark(9).at_ms, unheard), []);
         assert!(list.to_string().contains(",!"), "{list}");
         assert_eq!(list.to_string().parse(), Ok(list.clone()));
         // Filled after all.
@@ -314,7 +326,7 @@ mod tests {
         for number in 0..INTERVALS_MAX as u64 + 2 {
             list.add(place(2 * number, 0), place(2 * number, 1));
         }
-        assert_eq!(list.count_holes(0, |_, _| true).len(), 2);
+        assert_eq!(list.count_gaps(0, |_, _| Hole::Unheard).len(), 2);
         assert_eq!(list.0.len(), INTERVALS_MAX);
         assert!(list.contains(Position::START, place(4, 1)));
     }
