@@ -70,6 +70,10 @@ struct Args {
     #[arg(long, conflicts_with_all = ["fault", "seed"])]
     soak: bool,
 
+    /// Messages a second of a soak [default: half of what the machine can do]
+    #[arg(long, value_name = "N", requires = "soak", value_parser = clap::value_parser!(u64).range(1..))]
+    rate: Option<u64>,
+
     /// Name the faults there are
     #[arg(long)]
     list: bool,
@@ -127,7 +131,7 @@ fn main() -> ExitCode {
 fn soak(args: &Args) -> ExitCode {
     let folder = tempfile::Builder::new().prefix("host-soak-").tempdir().expect("a temporary folder");
     let bar = progress();
-    if soak::run(&args.host, args.minutes.unwrap_or(SOAK_MINUTES), folder.path(), &bar) {
+    if soak::run(&args.host, args.minutes.unwrap_or(SOAK_MINUTES), args.rate, folder.path(), &bar) {
         return ExitCode::SUCCESS;
     }
     println!("logs: {}", folder.keep().display());

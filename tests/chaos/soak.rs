@@ -69,8 +69,8 @@ struct Read {
     last: String,
 }
 
-/// Runs for so long; true if everything stayed flat.
-pub fn run(program: &Path, minutes: f64, folder: &Path, bar: &ProgressBar) -> bool {
+/// Runs for so long at this rate, or at half of what the machine can do; true if everything stayed flat.
+pub fn run(program: &Path, minutes: f64, rate: Option<u64>, folder: &Path, bar: &ProgressBar) -> bool {
     let plugin = puppet();
     let redis = Redis::start();
     let start = |number: usize| {
@@ -88,7 +88,8 @@ pub fn run(program: &Path, minutes: f64, folder: &Path, bar: &ProgressBar) -> bo
     let start = Instant::now();
     soak.publish(MEASURED, None).expect("publish the first messages");
     soak.read_until(&mut read, MEASURED);
-    let per_second = MEASURED * 1_000 / (2 * millis(start.elapsed()));
+    let half = MEASURED * 1_000 / (2 * millis(start.elapsed()));
+    let per_second = rate.unwrap_or(half);
     bar.set_message(format!("soak at {per_second} messages/s"));
 
     let time = Duration::from_secs_f64(minutes * 60.0);
