@@ -7,9 +7,10 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 use crate::config::OutputConfig;
-use crate::plugin::{Failure, Instance, Outcome};
+use crate::plugin::{Context, Failure, Instance, Outcome, Output};
 use crate::redis::store::entries::Entries;
 use crate::redis::store::output::{Own, write_result};
+use crate::time::stamp_ms;
 use crate::version::{Orders, Version, Versions};
 
 /// A message as the plugin receives it.
@@ -21,6 +22,8 @@ pub struct Input<'a> {
     pub body: &'a str,
     /// Number of the attempt, from 1.
     pub attempt: u32,
+    /// Token of the message's claim, which begins with the time at which the message was taken in.
+    pub token: &'a str,
 }
 
 /// How results are written.
@@ -54,7 +57,12 @@ pub async fn call(
     results: &mut Entries,
 ) -> Result<Outcome, Failure> {
     #[cfg(not(feature = "native-bench"))]
-    let outcome = instance.process(input.id, input.body, input.attempt).await?;
+    let outcome = {
+        let context = instance
+            .asks_for_context()
+            .then(|| Context { received_ms: stamp_ms(input.token).unwrap_or(0), consumer_id: signature.consumer_id });
+        instance.process(input.id, input.body, input.attempt, context).await?
+    };
     #[cfg(feature = "native-bench")]
     let outcome = {
         let _ = instance;
@@ -71,24 +79,25 @@ fn write(
     signature: Signature<'_>,
     results: &mut Entries,
 ) -> Result<(), String> {
-    let emitted = match outcome {
-        Outcome::Emit(result) => std::slice::from_ref(result),
-        Outcome::EmitAll(results) => results,
-        Outcome::Drop | Outcome::Retry(_) | Outcome::Reject(_) => return Ok(()),
+    let own = Own {
+        message_id: input.id,
+        consumer_id: signature.consumer_id,
+        plugin_digest: signature.output.plugin_digest.then_some(digest),
     };
     let before = results.len();
-    for result in emitted {
-        let own = Own {
-            message_id: input.id,
-            consumer_id: signature.consumer_id,
-            plugin_digest: signature.output.plugin_digest.then_some(digest),
-        };
-        if let Err(error) = write_result(results, own, result, signature.output.format) {
-            results.truncate(before);
-            return Err(error);
-        }
+    let mut write = |result: &str| write_result(results, own, result, signature.output.format);
+    let written = match outcome {
+        Outcome::Emit(result) => write(result),
+        Outcome::EmitAll(all) => all.iter().try_for_each(|Output { to, body }| match to {
+            None => write(body),
+            Some(name) => Err(format!("the plugin's result is for the output {name:?}, and no named output exists")),
+        }),
+        Outcome::Drop | Outcome::Retry(_) | Outcome::Reject(_) => Ok(()),
+    };
+    if written.is_err() {
+        results.truncate(before);
     }
-    Ok(())
+    written
 }
 
 /// Processes the messages of one consumer, with an instance of the version in use.
@@ -207,14 +216,21 @@ mod tests {
         let output = Config::default().output;
         let (signature, mut results) = (Signature { consumer_id: "h/1", output: &output }, Entries::default());
         let mut written = |outcome| {
-            let error =
-                write(&outcome, "abc", Input { id: "m", body: "{}", attempt: 1 }, signature, &mut results).err();
+            let error = write(
+                &outcome,
+                "abc",
+                Input { id: "m", body: "{}", attempt: 1, token: "5-a" },
+                signature,
+                &mut results,
+            )
+            .err();
             (results.len(), error.is_some())
         };
         let good = || r#"{"a":1}"#.to_string();
+        let main = |body: &str| Output::main(body.to_owned());
         assert_eq!(written(Outcome::Emit(good())), (1, false));
-        assert_eq!(written(Outcome::EmitAll(vec![good(), "nonsense".into()])), (1, true));
-        assert_eq!(written(Outcome::EmitAll(vec![good(), good()])), (3, false));
+        assert_eq!(written(Outcome::EmitAll(vec![main(&good()), main("nonsense")])), (1, true));
+        assert_eq!(written(Outcome::EmitAll(vec![main(&good()), main(&good())])), (3, false));
         assert_eq!(written(Outcome::EmitAll(vec![])), (3, false));
         assert_eq!(written(Outcome::Emit("[]".into())), (3, true));
         assert_eq!(written(Outcome::Drop), (3, false));

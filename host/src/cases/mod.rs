@@ -7,13 +7,14 @@ pub(crate) mod outcome;
 
 use std::fs;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use crate::config::{Config, MessageLimits, OutputConfig};
 use crate::message;
 use crate::plugin::{Failure, Instance, Plugin};
 use crate::processor::{Input, Signature, call};
 use crate::redis::store::entries::Entries;
+use crate::time::unix_ms;
 use case::Case;
 use outcome::{Came, End};
 
@@ -101,7 +102,8 @@ impl Bench {
         };
         let start = Instant::now();
         self.results.clear();
-        let input = Input { id: &id, body: payload, attempt };
+        let token = unix_ms(SystemTime::now()).to_string();
+        let input = Input { id: &id, body: payload, attempt, token: &token };
         let signature = Signature { consumer_id: CONSUMER_ID, output: &self.output };
         let outcome = call(&mut self.instance, &self.digest, input, signature, &mut self.results).await;
         let time = Some(start.elapsed());

@@ -81,7 +81,7 @@ impl Came {
         };
         match outcome {
             Ok(Outcome::Emit(result)) => emit(vec![result]),
-            Ok(Outcome::EmitAll(results)) => emit(results),
+            Ok(Outcome::EmitAll(results)) => emit(results.into_iter().map(|result| result.body).collect()),
             Ok(Outcome::Drop) => Came::Drop,
             Ok(Outcome::Retry(delay_ms)) => Came::Retry(delay_ms),
             Ok(Outcome::Reject(reason)) => Came::End(End::Reject, reason),
@@ -253,6 +253,7 @@ fn property(path: &str, name: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plugin::Output;
 
     fn object(text: &str) -> Object {
         match Json::parse(text).unwrap() {
@@ -298,8 +299,11 @@ mod tests {
     fn one_result_in_a_list_is_one_result_and_none_is_a_drop() {
         assert!(matches!(came(Outcome::EmitAll(vec![])), Came::Drop));
         let one = Expected::Emit(vec![object("{}")]);
-        assert_eq!(one.differences(&came(Outcome::EmitAll(vec!["{}".into()]))), []);
-        assert_eq!(one.differences(&came(Outcome::EmitAll(vec!["{}".into(), "{}".into()]))).len(), 1);
+        assert_eq!(one.differences(&came(Outcome::EmitAll(vec![Output::main("{}".into())]))), []);
+        assert_eq!(
+            one.differences(&came(Outcome::EmitAll(vec![Output::main("{}".into()), Output::main("{}".into())]))).len(),
+            1
+        );
     }
 
     #[test]

@@ -135,7 +135,8 @@ impl Consumer {
                 self.settlement.record_host_killer(delivery, message, terms);
                 continue;
             }
-            let input = Input { id: &message.id, body: &message.body, attempt: message.attempt() };
+            let token = delivery.token(message);
+            let input = Input { id: &message.id, body: &message.body, attempt: message.attempt(), token };
             let processed = self.processor.process(input, signature, &mut self.settlement.results).await;
             let version = processed.instead.as_ref().unwrap_or(self.processor.version());
             let terms = workplace.terms(&ids, version);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use wasmtime::component::{Component, HasSelf, Linker};
 use wasmtime_wasi::WasiCtxBuilder;
 
-use super::super::bindings::wasi::config::store::{self, Error, Host};
+use super::super::bindings::v1::wasi::config::store::{self, Error, Host};
 use super::{Grant, Interface, Setup, Store, Versions};
 use crate::config::PluginConfig;
 

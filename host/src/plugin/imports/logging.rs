@@ -4,7 +4,7 @@ use tracing::Level;
 use wasmtime::component::{Component, HasSelf, Linker};
 use wasmtime_wasi::WasiCtxBuilder;
 
-use super::super::bindings::wasi::logging::logging::{self, Host};
+use super::super::bindings::v1::wasi::logging::logging::{self, Host};
 use super::super::journal::Journal;
 use super::{Grant, Interface, Setup, Store, Versions};
 

@@ -48,6 +48,7 @@ macro_rules! capabilities {
 capabilities! {
     logging,
     configuration,
+    context,
     randomness,
     clocks,
     io,
@@ -55,6 +56,8 @@ capabilities! {
     http,
     empty,
 }
+
+pub use context::Context;
 
 /// The version of WASI in this host.
 const WASI: Versions = Versions::Series("0.2");
@@ -105,6 +108,9 @@ impl Interface {
     }
 }
 
+/// Numbers of a version: major, minor, patch.
+const NUMBERS: usize = 3;
+
 /// Versions that the linker accepts for the same interface.
 #[derive(Clone, Copy)]
 enum Versions {
@@ -118,10 +124,11 @@ impl Versions {
     fn contain(self, version: &str) -> bool {
         match self {
             Versions::Only(only) => version == only,
-            Versions::Series(numbers) => version
-                .strip_prefix(numbers)
-                .and_then(|rest| rest.strip_prefix('.'))
-                .is_some_and(|patch| !patch.is_empty() && patch.bytes().all(|byte| byte.is_ascii_digit())),
+            Versions::Series(series) => {
+                let rest = version.strip_prefix(series).and_then(|rest| rest.strip_prefix('.'));
+                let is_number = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+                rest.is_some_and(|rest| rest.split('.').all(is_number)) && version.split('.').count() == NUMBERS
+            }
         }
     }
 
@@ -141,6 +148,14 @@ fn split(import: &str) -> (&str, &str) {
 pub(super) struct Setup {
     pub(super) journal: Journal,
     pub(super) configuration: Arc<PluginConfig>,
+    pub(super) channel: Arc<str>,
+    pub(super) generation: u64,
+    pub(super) consumer_id: Arc<str>,
+}
+
+/// Whether a component with these imports may ask for the [`Context`] of a call.
+pub(super) fn ask_for_context(imports: &[String]) -> bool {
+    imports.iter().any(|import| context::is_asked_by(import))
 }
 
 /// The state of a store: the limits, and the state of every capability.
@@ -159,6 +174,11 @@ impl Store {
         let mut handles = ResourceTable::new();
         handles.set_max_capacity(limits.handles_max as usize);
         Store { limits: StoreLimits::new(limits), journal: setup.journal, wasi: wasi.build(), handles, states }
+    }
+
+    /// Replaces the facts that the guest may ask for.
+    pub(super) fn begin(&mut self, context: Context<'_>) {
+        self.states.context.begin(context);
     }
 }
 
@@ -188,6 +208,10 @@ mod tests {
             ("wasi:config/store@0.2.0-rc.2", missing(Some("0.2.0-rc.1"))),
             ("wasi:http/types@0.2.3", Grant::Empty("a call is a trap")),
             ("wasi:http/types@0.3.0", missing(Some("0.2"))),
+            ("host:plugin/context@1.0.0", Grant::Granted),
+            ("host:plugin/context@1.3.1", Grant::Granted),
+            ("host:plugin/context@1.0", missing(Some("1"))),
+            ("host:plugin/context@2.0.0", missing(Some("1"))),
             ("example:thing/api", missing(None)),
         ] {
             assert_eq!(grant(import), expected, "{import}");
