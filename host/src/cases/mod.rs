@@ -2,6 +2,7 @@
 //! compared. This room knows no command line and no terminal, and uses no Redis.
 
 pub(crate) mod case;
+mod emitted;
 pub(crate) mod json;
 pub(crate) mod outcome;
 
