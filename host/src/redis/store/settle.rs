@@ -233,6 +233,9 @@ fn is_settled(replies: &mut Cursor<'_>, mut queued: usize) -> Result<bool, Redis
 }
 
 #[cfg(test)]
+mod properties;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -7,7 +7,7 @@
 //! | --- | --- | --- |
 //! | `echo` | | the result is the message unchanged |
 //! | `raw` | `result` | the result is the string `result`, whatever it is |
-//! | `emit-all` | `results` | the results are these strings; `{"to": "name", "body": "text"}` is one for a named output |
+//! | `emit-all` | `results`, `ms` (optional) | sleeps, and then the results are these strings; `{"to": "name", "body": "text"}` is one for a named output |
 //! | `drop` | | no result |
 //! | `retry` | `delay_ms` (optional) | try again later |
 //! | `reject` | `reason` | given up |
@@ -73,7 +73,12 @@ impl Guest for Puppet {
         match text(&order, "do", "echo") {
             "echo" => {}
             "raw" => return Ok(Outcome::Emit(text(&order, "result", "").to_owned())),
-            "emit-all" => return Ok(Outcome::EmitAll(results(&order))),
+            "emit-all" => {
+                if number(&order, "ms").is_some_and(|ms| ms > 0) {
+                    std::thread::sleep(milliseconds(&order));
+                }
+                return Ok(Outcome::EmitAll(results(&order)));
+            }
             "drop" => return Ok(Outcome::Drop),
             "retry" => return Ok(Outcome::Retry(number(&order, "delay_ms"))),
             "reject" => {
