@@ -44,18 +44,26 @@ fn host_check_accepts_a_component_of_contract_0_1_0() {
 
 #[test]
 fn a_plugin_learns_where_and_when_its_message_was_taken_in_also_at_a_later_attempt() {
+    const DELAY_MS: u64 = 100;
     let redis = Redis::start();
-    let _host = Host::on(&redis).arg("--channel", "orders").ready(&redis, 1);
+    let host = Host::on(&redis).arg("--channel", "orders").consumers(1).start();
+    host.wait_for_log("the intake is active");
     let now = || -> u64 {
         let (seconds, micros): (u64, u64) = redis.command("TIME");
         seconds * 1_000 + micros / 1_000
     };
     let before = now();
-    let body = message("m", json!({"do": "context"}));
-    redis.run::<usize>(redis::cmd("PUBLISH").arg("orders").arg(body));
-    let entry = redis.result_of("m");
-    let received: u64 = entry.text("received_ms").parse().unwrap();
-    assert!((before..=now()).contains(&received), "{before} {received}");
-    assert_eq!((entry.text("channel"), entry.text("generation")), ("orders", "1"));
-    assert_eq!(entry.text("consumer"), entry.text("consumer_id"));
+    let first = message("first", json!({"do": "context"}));
+    let second = message("second", json!({"do": "context", "attempt": 2, "delay_ms": DELAY_MS}));
+    for body in [first, second] {
+        let heard: usize = redis.run(redis::cmd("PUBLISH").arg("orders").arg(body));
+        assert_eq!(heard, 1, "the host is subscribed");
+    }
+    for (id, delay_ms) in [("first", 0), ("second", DELAY_MS)] {
+        let entry = redis.result_of(id);
+        let received: u64 = entry.text("received_ms").parse().unwrap();
+        assert!((before..=now() - delay_ms).contains(&received), "{id}: {before} {received}");
+        assert_eq!((entry.text("channel"), entry.text("generation")), ("orders", "1"));
+        assert_eq!(entry.text("consumer"), entry.text("consumer_id"));
+    }
 }

@@ -4,7 +4,6 @@ use std::collections::HashMap;
 use std::fs;
 use std::path::PathBuf;
 
-use redis::cmd;
 use serde_json::{Value, json};
 
 use crate::support::host::Launch;

@@ -16,7 +16,7 @@
 //! | `flaky` | | by chance: a trap, an error, a retry, or an echo |
 //! | `attempt` | | the result has the number of the attempt in `attempt` |
 //! | `state` | | the result has the number of calls of this instance in `calls` |
-//! | `context` | | the result has what the host tells about the message and the consumer |
+//! | `context` | `attempt` (optional) | asks for a retry in `delay_ms` until this attempt; then the result has what the host tells about the message and the consumer |
 //! | `config` | `key` (optional) | the result has the key's configured `value`, or without a key all of them in `values` |
 //! | `forge` | | the result carries a false `message_id` and `consumer_id` |
 //! | `log` | `level`, `context`, `text` | writes a log line, then echoes |
@@ -98,6 +98,9 @@ impl Guest for Puppet {
             },
             "attempt" => return Ok(emit(json!({ "attempt": message.attempt }))),
             "state" => return Ok(emit(json!({ "calls": calls }))),
+            "context" if message.attempt < number(&order, "attempt").unwrap_or(1) => {
+                return Ok(Outcome::Retry(number(&order, "delay_ms")));
+            }
             "context" => {
                 return Ok(emit(json!({
                     "channel": context::channel(),
