@@ -61,16 +61,14 @@ pub async fn call(
     signature: Signature<'_>,
     results: &mut Results,
 ) -> Result<Outcome, Failure> {
+    let context = instance
+        .asks_for_context()
+        .then(|| Context { received_ms: stamp_ms(input.token).unwrap_or(0), consumer_id: signature.consumer_id });
     #[cfg(not(feature = "native-bench"))]
-    let outcome = {
-        let context = instance
-            .asks_for_context()
-            .then(|| Context { received_ms: stamp_ms(input.token).unwrap_or(0), consumer_id: signature.consumer_id });
-        instance.process(input.id, input.body, input.attempt, context).await?
-    };
+    let outcome = instance.process(input.id, input.body, input.attempt, context).await?;
     #[cfg(feature = "native-bench")]
     let outcome = {
-        let _ = instance;
+        let _ = context;
         crate::plugin::native::process(input.body)?
     };
     write(&outcome, digest, input, signature, results).map_err(Failure::BadResult)?;
