@@ -74,6 +74,23 @@ fn the_documented_rights_are_enough() {
 }
 
 #[test]
+fn a_named_output_needs_the_right_to_its_key() {
+    let redis = Redis::start();
+    let file = redis.folder().join("host.toml");
+    fs::write(&file, "[outputs.fraud]\nkey = \"messages:fraud\"\n").unwrap();
+    let ended = with_user(&redis, &documented_rule()).arg("--config", &file).run();
+    assert_eq!(ended.code, Some(3), "{}", ended.stderr);
+    assert!(ended.stderr.contains("the key messages:fraud"), "{}", ended.stderr);
+    let mut rule = documented_rule();
+    rule.push("~messages:fraud".to_owned());
+    let _host = with_user(&redis, &rule).arg("--config", &file).ready(&redis, 1);
+    let results = json!([{"to": "fraud", "body": "{}"}, "{}"]);
+    Publisher::new(&redis).publish(message("m", json!({"do": "emit-all", "results": results})));
+    redis.result_of("m");
+    assert_eq!(redis.length("messages:fraud"), 1);
+}
+
+#[test]
 fn each_missing_right_is_named_at_start() {
     let redis = Redis::start();
     let rule = documented_rule();

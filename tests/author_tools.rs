@@ -90,7 +90,7 @@ fn a_good_plugin_is_told_about_and_can_be_used() {
     let plugin = plugin.to_str().unwrap();
     let ended = call(&["check", plugin]).run();
     let lines =
-        ["a host can use it", "host:plugin/processor@0.1.0", "wasi:random/random@", "granted", "empty: no variables"];
+        ["a host can use it", "host:plugin/processor@1.0.0", "wasi:random/random@", "granted", "empty: no variables"];
     expect(&ended, 0, &lines, &[]);
     assert_eq!(ended.stderr, "");
 
@@ -101,7 +101,7 @@ fn a_good_plugin_is_told_about_and_can_be_used() {
     assert_eq!(facts["usable"], true);
     assert_eq!(facts["bytes"], bytes.len());
     assert_eq!(facts["digest"].as_str().map(str::len), Some(64));
-    assert_eq!(facts["contract"], "host:plugin/processor@0.1.0");
+    assert_eq!(facts["contract"], "host:plugin/processor@1.0.0");
     assert_eq!(facts["memory_limit_bytes"], 100 << 20);
     assert_eq!(facts["problems"], Value::Array(vec![]));
     assert!(facts["memory_bytes"].as_u64().is_some_and(|bytes| bytes >= 64 << 10), "{facts}");

@@ -4,10 +4,12 @@
 //!
 //! To add a setting, add a field to the table. The field's name is the key in the file. The environment variable is
 //! `HOST_` and the flag in capitals. The field's documentation is the help text. A condition between settings belongs
-//! in `rules`. The plugin's own configuration is not part of the table: see `plugin_config`.
+//! in `rules`. Named outputs and the plugin's own configuration are not part of the table: see `outputs` and
+//! `plugin_config`.
 
 mod file;
 mod layers;
+mod outputs;
 mod plugin_config;
 mod print;
 #[cfg(test)]
@@ -24,6 +26,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use layers::{ConfigError, Given, Loaded, Source, load};
+pub(crate) use outputs::MAIN;
+pub use outputs::{NamedOutput, Outputs};
 pub use plugin_config::PluginConfig;
 pub use redis_url::masked;
 pub use reference::reference;
@@ -325,7 +329,9 @@ settings! {
         pub takeover_interval: Duration = flag("takeover-interval").default("1s").between("50ms", "1m");
     }
 
-    open section {
+    open sections {
+        /// Streams beside the main output, by names that the plugin's results carry.
+        pub outputs: Outputs;
         /// The plugin's own configuration, by keys that only the plugin knows.
         pub plugin_config: PluginConfig;
     }

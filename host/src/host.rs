@@ -120,7 +120,7 @@ async fn start(config: Config, control: Control) -> Result<Running, RunError> {
     }
     let connector = Connector::new(&config.redis)?;
     let keys: Keys = Arc::new(config.keys.clone());
-    let checked = checks::check(&connector, &keys).await?;
+    let checked = checks::check(&connector, &keys, &config.outputs).await?;
     let group = Arc::new(Group::new(connector, keys));
     let engine = reload::engine(&config)?;
     let plugin = engine.load(&path, &config.plugin_config).await?;
@@ -213,6 +213,7 @@ impl Running {
         let workplace = Workplace {
             group: group.clone(),
             output: config.output.clone(),
+            outputs: config.outputs.clone(),
             retry: config.retry.clone(),
             dedup_window: config.dedup_window,
             versions: versions.clone(),

@@ -6,11 +6,15 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
-use crate::config::OutputConfig;
-use crate::plugin::{Failure, Instance, Outcome};
-use crate::redis::store::entries::Entries;
+use crate::config::{OutputConfig, Outputs};
+use crate::plugin::{Context, Failure, Instance, Outcome, Output};
 use crate::redis::store::output::{Own, write_result};
+use crate::redis::store::results::Results;
+use crate::time::stamp_ms;
 use crate::version::{Orders, Version, Versions};
+
+/// Maximum number of characters of an unknown output's name in an error.
+const NAME_CHARS_MAX: usize = 64;
 
 /// A message as the plugin receives it.
 #[derive(Clone, Copy, Debug)]
@@ -21,6 +25,8 @@ pub struct Input<'a> {
     pub body: &'a str,
     /// Number of the attempt, from 1.
     pub attempt: u32,
+    /// Token of the message's claim, which begins with the time at which the message was taken in.
+    pub token: &'a str,
 }
 
 /// How results are written.
@@ -30,6 +36,8 @@ pub struct Signature<'a> {
     pub consumer_id: &'a str,
     /// Form of an entry, and whether an entry contains the plugin's digest.
     pub output: &'a OutputConfig,
+    /// The named outputs.
+    pub outputs: &'a Outputs,
 }
 
 /// Outcome of processing a message.
@@ -51,13 +59,16 @@ pub async fn call(
     digest: &str,
     input: Input<'_>,
     signature: Signature<'_>,
-    results: &mut Entries,
+    results: &mut Results,
 ) -> Result<Outcome, Failure> {
+    let context = instance
+        .asks_for_context()
+        .then(|| Context { received_ms: stamp_ms(input.token).unwrap_or(0), consumer_id: signature.consumer_id });
     #[cfg(not(feature = "native-bench"))]
-    let outcome = instance.process(input.id, input.body, input.attempt).await?;
+    let outcome = instance.process(input.id, input.body, input.attempt, context).await?;
     #[cfg(feature = "native-bench")]
     let outcome = {
-        let _ = instance;
+        let _ = context;
         crate::plugin::native::process(input.body)?
     };
     write(&outcome, digest, input, signature, results).map_err(Failure::BadResult)?;
@@ -69,26 +80,44 @@ fn write(
     digest: &str,
     input: Input<'_>,
     signature: Signature<'_>,
-    results: &mut Entries,
+    results: &mut Results,
 ) -> Result<(), String> {
-    let emitted = match outcome {
-        Outcome::Emit(result) => std::slice::from_ref(result),
-        Outcome::EmitAll(results) => results,
-        Outcome::Drop | Outcome::Retry(_) | Outcome::Reject(_) => return Ok(()),
+    let own = Own {
+        message_id: input.id,
+        consumer_id: signature.consumer_id,
+        plugin_digest: signature.output.plugin_digest.then_some(digest),
     };
-    let before = results.len();
-    for result in emitted {
-        let own = Own {
-            message_id: input.id,
-            consumer_id: signature.consumer_id,
-            plugin_digest: signature.output.plugin_digest.then_some(digest),
-        };
-        if let Err(error) = write_result(results, own, result, signature.output.format) {
-            results.truncate(before);
-            return Err(error);
-        }
+    let before = results.mark();
+    let mut write = |number, result: &str| write_result(results.of(number), own, result, signature.output.format);
+    let written = match outcome {
+        Outcome::Emit(result) => write(None, result),
+        Outcome::EmitAll(all) => all.iter().try_for_each(|Output { to, body }| match to {
+            None => write(None, body),
+            Some(name) => match signature.outputs.position(name) {
+                None => Err(unknown_output(name, signature.outputs)),
+                number => write(number, body),
+            },
+        }),
+        Outcome::Drop | Outcome::Retry(_) | Outcome::Reject(_) => Ok(()),
+    };
+    if written.is_err() {
+        results.back_to(&before);
     }
-    Ok(())
+    written
+}
+
+/// A sentence about a result for an output that is not configured.
+fn unknown_output(name: &str, outputs: &Outputs) -> String {
+    let cut = name.char_indices().nth(NAME_CHARS_MAX).map_or(name, |(end, _)| &name[..end]);
+    let known: Vec<&str> = outputs.iter().map(|output| output.name.as_str()).collect();
+    let known = match known[..] {
+        [] => "no named output is configured".to_owned(),
+        _ => format!("the configured outputs are {}", known.join(", ")),
+    };
+    format!(
+        "the plugin's result is for the output {cut:?}, which is not configured; {known}; \
+         a section [outputs.NAME] of the configuration file adds one, and a result without a name goes to the main output"
+    )
 }
 
 /// Processes the messages of one consumer, with an instance of the version in use.
@@ -154,7 +183,7 @@ impl Processor {
     }
 
     /// Processes a message and adds its results to `results`.
-    pub async fn process(&mut self, input: Input<'_>, signature: Signature<'_>, results: &mut Entries) -> Processed {
+    pub async fn process(&mut self, input: Input<'_>, signature: Signature<'_>, results: &mut Results) -> Processed {
         self.follow();
         let outcome = call(&mut self.instance, self.version.plugin.digest(), input, signature, results).await;
         self.tally.0 += 1;
@@ -178,7 +207,7 @@ impl Processor {
         &mut self,
         input: Input<'_>,
         signature: Signature<'_>,
-        results: &mut Entries,
+        results: &mut Results,
         failure: &Failure,
     ) -> Option<Processed> {
         let before = self.version.probation.as_ref()?.before();
@@ -200,23 +229,58 @@ impl Processor {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Config;
+    use crate::config::{Config, NamedOutput};
 
     #[test]
     fn several_results_are_written_all_or_not_at_all() {
         let output = Config::default().output;
-        let (signature, mut results) = (Signature { consumer_id: "h/1", output: &output }, Entries::default());
+        let outputs = Outputs::default();
+        let signature = Signature { consumer_id: "h/1", output: &output, outputs: &outputs };
+        let mut results = Results::default();
         let mut written = |outcome| {
-            let error =
-                write(&outcome, "abc", Input { id: "m", body: "{}", attempt: 1 }, signature, &mut results).err();
+            let error = write(
+                &outcome,
+                "abc",
+                Input { id: "m", body: "{}", attempt: 1, token: "5-a" },
+                signature,
+                &mut results,
+            )
+            .err();
             (results.len(), error.is_some())
         };
         let good = || r#"{"a":1}"#.to_string();
+        let main = |body: &str| Output::main(body.to_owned());
         assert_eq!(written(Outcome::Emit(good())), (1, false));
-        assert_eq!(written(Outcome::EmitAll(vec![good(), "nonsense".into()])), (1, true));
-        assert_eq!(written(Outcome::EmitAll(vec![good(), good()])), (3, false));
+        assert_eq!(written(Outcome::EmitAll(vec![main(&good()), main("nonsense")])), (1, true));
+        assert_eq!(written(Outcome::EmitAll(vec![main(&good()), main(&good())])), (3, false));
         assert_eq!(written(Outcome::EmitAll(vec![])), (3, false));
         assert_eq!(written(Outcome::Emit("[]".into())), (3, true));
         assert_eq!(written(Outcome::Drop), (3, false));
+    }
+
+    #[test]
+    fn a_result_goes_to_the_output_that_it_names_or_nothing_is_written() {
+        let output = Config::default().output;
+        let named = |name: &str| NamedOutput { name: name.to_owned(), key: format!("s:{name}"), length_max: 0 };
+        let outputs: Outputs = ["fraud", "audit"].map(named).into_iter().collect();
+        let signature = Signature { consumer_id: "h/1", output: &output, outputs: &outputs };
+        let mut results = Results::default();
+        let mut written = |to: &[Option<&str>]| {
+            let all = to.iter().map(|to| Output { to: to.map(str::to_owned), body: "{}".to_owned() }).collect();
+            let input = Input { id: "m", body: "{}", attempt: 1, token: "5-a" };
+            let problem = write(&Outcome::EmitAll(all), "abc", input, signature, &mut results).err();
+            let named: Vec<_> = results.named().map(|(number, entries)| (number, entries.len())).collect();
+            (results.main.len(), named, problem)
+        };
+        assert_eq!(written(&[Some("fraud"), None, Some("audit"), Some("fraud")]), (1, vec![(0, 1), (1, 2)], None));
+        let (main, named, problem) = written(&[None, Some("audit"), Some("frau")]);
+        assert_eq!((main, named), (1, vec![(0, 1), (1, 2)]), "as before");
+        let problem = problem.unwrap();
+        assert!(
+            problem.contains("\"frau\"") && problem.contains("the configured outputs are audit, fraud;"),
+            "{problem}"
+        );
+        let long = unknown_output(&"x\n".repeat(1_000), &Outputs::default());
+        assert!(long.len() < 400 && long.contains("no named output is configured"), "{long}");
     }
 }

@@ -8,6 +8,12 @@ pub fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
+/// Milliseconds since 1970; 0 for a time before.
+#[must_use]
+pub fn unix_ms(time: SystemTime) -> u64 {
+    time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, millis)
+}
+
 /// The server's time at the start of an entry id or of a claim's token, in milliseconds since 1970. `None` when the
 /// text is neither.
 #[must_use]

@@ -54,7 +54,7 @@ fn thousands_for(ms: f64, plugin: &Path) -> Result<u32> {
         let mut quickest_ms = f64::INFINITY;
         for _ in 0..TRIALS {
             let before = now()?;
-            instance.process("trial", &body, 1).await.context("a trial of the busy plugin failed")?;
+            instance.process("trial", &body, 1, None).await.context("a trial of the busy plugin failed")?;
             quickest_ms = quickest_ms.min(now()?.since(&before) * 1e3);
         }
         #[expect(clippy::cast_possible_truncation, reason = "a few thousands at most")]

@@ -143,7 +143,7 @@ async fn call(instance: &mut Instance, delivery: &Delivery) -> Result<(f64, Vec<
     for _ in 0..REPEATS {
         results.clear();
         for Message { id, body, .. } in &delivery.messages {
-            match instance.process(id, body, 1).await.context("a call failed")? {
+            match instance.process(id, body, 1, None).await.context("a call failed")? {
                 Outcome::Emit(result) => results.push(result),
                 other => anyhow::bail!("the plugin answered {other:?}"),
             }

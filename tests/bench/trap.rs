@@ -50,12 +50,12 @@ async fn one_round(instance: &mut Instance) -> Result<[Vec<f64>; 3]> {
     let mut times = [const { Vec::new() }; 3];
     for _ in 0..TRAPS {
         let start = Instant::now();
-        let trapped = instance.process("bad", TRAPPING, 1).await;
+        let trapped = instance.process("bad", TRAPPING, 1, None).await;
         let after_trap = Instant::now();
         ensure!(matches!(trapped, Err(Failure::Trapped(_))), "the puppet did not trap: {trapped:?}");
-        instance.process("good", GOOD, 1).await.context("the call after a trap failed")?;
+        instance.process("good", GOOD, 1, None).await.context("the call after a trap failed")?;
         let after_next = Instant::now();
-        instance.process("good", GOOD, 1).await.context("an ordinary call failed")?;
+        instance.process("good", GOOD, 1, None).await.context("an ordinary call failed")?;
         let spans = [after_next.elapsed(), after_trap - start, after_next - after_trap];
         for (times, span) in times.iter_mut().zip(spans) {
             times.push(span.as_secs_f64() * 1e6);

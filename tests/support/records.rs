@@ -212,7 +212,8 @@ impl Redis {
         }
     }
 
-    fn stream(&self, key: &str) -> Vec<Entry> {
+    /// A whole stream.
+    pub fn stream(&self, key: &str) -> Vec<Entry> {
         let mut connection = self.connect();
         let mut entries: Vec<Entry> = Vec::new();
         loop {

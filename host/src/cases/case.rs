@@ -5,14 +5,16 @@ use std::fmt;
 
 use serde_json::value::RawValue;
 
+use super::emitted::Emitted;
 use super::json::{Json, Object, properties, quoted};
 use super::outcome::{Came, End, Expected};
+use crate::config::MAIN;
 use crate::message::json::{BYTE_ORDER_MARK, decode, decode_lossy};
 
 /// Properties of a case that are no expectation.
 const PARTS: [&str; 4] = ["name", "message", "raw", "attempt"];
 /// Expectations that are no [`End`].
-const DECISIONS: [&str; 4] = ["emit", "emit-subset", "drop", "retry"];
+const DECISIONS: [&str; 6] = ["emit", "emit-subset", "outputs", "outputs-subset", "drop", "retry"];
 
 /// A byte order mark, which some editors write at the start of a file. The mark is not part of the first line.
 const MARK: &[u8] = "\u{feff}".as_bytes();
@@ -139,8 +141,10 @@ fn expectation(word: &str, value: &RawValue) -> Result<Expected, String> {
     let wanted = |what: &str| Err(format!("{word:?} is {value}; it must be {what}"));
     let is_true = value.get() == "true";
     match word {
-        "emit" => Ok(Expected::Emit(results(word, value)?)),
-        "emit-subset" => Ok(Expected::Subset(results(word, value)?)),
+        "emit" => Ok(Expected::Emit(Emitted::main(results(word, value.get())?))),
+        "emit-subset" => Ok(Expected::Subset(Emitted::main(results(word, value.get())?))),
+        "outputs" => Ok(Expected::Emit(outputs(word, value)?)),
+        "outputs-subset" => Ok(Expected::Subset(outputs(word, value)?)),
         "drop" if is_true => Ok(Expected::Drop),
         "drop" => wanted("true"),
         "retry" if is_true => Ok(Expected::Retry(None)),
@@ -159,14 +163,30 @@ fn expectation(word: &str, value: &RawValue) -> Result<Expected, String> {
     }
 }
 
+/// The expected results by output: an object with the results for each name.
+fn outputs(word: &str, value: &RawValue) -> Result<Emitted, String> {
+    let wanted = || {
+        format!(
+            "{word:?} is {value}; it must be an object with the results for each output, such as {{\"{MAIN}\": {{…}}, \"fraud\": [{{…}}]}}"
+        )
+    };
+    let outputs = properties(value.get()).map_err(|_| wanted())?;
+    let mut emitted = Vec::new();
+    for (name, value) in outputs {
+        emitted
+            .extend(results(&format!("{word}.{name}"), value.get())?.into_iter().map(|result| (name.clone(), result)));
+    }
+    Ok(emitted.into_iter().collect())
+}
+
 /// The expected results: an object, or an array of objects. Properties that the host writes are removed.
-fn results(word: &str, value: &RawValue) -> Result<Vec<Object>, String> {
+fn results(word: &str, value: &str) -> Result<Vec<Object>, String> {
     let wanted = || format!("{word:?} is {value}; it must be a result, which is an object, or an array of results");
     let object = |value| match value {
         Json::Object(object) => Ok(object.without(&super::outcome::OWN)),
         _ => Err(wanted()),
     };
-    match Json::parse(value.get()).map_err(|error| format!("{word:?} is not valid: {error}"))? {
+    match Json::parse(value).map_err(|error| format!("{word:?} is not valid: {error}"))? {
         Json::List(results) => results.into_iter().map(object).collect(),
         result => Ok(vec![object(result)?]),
     }
@@ -233,11 +253,8 @@ fn bless_line(text: &str, case: &Case, came: &Came) -> String {
 /// For a subset only the properties of that subset.
 fn blessed_property(expected: Option<&Expected>, came: &Came) -> (&'static str, String) {
     match (expected, came) {
-        (Some(Expected::Subset(expected)), Came::Emit(got)) if expected.len() == got.len() => {
-            let part = |(expected, got): (&Object, &Object)| {
-                expected.iter().filter_map(|(name, _)| Some((name.to_owned(), got.get(name)?.clone()))).collect()
-            };
-            Expected::Subset(expected.iter().zip(got).map(part).collect()).as_property()
+        (Some(Expected::Subset(expected)), Came::Emit(got)) if expected.is_alike(got) => {
+            got.part(expected).as_property(false)
         }
         (_, Came::End(end @ (End::Trap | End::Timeout | End::Memory | End::BadResult), _)) => {
             (end.word(), "true".to_owned())
@@ -282,6 +299,9 @@ mod tests {
             (r#"{"message": {}, "retry": -1}"#, "milliseconds"),
             (r#"{"message": {}, "trap": 5}"#, "part of the reason"),
             (r#"{"message": {}, "emit": [1]}"#, "array of results"),
+            (r#"{"message": {}, "outputs": [1]}"#, "an object with the results for each output"),
+            (r#"{"message": {}, "outputs": {"fraud": 1}}"#, "\"outputs.fraud\" is 1"),
+            (r#"{"message": {}, "emit": {}, "outputs": {}}"#, r#""emit" and "outputs""#),
             (r#"{"message": {}, "attempt": 0, "drop": true}"#, "from 1"),
             (r#"{"message": {}, "name": 7, "drop": true}"#, "string"),
             (r#"{"raw": "\ud800", "no-message": true}"#, "half of a surrogate pair"),
@@ -314,7 +334,7 @@ mod tests {
         let cases = read(text.as_bytes(), "cases", true).unwrap();
         let got = Json::parse(r#"{"y":1.0}"#).unwrap();
         let Json::Object(got) = got else { panic!("{got} is an object") };
-        let emitted = Came::Emit(vec![got]);
+        let emitted = Came::Emit(Emitted::main(vec![got]));
         let refused = Came::End(End::NoMessage, "not-json: it is not JSON: really".into());
         assert_eq!(
             bless(text, &[(&cases[0], &emitted), (&cases[1], &refused)]),
@@ -324,11 +344,39 @@ mod tests {
     }
 
     #[test]
+    fn a_blessed_case_has_its_results_by_output_only_where_there_is_a_named_one() {
+        let object = |text: &str| match Json::parse(text) {
+            Ok(Json::Object(object)) => object,
+            other => panic!("{other:?} is no object"),
+        };
+        let came = |names: &[&str]| {
+            Came::Emit(names.iter().map(|name| ((*name).to_owned(), object(r#"{"a":1,"b":2}"#))).collect())
+        };
+        let blessed = |line: &str, came: &Came| bless_line(line, &read_case(1, line, true).unwrap(), came);
+        let line = r#"{"message": {}, "outputs": {"fraud": {"a": 0}}}"#;
+        assert_eq!(blessed(line, &came(&["main"])), r#"{"message": {}, "emit": {"a": 1, "b": 2}}"#);
+        let line = r#"{"message": {}, "outputs-subset": {"fraud": [{"a": 0}, {}]}}"#;
+        assert_eq!(
+            blessed(line, &came(&["fraud", "fraud"])),
+            r#"{"message": {}, "outputs-subset": {"fraud": [{"a": 1}, {}]}}"#
+        );
+        let line = r#"{"message": {}, "emit": {}}"#;
+        assert_eq!(
+            blessed(line, &came(&["z", "main"])),
+            r#"{"message": {}, "outputs": {"main": {"a": 1, "b": 2}, "z": {"a": 1, "b": 2}}}"#
+        );
+    }
+
+    #[test]
     fn a_blessed_subset_stays_a_subset() {
         let case = read_case(1, r#"{"message": {}, "emit-subset": {"a": 1, "gone": 2}}"#, true).unwrap();
         let Ok(Json::Object(got)) = Json::parse(r#"{"a":3,"b":4}"#) else { panic!("it is an object") };
         assert_eq!(
-            bless_line(r#"{"message": {}, "emit-subset": {"a": 1, "gone": 2}}"#, &case, &Came::Emit(vec![got])),
+            bless_line(
+                r#"{"message": {}, "emit-subset": {"a": 1, "gone": 2}}"#,
+                &case,
+                &Came::Emit(Emitted::main(vec![got]))
+            ),
             r#"{"message": {}, "emit-subset": {"a": 3}}"#
         );
     }

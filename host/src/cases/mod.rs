@@ -2,18 +2,20 @@
 //! compared. This room knows no command line and no terminal, and uses no Redis.
 
 pub(crate) mod case;
+mod emitted;
 pub(crate) mod json;
 pub(crate) mod outcome;
 
 use std::fs;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
-use crate::config::{Config, MessageLimits, OutputConfig};
+use crate::config::{Config, MessageLimits, OutputConfig, Outputs};
 use crate::message;
 use crate::plugin::{Failure, Instance, Plugin};
 use crate::processor::{Input, Signature, call};
-use crate::redis::store::entries::Entries;
+use crate::redis::store::results::Results;
+use crate::time::unix_ms;
 use case::Case;
 use outcome::{Came, End};
 
@@ -69,8 +71,9 @@ pub(crate) struct Bench {
     digest: String,
     limits: MessageLimits,
     output: OutputConfig,
+    outputs: Outputs,
     /// Collects results like a consumer; the results are not written to Redis.
-    results: Entries,
+    results: Results,
 }
 
 /// Outcome of a tried message.
@@ -85,8 +88,14 @@ pub(crate) struct Tried {
 impl Bench {
     pub(crate) async fn start(plugin: &Plugin, config: &Config) -> Result<Bench, Failure> {
         let instance = plugin.instantiate(CONSUMER_ID.into()).await?;
-        let (limits, output) = (config.message.clone(), config.output.clone());
-        Ok(Bench { instance, digest: plugin.digest().to_owned(), limits, output, results: Entries::default() })
+        Ok(Bench {
+            instance,
+            digest: plugin.digest().to_owned(),
+            limits: config.message.clone(),
+            output: config.output.clone(),
+            outputs: config.outputs.clone(),
+            results: Results::default(),
+        })
     }
 
     /// Processes a payload like the intake and a consumer.
@@ -101,8 +110,9 @@ impl Bench {
         };
         let start = Instant::now();
         self.results.clear();
-        let input = Input { id: &id, body: payload, attempt };
-        let signature = Signature { consumer_id: CONSUMER_ID, output: &self.output };
+        let token = unix_ms(SystemTime::now()).to_string();
+        let input = Input { id: &id, body: payload, attempt, token: &token };
+        let signature = Signature { consumer_id: CONSUMER_ID, output: &self.output, outputs: &self.outputs };
         let outcome = call(&mut self.instance, &self.digest, input, signature, &mut self.results).await;
         let time = Some(start.elapsed());
         let came = Came::of(outcome);

@@ -2,8 +2,10 @@
 
 use std::fmt;
 
+use super::emitted::Emitted;
 use super::json::{Json, Object, quoted};
-use crate::plugin::{Failure, Outcome};
+use crate::config::MAIN;
+use crate::plugin::{Failure, Outcome, Output};
 
 /// Properties of an output entry that the host writes. A comparison ignores them.
 pub(crate) const OWN: [&str; 2] = ["message_id", "consumer_id"];
@@ -44,9 +46,9 @@ impl End {
 #[derive(Clone, Debug)]
 pub(crate) enum Expected {
     /// Exactly these results.
-    Emit(Vec<Object>),
+    Emit(Emitted),
     /// The same number of results, each with at least these properties.
-    Subset(Vec<Object>),
+    Subset(Emitted),
     Drop,
     /// With this delay in milliseconds, if it is given.
     Retry(Option<u32>),
@@ -58,7 +60,7 @@ pub(crate) enum Expected {
 #[derive(Clone, Debug)]
 pub(crate) enum Came {
     /// Results without the properties that the host writes.
-    Emit(Vec<Object>),
+    Emit(Emitted),
     Drop,
     Retry(Option<u32>),
     End(End, String),
@@ -67,20 +69,20 @@ pub(crate) enum Came {
 impl Came {
     /// The actual outcome for an outcome of the plugin.
     pub(crate) fn of(outcome: Result<Outcome, Failure>) -> Came {
-        let emit = |results: Vec<String>| {
-            let read = |result: &String| match Json::parse(result) {
-                Ok(Json::Object(object)) => Ok(object.without(&OWN)),
+        let emit = |results: Vec<Output>| {
+            let read = |Output { to, body }: Output| match Json::parse(&body) {
+                Ok(Json::Object(object)) => Ok((to.unwrap_or_else(|| MAIN.to_owned()), object.without(&OWN))),
                 Ok(_) => Err("the plugin's result is JSON but not an object".to_owned()),
                 Err(error) => Err(format!("the plugin's result is not JSON: {error}")),
             };
-            match results.iter().map(read).collect::<Result<Vec<_>, _>>() {
+            match results.into_iter().map(read).collect::<Result<Emitted, _>>() {
                 Ok(results) if results.is_empty() => Came::Drop,
                 Ok(results) => Came::Emit(results),
                 Err(sentence) => Came::End(End::BadResult, sentence),
             }
         };
         match outcome {
-            Ok(Outcome::Emit(result)) => emit(vec![result]),
+            Ok(Outcome::Emit(result)) => emit(vec![Output::main(result)]),
             Ok(Outcome::EmitAll(results)) => emit(results),
             Ok(Outcome::Drop) => Came::Drop,
             Ok(Outcome::Retry(delay_ms)) => Came::Retry(delay_ms),
@@ -98,7 +100,7 @@ impl Came {
     /// The property of a case that expects exactly this outcome.
     pub(crate) fn as_property(&self) -> (&'static str, String) {
         match self {
-            Came::Emit(results) => ("emit", listed(results)),
+            Came::Emit(results) => results.as_property(true),
             Came::Drop => ("drop", "true".to_owned()),
             Came::Retry(delay_ms) => ("retry", delay(*delay_ms)),
             Came::End(end, reason) => (end.word(), quoted(reason)),
@@ -122,8 +124,8 @@ impl Expected {
     /// The property in a case.
     pub(crate) fn as_property(&self) -> (&'static str, String) {
         match self {
-            Expected::Emit(results) => ("emit", listed(results)),
-            Expected::Subset(results) => ("emit-subset", listed(results)),
+            Expected::Emit(results) => results.as_property(true),
+            Expected::Subset(results) => results.as_property(false),
             Expected::Drop => ("drop", "true".to_owned()),
             Expected::Retry(delay_ms) => ("retry", delay(*delay_ms)),
             Expected::End(end, None) => (end.word(), "true".to_owned()),
@@ -135,11 +137,11 @@ impl Expected {
     pub(crate) fn differences(&self, came: &Came) -> Vec<Difference> {
         let mut differences = Vec::new();
         let same = match (self, came) {
-            (Expected::Emit(expected), Came::Emit(got)) if expected.len() == got.len() => {
+            (Expected::Emit(expected), Came::Emit(got)) if expected.is_alike(got) => {
                 compare_results(expected, got, true, &mut differences);
                 return differences;
             }
-            (Expected::Subset(expected), Came::Emit(got)) if expected.len() == got.len() => {
+            (Expected::Subset(expected), Came::Emit(got)) if expected.is_alike(got) => {
                 compare_results(expected, got, false, &mut differences);
                 return differences;
             }
@@ -160,14 +162,6 @@ impl Expected {
             });
         }
         differences
-    }
-}
-
-/// One result as an object, several results as an array.
-fn listed(results: &[Object]) -> String {
-    match results {
-        [result] => result.to_string(),
-        results => Json::List(results.iter().cloned().map(Json::Object).collect()).to_string(),
     }
 }
 
@@ -202,10 +196,9 @@ pub(crate) fn shown(value: &Option<String>) -> String {
     }
 }
 
-fn compare_results(expected: &[Object], got: &[Object], exact: bool, differences: &mut Vec<Difference>) {
-    for (index, (expected, result)) in expected.iter().zip(got).enumerate() {
-        let path = if got.len() == 1 { String::new() } else { format!("[{index}]") };
-        compare_objects(&path, expected, result, exact, differences);
+fn compare_results(expected: &Emitted, got: &Emitted, exact: bool, differences: &mut Vec<Difference>) {
+    for (path, expected, got) in expected.pairs(got) {
+        compare_objects(&path, expected, got, exact, differences);
     }
 }
 
@@ -267,7 +260,7 @@ mod tests {
 
     /// The differences between an expected and a real result, one a line.
     fn differences(expected: &str, got: &str) -> String {
-        let expected = Expected::Emit(vec![object(expected)]);
+        let expected = Expected::Emit(Emitted::main(vec![object(expected)]));
         let lines = expected.differences(&came(Outcome::Emit(got.into()))).into_iter().map(|difference| {
             let Difference { path, expected, got } = difference;
             format!("{path}: {} / {}", expected.unwrap_or_default(), got.unwrap_or_default())
@@ -297,14 +290,35 @@ mod tests {
     #[test]
     fn one_result_in_a_list_is_one_result_and_none_is_a_drop() {
         assert!(matches!(came(Outcome::EmitAll(vec![])), Came::Drop));
-        let one = Expected::Emit(vec![object("{}")]);
-        assert_eq!(one.differences(&came(Outcome::EmitAll(vec!["{}".into()]))), []);
-        assert_eq!(one.differences(&came(Outcome::EmitAll(vec!["{}".into(), "{}".into()]))).len(), 1);
+        let one = Expected::Emit(Emitted::main(vec![object("{}")]));
+        assert_eq!(one.differences(&came(Outcome::EmitAll(vec![Output::main("{}".into())]))), []);
+        assert_eq!(
+            one.differences(&came(Outcome::EmitAll(vec![Output::main("{}".into()), Output::main("{}".into())]))).len(),
+            1
+        );
+    }
+
+    #[test]
+    fn results_are_compared_output_by_output() {
+        let emitted = |results: &[(&str, &str)]| -> Emitted {
+            results.iter().map(|(name, text)| ((*name).to_owned(), object(text))).collect()
+        };
+        let output = |to: Option<&str>, body: &str| Output { to: to.map(str::to_owned), body: body.to_owned() };
+        let got = came(Outcome::EmitAll(vec![output(Some("fraud"), r#"{"a":1}"#), output(None, r#"{"b":2}"#)]));
+        let same = Expected::Emit(emitted(&[("main", r#"{"b":2}"#), ("fraud", r#"{"a":1}"#)]));
+        assert_eq!(same.differences(&got), []);
+        assert_eq!(same.as_property(), ("outputs", r#"{"fraud": {"a": 1}, "main": {"b": 2}}"#.to_owned()));
+        assert_eq!(got.as_property(), same.as_property());
+        let other = Expected::Subset(emitted(&[("main", r#"{"b":3}"#), ("fraud", "{}")]));
+        let differences = other.differences(&got);
+        assert_eq!(differences.iter().map(|one| one.path.as_str()).collect::<Vec<_>>(), ["outputs.main.b"]);
+        let elsewhere = Expected::Emit(emitted(&[("main", r#"{"a":1}"#), ("main", r#"{"b":2}"#)]));
+        assert_eq!(elsewhere.differences(&got)[0].path, "outcome");
     }
 
     #[test]
     fn a_subset_lets_other_properties_be_but_is_exact_about_its_own() {
-        let subset = Expected::Subset(vec![object(r#"{"a": {"b": 1}}"#)]);
+        let subset = Expected::Subset(Emitted::main(vec![object(r#"{"a": {"b": 1}}"#)]));
         assert_eq!(subset.differences(&came(Outcome::Emit(r#"{"a":{"b":1},"x":2}"#.into()))), []);
         assert_eq!(subset.differences(&came(Outcome::Emit(r#"{"a":{"b":1,"c":2}}"#.into()))).len(), 1);
         assert_eq!(subset.differences(&Came::Drop).len(), 1);

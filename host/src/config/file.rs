@@ -4,6 +4,7 @@
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use super::outputs::{self, Outputs};
 use super::value::Kind;
 use super::{PluginConfig, SETTINGS, Setting};
 
@@ -19,10 +20,21 @@ pub(super) struct Place {
 pub(super) struct Contents {
     /// Index in `SETTINGS`, text form of the value, and place of the value.
     pub(super) entries: Vec<(usize, String, Place)>,
+    /// The named outputs.
+    pub(super) outputs: Vec<Output>,
     /// Key and value of the plugin's own configuration, and place of the value.
     pub(super) plugin_config: Vec<(String, String, Place)>,
     /// A sentence for each problem, and its place.
     pub(super) problems: Vec<(Place, String)>,
+}
+
+/// A named output, as the file sets it.
+#[derive(Debug)]
+pub(super) struct Output {
+    pub(super) name: String,
+    pub(super) place: Place,
+    /// Key and text form of each value, and place of the value.
+    pub(super) values: Vec<(&'static str, String, Place)>,
 }
 
 /// Reads the text of a file.
@@ -38,6 +50,7 @@ pub(super) fn parse(text: &str) -> Contents {
     }
     let mut contents = reader.contents;
     contents.entries.sort_by_key(|(_, _, place)| *place);
+    contents.outputs.sort_by_key(|output| output.place);
     contents.plugin_config.sort_by_key(|(_, _, place)| *place);
     contents.problems.sort();
     contents
@@ -58,6 +71,13 @@ impl Reader<'_> {
                 (Some(index), _) => self.value(index, value),
                 (None, DeValue::Table(inner)) if section.is_empty() && key == PluginConfig::SECTION => {
                     self.plugin_config(inner);
+                }
+                (None, DeValue::Table(inner)) if section.is_empty() && key == Outputs::SECTION => self.outputs(inner),
+                (None, DeValue::Table(_)) if section == "output" => {
+                    self.problem(
+                        at,
+                        format!("unknown section `[output.{key}]`; did you mean `[{}.{key}]`?", Outputs::SECTION),
+                    );
                 }
                 (None, DeValue::Table(inner)) if section.is_empty() && is_section(key) => self.table(key, inner),
                 (None, DeValue::Table(_)) if section.is_empty() => {
@@ -92,6 +112,56 @@ impl Reader<'_> {
             }
             (Kind::Text | Kind::File | Kind::Choice(_), _) => self.wrong_type(setting, value, "text in quotes"),
         }
+    }
+
+    /// A section for each name.
+    fn outputs(&mut self, table: &DeTable<'_>) {
+        for (name, value) in table {
+            let (at, name) = (name.span().start, name.get_ref().as_ref());
+            let section = format!("{}.{name}", Outputs::SECTION);
+            match (outputs::name_problem(name), value.get_ref()) {
+                (Some(problem), _) => self.problem(at, format!("`{section}` is no name for an output: {problem}")),
+                (None, DeValue::Table(inner)) => self.output(name, at, inner),
+                (None, _) => {
+                    let example = format!("`[{section}]` with a line `key = \"messages:{name}\"`");
+                    self.problem(at, format!("`{section}` is a section: write {example}"));
+                }
+            }
+        }
+    }
+
+    fn output(&mut self, name: &str, at: usize, table: &DeTable<'_>) {
+        let mut values = Vec::new();
+        for (key, value) in table {
+            let (key_at, key, at) = (key.span().start, key.get_ref().as_ref(), value.span().start);
+            match (key, value.get_ref()) {
+                (outputs::KEY, DeValue::String(text)) => values.push((outputs::KEY, text.to_string(), self.place(at))),
+                (outputs::LENGTH_MAX, DeValue::Integer(number)) if number.radix() == 10 => {
+                    values.push((outputs::LENGTH_MAX, number.to_string(), self.place(at)));
+                }
+                (outputs::KEY | outputs::LENGTH_MAX, other) => {
+                    let valid =
+                        if key == outputs::KEY { "text in quotes" } else { "a whole number without quotes such as 10" };
+                    let (path, kind) = (outputs::path(name, key), other.type_str());
+                    self.problem(at, format!("{path} is of type {kind}; it must be {valid}"));
+                }
+                _ => {
+                    // The flag of the main output's bound is named differently.
+                    let word = if key.replace('-', "_") == "max_length" { outputs::LENGTH_MAX } else { key };
+                    let known = [outputs::KEY, outputs::LENGTH_MAX];
+                    let hint = nearest(
+                        &word.replace('-', "_"),
+                        known.map(|key| (key, outputs::path(name, key))).into_iter(),
+                        "",
+                        "",
+                    );
+                    let hint = if hint.is_empty() { format!("; an output has {}", known.join(" and ")) } else { hint };
+                    self.problem(key_at, format!("unknown key `{}`{hint}", outputs::path(name, key)));
+                }
+            }
+        }
+        let place = self.place(at);
+        self.contents.outputs.push(Output { name: name.to_owned(), place, values });
     }
 
     /// Any key is valid, and any value with an obvious text form.
@@ -140,7 +210,7 @@ impl Reader<'_> {
 
 fn sections() -> impl Iterator<Item = &'static str> {
     let fixed = SETTINGS.iter().map(|setting| setting.section).filter(|section| !section.is_empty());
-    fixed.chain([PluginConfig::SECTION])
+    fixed.chain([Outputs::SECTION, PluginConfig::SECTION])
 }
 
 fn is_section(name: &str) -> bool {
@@ -235,6 +305,42 @@ mod tests {
         let read = [("z", ""), ("a.b c", "x\\y"), ("n", "1000"), ("hex", "0xFf"), ("f", "1.50"), ("on", "true")];
         assert_eq!(pairs, read);
         assert_eq!(plugin_config[1].2, Place { line: 3, column: 11 });
+    }
+
+    #[test]
+    fn a_named_output_has_a_section_of_its_own() {
+        let text = "[outputs.b]\nlength_max = 1_000\nkey = 's:b'\n\n[outputs.a]\nkey = 's:a'\n";
+        let Contents { outputs, problems, .. } = parse(text);
+        assert_eq!(problems, []);
+        assert_eq!(
+            outputs.iter().map(|output| (&*output.name, output.place.line)).collect::<Vec<_>>(),
+            [("b", 1), ("a", 5)]
+        );
+        let mut values: Vec<_> =
+            outputs[0].values.iter().map(|(key, text, place)| (*key, &**text, place.line)).collect();
+        values.sort_unstable();
+        assert_eq!(values, [("key", "s:b", 3), ("length_max", "1000", 2)]);
+    }
+
+    #[test]
+    fn a_named_output_that_is_almost_right_is_refused_where_it_stands() {
+        for (text, place, words) in [
+            ("[outputs.Fraud]\nkey = 's'", (1, 10), "`outputs.Fraud` is no name for an output: a name has 1 to 64"),
+            ("[outputs.main]\nkey = 's'", (1, 10), "stands for the main output"),
+            ("[outputs]\nfraud = 's'", (2, 1), "write `[outputs.fraud]` with a line `key = \"messages:fraud\"`"),
+            ("[outputs.a]\n kye = 's'", (2, 2), "unknown key `outputs.a.kye`; did you mean `outputs.a.key`?"),
+            ("[outputs.a]\nmax-length = 5", (2, 1), "did you mean `outputs.a.length_max`?"),
+            ("[outputs.a]\ncolour = 5", (2, 1), "an output has key and length_max"),
+            ("[outputs.a]\nkey = 5", (2, 7), "outputs.a.key is of type integer; it must be text in quotes"),
+            ("[outputs.a]\nlength_max = '5'", (2, 14), "it must be a whole number"),
+            ("[output.fraud]\nkey = 's'", (1, 9), "did you mean `[outputs.fraud]`?"),
+            ("[output5.fraud]", (1, 2), "unknown section `[output5]`; did you mean `[output"),
+            ("outputs = 1", (1, 1), "`outputs` is a section"),
+        ] {
+            let (line, column, problem) = problem(text);
+            assert_eq!((line, column), place, "{text}");
+            assert!(problem.contains(words), "{problem}");
+        }
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use super::outputs::{self, NamedOutput, OUTPUTS_MAX, Outputs};
 use super::{Config, Kind, PluginConfig, SETTINGS, Setting, file, plugin_config, redis_url, rules};
 
 /// Environment variable that names the file when `--config` does not.
@@ -71,6 +72,8 @@ pub struct Loaded {
     pub file: Option<PathBuf>,
     /// In the order of `SETTINGS`.
     pub(super) sources: Vec<Source>,
+    /// By the paths of the named outputs' values; those that are not set are not there.
+    pub(super) output_sources: BTreeMap<String, Source>,
     /// By the keys of the plugin's configuration.
     pub(super) plugin_config_sources: BTreeMap<String, Source>,
 }
@@ -87,6 +90,7 @@ pub fn load(given: &Given, variable: impl Fn(&str) -> Option<OsString>) -> Resul
             config: Config::default(),
             file: None,
             sources: vec![Source::Default; SETTINGS.len()],
+            output_sources: BTreeMap::new(),
             plugin_config_sources: BTreeMap::new(),
         },
         problems: Vec::new(),
@@ -154,11 +158,42 @@ impl Layers {
             }
             self.set(index, &text, source(place));
         }
+        for output in contents.outputs {
+            self.add_output(output, &source);
+        }
         for (key, value, place) in contents.plugin_config {
             self.loaded.set_plugin_config(key, value, source(place));
         }
         let problems = contents.problems.into_iter();
         self.problems.extend(problems.map(|(place, problem)| format!("{}: {problem}", source(place))));
+    }
+
+    fn add_output(&mut self, output: file::Output, source: &dyn Fn(file::Place) -> Source) {
+        let file::Output { name, place, values } = output;
+        let section = format!("{}.{name}", Outputs::SECTION);
+        if self.loaded.config.outputs.len() == OUTPUTS_MAX {
+            let problem = format!("{}: `{section}` is one output too many; there may be {OUTPUTS_MAX}", source(place));
+            return self.problems.push(problem);
+        }
+        if !values.iter().any(|(key, _, _)| *key == outputs::KEY) {
+            let example = format!("write the name of its stream, such as `key = \"messages:{name}\"`");
+            self.problems.push(format!("{}: {section} has no key; {example}", source(place)));
+        }
+        let mut named = NamedOutput { name, key: String::new(), length_max: outputs::LENGTH.default_value() };
+        for (key, text, place) in values {
+            let read = match key {
+                outputs::KEY => outputs::NAME.read(&text).map(|key| named.key = key),
+                _ => outputs::LENGTH.read(&text).map(|length_max| named.length_max = length_max),
+            };
+            let path = outputs::path(&named.name, key);
+            match read {
+                Ok(()) => drop(self.loaded.output_sources.insert(path, source(place))),
+                Err(problem) => {
+                    self.problems.push(format!("{}: `{text}` is not valid for {path}: {problem}", source(place)));
+                }
+            }
+        }
+        self.loaded.config.outputs.insert(named);
     }
 
     /// The text of an environment variable that is set.
@@ -237,6 +272,9 @@ impl Loaded {
 
     /// Where the value of the setting with this path came from.
     pub(super) fn source(&self, path: &str) -> &Source {
+        if let Some(source) = self.output_sources.get(path) {
+            return source;
+        }
         let index = SETTINGS.iter().position(|setting| setting.path() == path);
         index.map_or(&Source::Default, |index| &self.sources[index])
     }

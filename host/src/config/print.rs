@@ -2,10 +2,11 @@
 
 use std::fmt::Write as _;
 
+use super::outputs::{self, NAME_BYTES_MAX, OUTPUTS_MAX, Outputs};
 use super::plugin_config::{BYTES_MAX, KEYS_MAX};
 use super::redis_url::{self, MASK};
 use super::value::Kind;
-use super::{Loaded, PluginConfig, SETTINGS, Setting};
+use super::{Loaded, NamedOutput, PluginConfig, SETTINGS, Setting};
 
 impl Loaded {
     /// The configuration as commented TOML, without passwords and without the values of the plugin's own configuration.
@@ -27,6 +28,7 @@ impl Loaded {
             }
             self.push_value(&mut text, setting);
         }
+        self.push_outputs(&mut text, sources);
         self.push_plugin_config(&mut text, sources);
         text
     }
@@ -47,6 +49,35 @@ impl Loaded {
                 push_line(text, &format!("{} = {}", setting.key, quoted(&path)));
             }
             _ => push_line(text, &format!("{} = {}", setting.key, quoted(&value))),
+        }
+    }
+
+    fn push_outputs(&self, text: &mut String, sources: bool) {
+        push_section(text, Outputs::HEADING, "");
+        push_line(text, "\n# Streams beside the main output, to which a plugin may send single results by name.");
+        push_line(
+            text,
+            "# key is the name of the stream. length_max is the approximate number of results to keep; 0 keeps all.",
+        );
+        push_line(
+            text,
+            &format!(
+                "# (no flag, no variable; up to {OUTPUTS_MAX} outputs; a name has up to {NAME_BYTES_MAX} characters: a to z, 0 to 9, -)"
+            ),
+        );
+        if self.config.outputs.len() == 0 {
+            push_line(text, &format!("#[{}.fraud]", Outputs::SECTION));
+            push_line(text, "#key = \"messages:fraud\"");
+            return push_line(text, "#length_max = 0");
+        }
+        for NamedOutput { name, key, length_max } in self.config.outputs.iter() {
+            push_line(text, &format!("[{}.{name}]", Outputs::SECTION));
+            for (word, value) in [(outputs::KEY, quoted(key)), (outputs::LENGTH_MAX, length_max.to_string())] {
+                if sources {
+                    push_line(text, &format!("# from: {}", self.source(&outputs::path(name, word))));
+                }
+                push_line(text, &format!("{word} = {value}"));
+            }
         }
     }
 

@@ -1,6 +1,7 @@
 //! The handbook's chapter on configuration, generated from the table of settings, so that the two cannot disagree.
 //! This file reads no configuration file and no environment.
 
+use super::outputs::{self, NAME_BYTES_MAX, OUTPUTS_MAX, Outputs};
 use super::value::Kind;
 use super::{PluginConfig, SETTINGS, Setting};
 
@@ -56,7 +57,7 @@ In the file, write numbers and switches without quotes, and all other values in 
 "#;
 
 /// A sentence at the start of each section.
-const SECTIONS: [(&str, &str); 12] = [
+const SECTIONS: [(&str, &str); 13] = [
     ("", "These settings stand at the top of the file, before the first section."),
     ("redis", "See [Redis](operating.md#redis)."),
     (
@@ -72,6 +73,11 @@ const SECTIONS: [(&str, &str); 12] = [
     ("limits", "See [limits](writing-plugins.md#limits)."),
     ("message", "See [messages](writing-plugins.md#messages)."),
     ("registry", "How the hosts of a group detect each other, and detect that a host has died."),
+    (
+        Outputs::SECTION,
+        "Streams beside the main output, to which a plugin may send single results by name: see \
+         [several outputs](writing-plugins.md#several-outputs).",
+    ),
     (
         PluginConfig::SECTION,
         "Keys for the plugin itself: see [configuration of a plugin](writing-plugins.md#configuration-of-a-plugin).",
@@ -90,6 +96,7 @@ pub fn reference() -> String {
         }
         push_setting(&mut text, setting);
     }
+    push_outputs(&mut text);
     push_section(&mut text, PluginConfig::HEADING, PluginConfig::SECTION);
     let (flag, variable) = (PluginConfig::FLAG, PluginConfig::VARIABLE);
     text + &format!(
@@ -98,6 +105,24 @@ pub fn reference() -> String {
          key by key.\n",
         PluginConfig::SECTION
     )
+}
+
+fn push_outputs(text: &mut String) {
+    push_section(text, Outputs::HEADING, Outputs::SECTION);
+    let (section, key, length_max) = (Outputs::SECTION, outputs::KEY, outputs::LENGTH_MAX);
+    *text += &format!(
+        "\nThese settings have neither flag nor variable. The file has a section `[{section}.NAME]` for each output:\n\n\
+         ```toml\n[{section}.fraud]\n{key} = \"messages:fraud\"\n{length_max} = 1000000\n```\n\n\
+         - A **name** has 1 to {NAME_BYTES_MAX} lower-case letters, digits and hyphens; `main` is no name for an output. There may be\n  \
+         {OUTPUTS_MAX} outputs.\n\
+         - `{key}` is the stream to which the results are appended. The setting is required, and the name must differ from those of\n  \
+         all other keys. A Redis Cluster, which `host` does not support yet, would need all keys of a group in one slot; names\n  \
+         such as `{{messages:processed}}:fraud` are in the slot of the default names.\n\
+         - `{length_max}` is the approximate number of results to keep in that stream, from `0` to `1000000000000`. `0`, the default,\n  \
+         keeps all.\n\
+         - `output.format` and `output.plugin_digest` hold for all outputs.\n\n\
+         All hosts of a group should have the same outputs. A change takes effect at the next start of a host.\n"
+    );
 }
 
 fn push_section(text: &mut String, heading: &str, section: &str) {
@@ -147,7 +172,7 @@ mod tests {
     fn every_section_has_its_sentence() {
         let mut sections: Vec<&str> = SETTINGS.iter().map(|setting| setting.section).collect();
         sections.dedup();
-        sections.push(PluginConfig::SECTION);
+        sections.extend([Outputs::SECTION, PluginConfig::SECTION]);
         assert_eq!(sections, SECTIONS.map(|(name, _)| name));
     }
 }

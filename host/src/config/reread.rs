@@ -1,6 +1,6 @@
 //! Which settings a running host applies after a reload, and which settings need a restart.
 
-use super::{Config, SETTINGS, Setting};
+use super::{Config, Outputs, SETTINGS, Setting};
 
 impl Config {
     /// Applies every setting that can change while a host runs.
@@ -13,10 +13,12 @@ impl Config {
     }
 }
 
-/// Settings with a changed value that need a restart.
-pub fn needing_a_start(old: &Config, new: &Config) -> Vec<&'static Setting> {
+/// Paths of settings with a changed value that need a restart.
+pub fn needing_a_start(old: &Config, new: &Config) -> Vec<String> {
     let differs = |setting: &&Setting| (setting.get)(old) != (setting.get)(new);
-    SETTINGS.iter().filter(|setting| !is_taken_up(setting)).filter(differs).collect()
+    let settings = SETTINGS.iter().filter(|setting| !is_taken_up(setting)).filter(differs).map(Setting::path);
+    let outputs = (old.outputs != new.outputs).then(|| Outputs::SECTION.to_owned());
+    settings.chain(outputs).collect()
 }
 
 fn is_taken_up(setting: &Setting) -> bool {

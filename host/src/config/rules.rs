@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
-use super::redis_url;
 use super::{Loaded, PluginConfig, SETTINGS};
+use super::{outputs, redis_url};
 
 /// The consumers of a killed host leave `consumer:ids` one interval after its last heartbeat has expired. The promise
 /// is 10 s, of which 1 s is reserved for a busy Redis and a slow script.
@@ -161,7 +161,12 @@ impl Check<'_> {
         }
         let named = paths.iter().map(|path| {
             let setting = SETTINGS.iter().find(|setting| setting.path() == *path);
-            let value = setting.and_then(|setting| self.loaded.shown(setting));
+            let output =
+                || self.loaded.config.outputs.iter().find(|output| outputs::path(&output.name, outputs::KEY) == *path);
+            let value = match setting {
+                Some(setting) => self.loaded.shown(setting),
+                None => output().map(|output| output.key.clone()),
+            };
             let value = value.map_or("not set".to_owned(), |value| format!("`{value}`"));
             format!("{path} is {value} ({})", self.loaded.source(path))
         });
@@ -171,14 +176,25 @@ impl Check<'_> {
 
     /// Two keys with the same name would overwrite each other's data.
     fn keys_differ(&mut self) {
+        let config = &self.loaded.config;
         let keys: Vec<_> = SETTINGS
             .iter()
             .filter(|setting| setting.section == "keys" && setting.key != "channel")
-            .map(|setting| (setting.path(), (setting.get)(&self.loaded.config)))
+            .map(|setting| (setting.path(), (setting.get)(&self.loaded.config).unwrap_or_default()))
+            .chain(config.outputs.iter().map(|output| (outputs::path(&output.name, outputs::KEY), output.key.clone())))
             .collect();
         for (index, (path, name)) in keys.iter().enumerate() {
             if let Some((other, _)) = keys[..index].iter().find(|(_, other)| other == name) {
                 self.require(false, &[other, path], "two keys must not have the same name");
+            }
+        }
+        let prefixes =
+            [(&config.keys.claim_prefix, "keys.claim_prefix"), (&config.keys.permit_prefix, "keys.permit_prefix")];
+        for output in config.outputs.iter() {
+            let path = outputs::path(&output.name, outputs::KEY);
+            for (prefix, prefix_path) in prefixes {
+                let is_longer = output.key != *prefix && output.key.starts_with(prefix.as_str());
+                self.require(!is_longer, &[prefix_path, &path], "a stream must not have a name with this prefix");
             }
         }
     }

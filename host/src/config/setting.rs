@@ -136,7 +136,7 @@ impl Setting {
 ///
 /// The first struct is the configuration itself, with one field for each section. In the brackets of a section stand
 /// the name of that field and, after `=`, the section's name in the file. The text after the brackets is the heading.
-/// The open section is a field that does not consist of settings.
+/// An open section is a field that does not consist of settings.
 macro_rules! settings {
     (
         $(#[doc = $root_doc:literal])+
@@ -157,9 +157,11 @@ macro_rules! settings {
                 )+
             }
         )+
-        open section {
-            $(#[doc = $open_doc:literal])+
-            pub $open:ident: $Open:ty;
+        open sections {
+            $(
+                $(#[doc = $open_doc:literal])+
+                pub $open:ident: $Open:ty;
+            )+
         }
     ) => {
         $(#[doc = $root_doc])+
@@ -167,7 +169,7 @@ macro_rules! settings {
         pub struct $Root {
             $($(#[doc = $root_field_doc])+ pub $root_field: $RootType,)+
             $($(#[doc = $doc])+ pub $section: $Section,)+
-            $(#[doc = $open_doc])+ pub $open: $Open,
+            $($(#[doc = $open_doc])+ pub $open: $Open,)+
         }
 
         impl Default for $Root {
@@ -175,7 +177,7 @@ macro_rules! settings {
                 $Root {
                     $($root_field: $root_spec.default_value(),)+
                     $($section: $Section { $($field: $spec.default_value(),)+ },)+
-                    $open: <$Open>::default(),
+                    $($open: <$Open>::default(),)+
                 }
             }
         }

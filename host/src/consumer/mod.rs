@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Mutex, MutexGuard};
 use tracing::{info, warn};
 
-use crate::config::{OutputConfig, RetryConfig};
+use crate::config::{OutputConfig, Outputs, RetryConfig};
 use crate::group::Group;
 use crate::identity::consumer_id;
 use crate::plugin::Failure;
@@ -23,7 +23,7 @@ use crate::redis::client::reconnecting::Reconnecting;
 use crate::redis::client::shared::SharedConnection;
 use crate::redis::store::claims;
 use crate::redis::store::entry::Delivery;
-use crate::redis::store::settle::{self, Settled};
+use crate::redis::store::settle::{self, Settled, Streams};
 use crate::redis::store::takeover;
 use crate::settle::settlement::{Settlement, Terms};
 use crate::settle::settler::Settler;
@@ -41,13 +41,15 @@ pub struct Workplace {
     pub group: Arc<Group>,
     /// Settings of the output stream.
     pub output: OutputConfig,
+    /// The named outputs.
+    pub outputs: Outputs,
     /// Settings of retries.
     pub retry: RetryConfig,
     /// How long a message id is remembered.
     pub dedup_window: Duration,
     /// The version of the plugin in use.
     pub versions: Arc<Versions>,
-    /// Settles deliveries without dead letters and retries.
+    /// Settles deliveries without dead letters, retries and results for named outputs.
     pub settler: Settler,
     /// Held by the consumer that tries a suspect message. One suspect at a time, so that a death of the host has only
     /// one possible cause.
@@ -126,7 +128,7 @@ impl Consumer {
         self.settlement.clear();
         self.refresh_ids();
         let ids = self.ids.clone();
-        let signature = Signature { consumer_id: &ids.1, output: &workplace.output };
+        let signature = Signature { consumer_id: &ids.1, output: &workplace.output, outputs: &workplace.outputs };
         let start = Instant::now();
         for index in claimed {
             let message = &delivery.messages[*index];
@@ -135,7 +137,8 @@ impl Consumer {
                 self.settlement.record_host_killer(delivery, message, terms);
                 continue;
             }
-            let input = Input { id: &message.id, body: &message.body, attempt: message.attempt() };
+            let token = delivery.token(message);
+            let input = Input { id: &message.id, body: &message.body, attempt: message.attempt(), token };
             let processed = self.processor.process(input, signature, &mut self.settlement.results).await;
             let version = processed.instead.as_ref().unwrap_or(self.processor.version());
             let terms = workplace.terms(&ids, version);
@@ -197,20 +200,22 @@ impl Workplace {
 
     /// Settles a delivery. Returns `false` if another host has already settled the delivery.
     async fn settle(&self, connection: &Reconnecting<SharedConnection>, work: &Work, settlement: &Settlement) -> bool {
-        let Workplace { group, output, dedup_window, settler, .. } = self;
+        let Workplace { group, output, outputs, dedup_window, settler, .. } = self;
         let Settlement { results, dead_letters, retries, .. } = settlement;
         let entry_id = &work.delivery.entry_id;
         if let Some(held) = &work.held
             && dead_letters.is_empty()
             && retries.is_empty()
-            && settler.settle(entry_id, held, results).await
+            && results.named().next().is_none()
+            && settler.settle(entry_id, held, &results.main).await
         {
             return true;
         }
+        let streams = Streams { keys: &group.keys, output, outputs };
         let what = Settled { entry_id, results, dead_letters, retries };
         connection
             .repeat("settle a delivery", move |connection| async move {
-                settle::settle(&connection, &group.keys, output, *dedup_window, what).await
+                settle::settle(&connection, streams, *dedup_window, what).await
             })
             .await
     }

@@ -4,9 +4,8 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::bindings::PluginPre;
+use super::contract::Ready;
 use super::engine::Engine;
-use super::imports::Store;
 use super::journal::LogBudget;
 use crate::config::{PluginConfig, PluginLimits};
 
@@ -21,8 +20,8 @@ pub struct Plugin {
 
 #[derive(Clone)]
 struct Inner {
-    /// Resolved imports, and type-checked exports: everything that is done once for all instances.
-    ready: PluginPre<Store>,
+    ready: Ready,
+    asks_for_context: bool,
     digest: String,
     /// The configuration that instances read through `wasi:config`.
     configuration: Arc<PluginConfig>,
@@ -33,13 +32,13 @@ struct Inner {
 
 impl Plugin {
     pub(super) fn new(
-        ready: PluginPre<Store>,
+        (ready, asks_for_context): (Ready, bool),
         digest: String,
         configuration: Arc<PluginConfig>,
         engine: Engine,
     ) -> Plugin {
         let log_budget = Arc::new(LogBudget::new(engine.limits(), FIRST_GENERATION));
-        Plugin { inner: Arc::new(Inner { ready, digest, configuration, log_budget, engine }) }
+        Plugin { inner: Arc::new(Inner { ready, asks_for_context, digest, configuration, log_budget, engine }) }
     }
 
     /// The same plugin with another generation.
@@ -86,7 +85,16 @@ impl Plugin {
         &self.inner.log_budget
     }
 
-    pub(super) fn ready(&self) -> &PluginPre<Store> {
+    pub(super) fn channel(&self) -> &Arc<str> {
+        self.inner.engine.channel()
+    }
+
+    /// Whether the plugin imports `host:plugin/context`.
+    pub(super) fn asks_for_context(&self) -> bool {
+        self.inner.asks_for_context
+    }
+
+    pub(super) fn ready(&self) -> &Ready {
         &self.inner.ready
     }
 }

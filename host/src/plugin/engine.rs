@@ -42,31 +42,32 @@ struct Inner {
     /// Maps memory for each new instance: a slower start, but no bound on shape and number.
     on_demand: wasmtime::Engine,
     limits: PluginLimits,
+    channel: Arc<str>,
     instances: u32,
     background: Background,
     _ticker: Ticker,
 }
 
 impl Engine {
-    /// An engine for `instances` simultaneous instances, which compiles any component.
+    /// An engine for `instances` simultaneous instances, which compiles any component. Plugins see the default channel.
     ///
     /// # Errors
     /// When the system refuses memory or other resources.
     pub fn new(limits: &PluginLimits, instances: u32) -> Result<Engine, LoadError> {
-        Engine::with(limits, instances, None)
+        Engine::with(limits, &Settings::default().keys.channel, instances, None)
     }
 
-    /// An engine for this configuration: with its limits, and with the user's cache of compiled plugins unless
+    /// An engine for this configuration: with its limits and its channel, and with the user's cache of compiled plugins unless
     /// `no_cache` is set.
     ///
     /// # Errors
     /// When the system refuses memory or other resources. A cache that cannot be used only leads to a warning.
     pub fn configured(settings: &Settings, instances: u32) -> Result<Engine, LoadError> {
         let cache = if settings.no_cache { None } else { cache::open() };
-        Engine::with(&settings.plugin_limits, instances, cache)
+        Engine::with(&settings.plugin_limits, &settings.keys.channel, instances, cache)
     }
 
-    fn with(limits: &PluginLimits, instances: u32, cache: Option<Cache>) -> Result<Engine, LoadError> {
+    fn with(limits: &PluginLimits, channel: &str, instances: u32, cache: Option<Cache>) -> Result<Engine, LoadError> {
         let configure = |pool| {
             let mut config = configure(pool, limits, instances);
             config.cache(cache.clone());
@@ -91,6 +92,7 @@ impl Engine {
                 pooled,
                 on_demand,
                 limits,
+                channel: channel.into(),
                 instances,
                 background: Background::default(),
                 _ticker: ticker,
@@ -108,6 +110,11 @@ impl Engine {
     #[must_use]
     pub fn limits(&self) -> &PluginLimits {
         &self.inner.limits
+    }
+
+    /// The channel from which the messages come.
+    pub(super) fn channel(&self) -> &Arc<str> {
+        &self.inner.channel
     }
 
     /// The threads that compile beside running consumers.

@@ -87,7 +87,19 @@ pub enum LoadError {
         /// The system's error.
         reason: String,
     },
-    /// A component for another world, or for another version of this world.
+    /// A plugin of a version of the contract that this host does not run.
+    #[error(
+        "cannot use the plugin {}: it exports {export}, and this host runs host:plugin/processor of the versions 1.x and \
+         0.1.x; build it against the world `plugin` in wit/, or use a host that runs its version",
+        .path.display()
+    )]
+    WrongVersion {
+        /// The plugin's file.
+        path: PathBuf,
+        /// The interface with the version that the component exports.
+        export: String,
+    },
+    /// A component for another world, or with other types in this one.
     #[error(
         "cannot use the plugin {}: it does not export {expected}, but {}{}; \
          build it against the world `plugin` in wit/",

@@ -9,6 +9,7 @@ use wasmparser::{KnownCustom, Name, NameSectionReader, Parser, Payload, Producer
 
 use super::compiled::Plugin;
 use super::compiler::off_the_data_path;
+use super::contract;
 use super::engine::Engine;
 use super::error::LoadError;
 use super::imports::{self, Grant};
@@ -22,7 +23,7 @@ pub struct Inspection {
     pub bytes: usize,
     /// SHA-256 of the file, 64 hexadecimal digits.
     pub digest: String,
-    /// The exported plugin interface with its version: `host:plugin/processor@0.1.0`.
+    /// The exported plugin interface with its version: `host:plugin/processor@1.0.0`.
     pub contract: Option<String>,
     /// The tools that made the component, by the component's own account, without repetition.
     pub producers: Vec<Producer>,
@@ -111,7 +112,7 @@ fn inspect(engine: &Engine, path: &Path, configuration: Arc<PluginConfig>) -> Re
     let mut inspection = Inspection {
         bytes: bytes.len(),
         digest: digest.clone(),
-        contract: exports.iter().find(|name| loader::is_ours(name)).cloned(),
+        contract: exports.iter().find(|name| contract::is_ours(name)).cloned(),
         producers: producers(&bytes),
         imports,
         exports,

@@ -13,10 +13,10 @@ use tokio::time::{Sleep, sleep};
 use wasmtime::{Store, Trap, UpdateDeadline, WasmBacktrace};
 use wasmtime_wasi::I32Exit;
 
-use super::bindings;
-use super::bindings::exports::host::plugin::processor;
+use super::bindings::{v0_1, v1};
 use super::compiled::Plugin;
-use super::imports::{self, Setup};
+use super::contract::Guest;
+use super::imports::{self, Context, Setup};
 use super::journal::Journal;
 use super::limits;
 use super::outcome::{Failure, Outcome};
@@ -39,7 +39,7 @@ pub struct Instance {
 /// A store with the guest.
 struct Live {
     store: Store<imports::Store>,
-    guest: bindings::Plugin,
+    guest: Guest,
     /// Shared with the store's callback for the epoch.
     turn: Arc<Turn>,
     /// Number of answered messages.
@@ -56,7 +56,19 @@ struct Turn {
 }
 
 /// Return value of the guest's `process`.
-type Answer = Result<processor::Outcome, String>;
+type Answer = Result<Outcome, String>;
+
+/// Calls `process` of a guest of this version, in place. Not a function: the future of a call has half a kilobyte, and
+/// each function around it would copy the future once more.
+macro_rules! call {
+    ($version:ident, $guest:ident, $live:ident, $limits:ident, $($field:ident),+) => {{
+        let function = $guest.host_plugin_processor().func_process();
+        let message = $version::exports::host::plugin::processor::Message { $($field),+ };
+        let call = pin!(function.call_async(&mut $live.store, (message,)));
+        let ended = within($limits.time_max, &$live.turn, call).await;
+        ended.map(|ended| ended.map(|(answer,)| answer.map(Outcome::from)))
+    }};
+}
 
 impl Plugin {
     /// An instance for the consumer with this id. The plugin's log lines contain the id.
@@ -86,10 +98,22 @@ impl Instance {
         self.live.as_ref().map_or(0, |live| live.store.data().limits.memory_bytes())
     }
 
-    /// Runs the plugin's `process` on one message, under the limits.
+    /// Whether the plugin may ask for facts about the message. Other plugins need no context.
+    pub fn asks_for_context(&self) -> bool {
+        self.plugin.asks_for_context()
+    }
+
+    /// Runs the plugin's `process` on one message, under the limits. Without a context the plugin gets the facts of the
+    /// instance's start.
     ///
     /// A call that is dropped before its end costs the instance, like a trap.
-    pub async fn process(&mut self, id: &str, body: &str, attempt: u32) -> Result<Outcome, Failure> {
+    pub async fn process(
+        &mut self,
+        id: &str,
+        body: &str,
+        attempt: u32,
+        context: Option<Context<'_>>,
+    ) -> Result<Outcome, Failure> {
         // Taken out for the duration of the call: only an answer puts the store back.
         let mut live = match self.live.take() {
             Some(live) => live,
@@ -98,14 +122,10 @@ impl Instance {
             None => Box::pin(Live::start(&self.plugin, &self.consumer_id)).await?,
         };
         let limits = self.plugin.limits();
-        live.prepare(id);
-        // Not in a separate function: the future of a call has half a kilobyte, and each function around it would copy
-        // the future once more.
-        let function = live.guest.host_plugin_processor().func_process();
-        let ended = {
-            let message = processor::Message { id, body, attempt };
-            let call = pin!(function.call_async(&mut live.store, (message,)));
-            within(limits.time_max, &live.turn, call).await
+        live.prepare(id, context);
+        let ended = match &live.guest {
+            Guest::V1(guest) => call!(v1, guest, live, limits, id, body, attempt),
+            Guest::V0_1(guest) => call!(v0_1, guest, live, limits, id, body, attempt),
         };
         live.store.data().journal.end();
         let answer = live.answer(ended, limits).inspect_err(|failure| {
@@ -137,7 +157,13 @@ impl Live {
         let limits = plugin.limits();
         let ready = plugin.ready();
         let journal = Journal::new(Arc::clone(plugin.log_budget()), Arc::clone(consumer_id));
-        let setup = Setup { journal, configuration: Arc::clone(plugin.configuration()) };
+        let setup = Setup {
+            journal,
+            configuration: Arc::clone(plugin.configuration()),
+            channel: Arc::clone(plugin.channel()),
+            generation: plugin.generation(),
+            consumer_id: Arc::clone(consumer_id),
+        };
         let mut store = Store::new(ready.engine(), imports::Store::new(limits, setup));
         store.limiter(|state| &mut state.limits);
         store.set_max_component_handles(limits.handles_max as usize);
@@ -155,7 +181,7 @@ impl Live {
             Ok(UpdateDeadline::YieldCustom(TICKS, Box::pin(tokio::task::yield_now())))
         });
         store.set_epoch_deadline(TICKS);
-        let started = within(limits.time_max, &turn, pin!(ready.instantiate_async(&mut store))).await;
+        let started = within(limits.time_max, &turn, pin!(ready.instantiate(&mut store))).await;
         store.data().journal.end();
         match started {
             Some(Ok(guest)) => Ok(Live { store, guest, turn, messages: 0 }),
@@ -168,17 +194,20 @@ impl Live {
     }
 
     /// Prepares the store for a call with the message of this id.
-    fn prepare(&mut self, message_id: &str) {
+    fn prepare(&mut self, message_id: &str, context: Option<Context<'_>>) {
         let state = self.store.data_mut();
+        if let Some(context) = context {
+            state.begin(context);
+        }
         state.limits.reset_refusal();
         state.journal.begin(message_id);
         self.store.set_epoch_deadline(TICKS);
     }
 
     /// The guest's answer. After an error the store must not be called again.
-    fn answer(&self, ended: Option<wasmtime::Result<(Answer,)>>, limits: &PluginLimits) -> Result<Answer, Failure> {
+    fn answer(&self, ended: Option<wasmtime::Result<Answer>>, limits: &PluginLimits) -> Result<Answer, Failure> {
         match ended {
-            Some(Ok((answer,))) => Ok(answer),
+            Some(Ok(answer)) => Ok(answer),
             Some(Err(error)) => {
                 tracing::debug!("a call of the plugin ended: {error:?}");
                 Err(match why(&error, &self.store, limits.memory_bytes_max) {
@@ -250,27 +279,24 @@ fn why(error: &wasmtime::Error, store: &Store<imports::Store>, memory_bytes_max:
     Failure::Trapped(printable(&text, REASON_BYTES_MAX).into_owned())
 }
 
-/// Converts the guest's outcome, unless a result is too long or there are too many results.
-fn checked(outcome: processor::Outcome, limits: &PluginLimits) -> Result<Outcome, Failure> {
+/// The guest's outcome, unless a result is too long or there are too many results.
+fn checked(outcome: Outcome, limits: &PluginLimits) -> Result<Outcome, Failure> {
     let bytes_max = limits.result_bytes_max;
-    if let processor::Outcome::EmitAll(results) = &outcome
+    if let Outcome::EmitAll(results) = &outcome
         && results.len() > limits.results_max as usize
     {
         return Err(Failure::TooManyResults(limits.results_max));
     }
     let too_long = match &outcome {
-        processor::Outcome::Emit(result) => result.len() > bytes_max,
-        processor::Outcome::EmitAll(results) => results.iter().any(|result| result.len() > bytes_max),
+        Outcome::Emit(result) => result.len() > bytes_max,
+        Outcome::EmitAll(results) => results.iter().any(|result| result.body.len() > bytes_max),
         _ => false,
     };
     if too_long {
         return Err(Failure::ResultTooLong { bytes_max });
     }
     Ok(match outcome {
-        processor::Outcome::Emit(result) => Outcome::Emit(result),
-        processor::Outcome::EmitAll(results) => Outcome::EmitAll(results),
-        processor::Outcome::Drop => Outcome::Drop,
-        processor::Outcome::Retry(delay_ms) => Outcome::Retry(delay_ms),
-        processor::Outcome::Reject(reason) => Outcome::Reject(printable(&reason, REASON_BYTES_MAX).into_owned()),
+        Outcome::Reject(reason) => Outcome::Reject(printable(&reason, REASON_BYTES_MAX).into_owned()),
+        outcome => outcome,
     })
 }

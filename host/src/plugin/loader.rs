@@ -10,12 +10,12 @@ use indicatif::ProgressBar;
 use sha2::{Digest, Sha256};
 use wasmtime::component::{Component, Linker};
 
-use super::bindings::PluginPre;
 use super::compiled::Plugin;
 use super::compiler::{Haste, off_the_data_path};
+use super::contract::{self, Contract, Ready};
 use super::engine::Engine;
 use super::error::LoadError;
-use super::imports::{self, Grant, Store};
+use super::imports::{self, Grant};
 use super::outcome::Failure;
 use super::shape::{self, Need};
 use super::text::one_line;
@@ -30,13 +30,6 @@ const PATIENCE: Duration = Duration::from_millis(500);
 
 /// Time between two frames of the spinner.
 const SPINNER_TICK: Duration = Duration::from_millis(100);
-
-/// The export of a plugin.
-const EXPORT: &str = "host:plugin/processor@0.1.0";
-/// Prefix of compatible versions; the types are checked as well.
-const EXPORT_COMPATIBLE: &str = "host:plugin/processor@0.1.";
-/// Prefix of all versions, past and future.
-const EXPORT_ANY_VERSION: &str = "host:plugin/processor@";
 
 /// A binary begins with the magic bytes, then a version and a layer, 16 bits each.
 const MAGIC: &[u8] = b"\0asm";
@@ -177,19 +170,17 @@ pub(super) fn import_names(component: &Component) -> Vec<String> {
     component.component_type().imports(component.engine()).map(|(name, _)| name.to_owned()).collect()
 }
 
-/// Whether this is the name of any version of the plugin interface.
-pub(super) fn is_ours(export: &str) -> bool {
-    export.starts_with(EXPORT_ANY_VERSION)
-}
-
 /// Misfits with the contract, as far as names show them.
 pub(super) fn misfits(component: &Component, path: &Path) -> Vec<LoadError> {
     let path = || path.to_owned();
     let mut misfits = Vec::new();
     // The export comes first: the author of a wrong file needs that error, and not one about the file's imports.
     let exports = exports(component);
-    if !exports.iter().any(|name| name.starts_with(EXPORT_COMPATIBLE)) {
-        misfits.push(LoadError::WrongWorld { path: path(), expected: EXPORT, exports, reason: None });
+    if Contract::among(&exports).is_none() {
+        misfits.push(match exports.iter().find(|name| contract::is_ours(name)) {
+            Some(ours) => LoadError::WrongVersion { path: path(), export: ours.clone() },
+            None => LoadError::WrongWorld { path: path(), expected: contract::EXPORT, exports, reason: None },
+        });
     }
     let unknown: Vec<String> = import_names(component).into_iter().filter_map(missing).collect();
     if !unknown.is_empty() {
@@ -207,9 +198,11 @@ fn missing(import: String) -> Option<String> {
     }
 }
 
-/// Resolves imports and exports of a component without misfits. The error names types that differ.
-pub(super) fn resolve(component: &Component, path: &Path) -> Result<PluginPre<Store>, LoadError> {
+/// Resolves imports and exports of a component without misfits, and finds out whether it may ask for the context of a
+/// call. The error names types that differ.
+pub(super) fn resolve(component: &Component, path: &Path) -> Result<(Ready, bool), LoadError> {
     let path = path.to_owned();
+    let exports = exports(component);
     let mut linker = Linker::new(component.engine());
     imports::link(&mut linker, component)
         .map_err(|error| LoadError::WrongImports { path: path.clone(), reason: one_line(&error) })?;
@@ -217,10 +210,12 @@ pub(super) fn resolve(component: &Component, path: &Path) -> Result<PluginPre<St
         Ok(linked) => linked,
         Err(error) => return Err(LoadError::WrongImports { path, reason: one_line(&error) }),
     };
-    PluginPre::new(linked).map_err(|error| LoadError::WrongWorld {
-        path,
-        expected: EXPORT,
-        exports: exports(component),
-        reason: Some(one_line(&error)),
-    })
+    let expected = contract::EXPORT;
+    let Some(contract) = Contract::among(&exports) else {
+        return Err(LoadError::WrongWorld { path, expected, exports, reason: None });
+    };
+    match contract.check(linked) {
+        Ok(ready) => Ok((ready, imports::ask_for_context(&import_names(component)))),
+        Err(error) => Err(LoadError::WrongWorld { path, expected, exports, reason: Some(one_line(&error)) }),
+    }
 }

@@ -7,6 +7,7 @@
 //! | `outcome`, `error`, `text` | values: the outcome of a call, the errors of a plugin, texts for a log line |
 //! | `limits`, `journal`, `shape` | limits and log output of one instance; shape and required features of a component |
 //! | `bindings`, `imports/` | the contract in `wit/` as Rust types; all imports of a guest, and the store |
+//! | `contract` | the versions of the contract that the host runs, and a guest of any of them |
 //! | `cache`, `engine`, `compiler` | tuning of wasmtime, and the threads that compile |
 //! | `compiled` | a [`Plugin`]: ready for use |
 //! | `instance` | a consumer's own [`Instance`], which runs `process` |
@@ -19,6 +20,7 @@ mod bindings;
 mod cache;
 mod compiled;
 mod compiler;
+mod contract;
 mod engine;
 mod error;
 mod imports;
@@ -39,8 +41,8 @@ pub use compiled::Plugin;
 pub use compiler::Haste;
 pub use engine::Engine;
 pub use error::LoadError;
-pub use imports::Grant;
+pub use imports::{Context, Grant};
 pub use inspect::{Import, Inspection, Producer};
 pub use instance::Instance;
 pub use loader::Binary;
-pub use outcome::{Failure, Outcome};
+pub use outcome::{Failure, Outcome, Output};

@@ -7,14 +7,31 @@ use std::time::Duration;
 pub enum Outcome {
     /// One result, as JSON text.
     Emit(String),
-    /// Several results, each as JSON text, in order.
-    EmitAll(Vec<String>),
+    /// Several results in order.
+    EmitAll(Vec<Output>),
     /// No result, on purpose.
     Drop,
     /// Try again later, after this delay in milliseconds if one is given.
     Retry(Option<u32>),
     /// Give up at once, with the plugin's reason.
     Reject(String),
+}
+
+/// One result and its destination.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Output {
+    /// Name of the output; `None` for the main one.
+    pub to: Option<String>,
+    /// The result as JSON text.
+    pub body: String,
+}
+
+impl Output {
+    /// A result for the main output.
+    #[must_use]
+    pub fn main(body: String) -> Output {
+        Output { to: None, body }
+    }
 }
 
 /// Why a message has no outcome. The texts are bounded, and fit a log line and a dead letter.

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use wasmtime::ResourceLimiter;
 
 use super::limits::StoreLimits;
-use super::{Engine, Failure, Grant, Import, Instance, LoadError, Outcome, Plugin};
+use super::{Context, Engine, Failure, Grant, Import, Instance, LoadError, Outcome, Output, Plugin};
 use crate::config::{Config, PluginConfig, PluginLimits};
 
 #[path = "../../../tests/support/guests.rs"]
@@ -50,7 +50,7 @@ async fn instance(name: &str, limits: &PluginLimits) -> Instance {
 }
 
 async fn order(instance: &mut Instance, order: Value) -> Result<Outcome, Failure> {
-    instance.process("1", &order.to_string(), 1).await
+    instance.process("1", &order.to_string(), 1, None).await
 }
 
 /// Calls that this instance has served since it was made.
@@ -66,20 +66,31 @@ async fn load_error(bytes: &[u8]) -> String {
     Engine::new(&limits(), 1).unwrap().load(&path, &PluginConfig::default()).await.unwrap_err().to_string()
 }
 
+/// The bytes with every occurrence of `old` replaced by text of the same length.
+fn replaced(bytes: &[u8], old: &[u8], new: &[u8]) -> Vec<u8> {
+    let mut bytes = bytes.to_vec();
+    for start in 0..=bytes.len() - old.len() {
+        if bytes[start..].starts_with(old) {
+            bytes[start..start + new.len()].copy_from_slice(new);
+        }
+    }
+    bytes
+}
+
 #[tokio::test]
 async fn enrich_adds_a_property_and_changes_nothing_else() {
     let mut instance = instance("enrich", &limits()).await;
     let body = r#"{"z":1.0,"message_id":"1","big":123456789012345678901234567890,"e":1E+5,"nested":{"b" : [1, 2], "a":null},"u":"\u00e9"}"#;
-    let Ok(Outcome::Emit(result)) = instance.process("1", body, 1).await else { panic!("no result") };
+    let Ok(Outcome::Emit(result)) = instance.process("1", body, 1, None).await else { panic!("no result") };
     let added = result.strip_prefix(&body[..body.len() - 1]).expect("everything as it was, in order");
     let value = added.strip_prefix(r#","random_property":""#).and_then(|rest| rest.strip_suffix("\"}")).unwrap();
     assert!(value.len() == 16 && value.bytes().all(|byte| byte.is_ascii_hexdigit()), "{value}");
 
-    let Ok(Outcome::Emit(other)) = instance.process("1", body, 1).await else { panic!("no result") };
+    let Ok(Outcome::Emit(other)) = instance.process("1", body, 1, None).await else { panic!("no result") };
     assert_ne!(result, other, "random");
 
     let body = r#"{"random_property":{"old":true},"message_id":"2"}"#;
-    let Ok(Outcome::Emit(result)) = instance.process("2", body, 1).await else { panic!("no result") };
+    let Ok(Outcome::Emit(result)) = instance.process("2", body, 1, None).await else { panic!("no result") };
     assert!(result.starts_with(r#"{"random_property":""#) && result.ends_with(r#"","message_id":"2"}"#), "{result}");
 }
 
@@ -87,21 +98,76 @@ async fn enrich_adds_a_property_and_changes_nothing_else() {
 async fn every_outcome_arrives() {
     let mut puppet = instance("puppet", &limits()).await;
     let body = r#"{"message_id": "1",  "n": 1.0}"#;
-    assert_eq!(puppet.process("1", body, 1).await, Ok(Outcome::Emit(body.into())));
+    assert_eq!(puppet.process("1", body, 1, None).await, Ok(Outcome::Emit(body.into())));
     let raw = json!({"do": "raw", "result": "no { json"});
     assert_eq!(order(&mut puppet, raw).await, Ok(Outcome::Emit("no { json".into())));
     let many = json!({"do": "emit-all", "results": ["{}", "[]"]});
-    assert_eq!(order(&mut puppet, many).await, Ok(Outcome::EmitAll(vec!["{}".into(), "[]".into()])));
+    assert_eq!(
+        order(&mut puppet, many).await,
+        Ok(Outcome::EmitAll(vec![Output::main("{}".into()), Output::main("[]".into())]))
+    );
     assert_eq!(order(&mut puppet, json!({"do": "drop"})).await, Ok(Outcome::Drop));
     assert_eq!(order(&mut puppet, json!({"do": "retry"})).await, Ok(Outcome::Retry(None)));
     let later = json!({"do": "retry", "delay_ms": 250});
     assert_eq!(order(&mut puppet, later).await, Ok(Outcome::Retry(Some(250))));
     let reject = json!({"do": "reject", "reason": "bad"});
     assert_eq!(order(&mut puppet, reject).await, Ok(Outcome::Reject("bad".into())));
-    let third = puppet.process("1", r#"{"do":"attempt"}"#, 3).await;
+    let third = puppet.process("1", r#"{"do":"attempt"}"#, 3, None).await;
     assert_eq!(third, Ok(Outcome::Emit(r#"{"attempt":3}"#.into())));
     let wait = json!({"do": "wait", "ms": 5});
     assert_eq!(order(&mut puppet, wait.clone()).await, Ok(Outcome::Emit(wait.to_string())));
+}
+
+#[tokio::test]
+async fn a_component_of_an_older_contract_keeps_its_outcomes() {
+    let engine = Engine::new(&limits(), 1).unwrap();
+    let old = engine.inspect(&guest("contract_0_1_0"), &configuration(&[("greeting", "hello")])).await.unwrap();
+    assert_eq!(old.contract.as_deref(), Some("host:plugin/processor@0.1.0"));
+    let mut old = old.plugin.unwrap().instantiate("host-1:0".into()).await.unwrap();
+    let main = |body: &str| Output::main(body.to_owned());
+    for (word, outcome) in [
+        ("echo", Ok(Outcome::Emit(r#"{"do":"echo"}"#.into()))),
+        ("emit-all", Ok(Outcome::EmitAll(vec![main(r#"{"n":1}"#), main(r#"{"n":2}"#)]))),
+        ("drop", Ok(Outcome::Drop)),
+        ("retry", Ok(Outcome::Retry(Some(1)))),
+        ("reject", Ok(Outcome::Reject("1 is not wanted".into()))),
+        ("fail", Err(Failure::Failed("1 cannot be done".into()))),
+        ("config", Ok(Outcome::Emit(r#"{"greeting":"hello"}"#.into()))),
+    ] {
+        assert_eq!(order(&mut old, json!({"do": word})).await, outcome, "{word}");
+    }
+}
+
+#[tokio::test]
+async fn results_name_their_outputs() {
+    let mut puppet = instance("puppet", &limits()).await;
+    let results = json!(["{}", {"to": "fraud", "body": "[]"}]);
+    let expected = vec![Output::main("{}".into()), Output { to: Some("fraud".into()), body: "[]".into() }];
+    let outcome = order(&mut puppet, json!({"do": "emit-all", "results": results})).await;
+    assert_eq!(outcome, Ok(Outcome::EmitAll(expected)));
+}
+
+#[tokio::test]
+async fn a_plugin_asks_for_the_context_of_its_call() {
+    let plugin = load("puppet", &limits()).await.unwrap().with_generation(7);
+    let mut puppet = plugin.instantiate("host-1/1".into()).await.unwrap();
+    assert!(puppet.asks_for_context());
+    let body = r#"{"do":"context"}"#;
+    let context = Context { received_ms: 1_700_000_000_123, consumer_id: "host-2/1" };
+    let mut told = async |context| {
+        let Ok(Outcome::Emit(text)) = puppet.process("1", body, 1, context).await else { panic!("no result") };
+        serde_json::from_str::<Value>(&text).unwrap()
+    };
+    let expected = json!({
+        "channel": "messages:published", "received_ms": 1_700_000_000_123_u64, "consumer": "host-2/1", "generation": 7,
+    });
+    assert_eq!(told(Some(context)).await, expected);
+    let before = crate::time::unix_ms(std::time::SystemTime::now());
+    let mut fresh = plugin.instantiate("host-1/1".into()).await.unwrap();
+    let Ok(Outcome::Emit(text)) = fresh.process("1", body, 1, None).await else { panic!("no result") };
+    let values: Value = serde_json::from_str(&text).unwrap();
+    assert!(values["received_ms"].as_u64().unwrap() >= before && values["consumer"] == "host-1/1", "{values}");
+    assert!(!instance("enrich", &limits()).await.asks_for_context(), "it does not import the interface");
 }
 
 #[tokio::test]
@@ -362,7 +428,13 @@ async fn load_errors_say_what_to_do() {
     assert!(damaged.starts_with("cannot compile the plugin"), "{damaged}");
 
     let wrong = load("wrong-world", &limits()).await.unwrap_err().to_string();
-    assert!(wrong.contains("does not export host:plugin/processor@0.1.0, but wasi:cli/run@0.2."), "{wrong}");
+    assert!(wrong.contains("does not export host:plugin/processor@1.0.0, but wasi:cli/run@0.2."), "{wrong}");
+
+    let future = std::fs::read(guest("enrich")).unwrap();
+    let future = load_error(&replaced(&future, b"host:plugin/processor@1.0.0", b"host:plugin/processor@2.0.0")).await;
+    for part in ["it exports host:plugin/processor@2.0.0", "versions 1.x and 0.1.x", "wit/"] {
+        assert!(future.contains(part), "{part}: {future}");
+    }
 
     let unknown = load("unknown_import", &limits()).await.unwrap_err().to_string();
     assert!(unknown.contains("it imports example:thing/api, which this host does not provide"), "{unknown}");
@@ -375,8 +447,8 @@ async fn an_inspection_tells_what_a_plugin_is() {
     let puppet = engine.inspect(&path, &PluginConfig::default()).await.unwrap();
     assert!(puppet.problems.is_empty(), "{:?}", puppet.problems);
     assert_eq!(puppet.bytes as u64, std::fs::metadata(&path).unwrap().len());
-    assert_eq!(puppet.contract.as_deref(), Some("host:plugin/processor@0.1.0"));
-    assert_eq!(puppet.exports, ["host:plugin/processor@0.1.0"]);
+    assert_eq!(puppet.contract.as_deref(), Some("host:plugin/processor@1.0.0"));
+    assert_eq!(puppet.exports, ["host:plugin/processor@1.0.0"]);
     let has = |role: &str, name: &str| puppet.producers.iter().any(|made| made.role == role && made.name == name);
     assert!(has("language", "Rust") && has("processed-by", "rustc"), "{:?}", puppet.producers);
     let grant = |beginning: &str| {

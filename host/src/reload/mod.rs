@@ -203,7 +203,7 @@ impl Reloader {
             }
         };
         self.config_problem = None;
-        let waiting: Vec<String> = needing_a_start(&self.read, &new).iter().map(|setting| setting.path()).collect();
+        let waiting = needing_a_start(&self.read, &new);
         if !waiting.is_empty() {
             warn!("these settings have changed and take effect at the next start: {}", waiting.join(", "));
         }

@@ -11,14 +11,15 @@ use crate::message::Reason;
 use crate::plugin::{Failure, Outcome};
 use crate::redis::store::entries::Entries;
 use crate::redis::store::entry::{Delivery, History, Message, write_dead_letter};
+use crate::redis::store::results::Results;
 use crate::redis::store::retries::Retries;
 use crate::throttle::Throttle;
 
 /// All writes of a delivery. Reused for the next delivery.
 #[derive(Debug, Default)]
 pub struct Settlement {
-    /// Entries for the output stream.
-    pub results: Entries,
+    /// Entries for the outputs.
+    pub results: Results,
     /// Entries for the dead letters.
     pub dead_letters: Entries,
     /// Messages to try again.

@@ -1,4 +1,4 @@
-//! Settles deliveries without dead letters and retries, many in one transaction. One transaction is under way at a
+//! Settles deliveries without dead letters, retries and results for named outputs, many in one transaction. One transaction is under way at a
 //! time; the next one contains all deliveries that finished meanwhile. This file does not decide what is written.
 
 use std::sync::Arc;
@@ -48,7 +48,7 @@ impl Settler {
         Settler { group, length_max, requests }
     }
 
-    /// Settles a delivery with these results, or without results. `false`: nothing was or will be written, and the
+    /// Settles a delivery with these results for the main output, or without results. `false`: nothing was or will be written, and the
     /// caller must settle the delivery with the script.
     pub async fn settle(&self, entry_id: &str, held: &Held, results: &Entries) -> bool {
         let appends = appends(&self.group.keys, results, self.length_max);

@@ -3,15 +3,19 @@
 
 use std::sync::Arc;
 
-use wasmtime::component::{Component, HasSelf, Linker};
+use wasmtime::StoreContextMut;
+use wasmtime::component::{Component, Linker};
 use wasmtime_wasi::WasiCtxBuilder;
 
-use super::super::bindings::wasi::config::store::{self, Error, Host};
+use super::super::bindings::v1::wasi::config::store::Error;
 use super::{Grant, Interface, Setup, Store, Versions};
 use crate::config::PluginConfig;
 
-pub(super) const INTERFACES: &[Interface] =
-    &[Interface::of("wasi:config/store", Versions::Only("0.2.0-rc.1"), Grant::Granted)];
+/// wasmtime and this contract have `0.2.0-rc.1`, wasmCloud has `0.2.0-draft` as well, and Spin has
+/// `0.2.0-draft-2024-09-27`.
+const VERSIONS: Versions = Versions::Draft { series: "0.2", preferred: "0.2.0-rc.1", unversioned: false };
+
+pub(super) const INTERFACES: &[Interface] = &[Interface::of("wasi:config/store", VERSIONS, Grant::Granted)];
 
 /// The plugin's configuration, shared by all instances.
 pub(super) struct State {
@@ -24,16 +28,21 @@ impl State {
     }
 }
 
-pub(super) fn link(linker: &mut Linker<Store>, _: &Component) -> wasmtime::Result<()> {
-    store::add_to_linker::<_, HasSelf<State>>(linker, |store| &mut store.states.configuration)
+pub(super) fn link(linker: &mut Linker<Store>, component: &Component) -> wasmtime::Result<()> {
+    for name in super::imported(component, INTERFACES) {
+        let mut instance = linker.instance(&name)?;
+        instance.func_wrap("get", |store: StoreContextMut<'_, Store>, (key,): (String,)| {
+            let value = configuration(&store).get(&key).map(str::to_owned);
+            Ok((Ok::<Option<String>, Error>(value),))
+        })?;
+        instance.func_wrap("get-all", |store: StoreContextMut<'_, Store>, (): ()| {
+            let pairs = configuration(&store).iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
+            Ok((Ok::<Vec<(String, String)>, Error>(pairs),))
+        })?;
+    }
+    Ok(())
 }
 
-impl Host for State {
-    fn get(&mut self, key: String) -> Result<Option<String>, Error> {
-        Ok(self.configuration.get(&key).map(str::to_owned))
-    }
-
-    fn get_all(&mut self) -> Result<Vec<(String, String)>, Error> {
-        Ok(self.configuration.iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect())
-    }
+fn configuration<'a>(store: &'a StoreContextMut<'_, Store>) -> &'a PluginConfig {
+    &store.data().states.configuration.configuration
 }

@@ -1,15 +1,19 @@
 //! `wasi:logging`: a guest's lines in the host's log.
 
 use tracing::Level;
-use wasmtime::component::{Component, HasSelf, Linker};
+use wasmtime::StoreContextMut;
+use wasmtime::component::{Component, Linker};
 use wasmtime_wasi::WasiCtxBuilder;
 
-use super::super::bindings::wasi::logging::logging::{self, Host};
+use super::super::bindings::v1::wasi::logging::logging::Level as Theirs;
 use super::super::journal::Journal;
 use super::{Grant, Interface, Setup, Store, Versions};
 
-pub(super) const INTERFACES: &[Interface] =
-    &[Interface::of("wasi:logging/logging", Versions::Only("0.1.0-draft"), Grant::Granted)];
+/// `0.1.0-draft` is the only published version. Other hosts also provide the interface without a version, as it was
+/// before.
+const VERSIONS: Versions = Versions::Draft { series: "0.1", preferred: "0.1.0-draft", unversioned: true };
+
+pub(super) const INTERFACES: &[Interface] = &[Interface::of("wasi:logging/logging", VERSIONS, Grant::Granted)];
 
 /// The destination of the lines.
 pub(super) struct State {
@@ -22,20 +26,26 @@ impl State {
     }
 }
 
-pub(super) fn link(linker: &mut Linker<Store>, _: &Component) -> wasmtime::Result<()> {
-    logging::add_to_linker::<_, HasSelf<State>>(linker, |store| &mut store.states.logging)
+pub(super) fn link(linker: &mut Linker<Store>, component: &Component) -> wasmtime::Result<()> {
+    for name in super::imported(component, INTERFACES) {
+        linker.instance(&name)?.func_wrap(
+            "log",
+            |store: StoreContextMut<'_, Store>, (level, context, message): (Theirs, String, String)| {
+                store.data().states.logging.journal.log(severity(level), &context, &message);
+                Ok(())
+            },
+        )?;
+    }
+    Ok(())
 }
 
-impl Host for State {
-    fn log(&mut self, level: logging::Level, context: String, message: String) {
-        let level = match level {
-            logging::Level::Trace => Level::TRACE,
-            logging::Level::Debug => Level::DEBUG,
-            logging::Level::Info => Level::INFO,
-            logging::Level::Warn => Level::WARN,
-            // `tracing` has no level above error.
-            logging::Level::Error | logging::Level::Critical => Level::ERROR,
-        };
-        self.journal.log(level, &context, &message);
+fn severity(level: Theirs) -> Level {
+    match level {
+        Theirs::Trace => Level::TRACE,
+        Theirs::Debug => Level::DEBUG,
+        Theirs::Info => Level::INFO,
+        Theirs::Warn => Level::WARN,
+        // `tracing` has no level above error.
+        Theirs::Error | Theirs::Critical => Level::ERROR,
     }
 }

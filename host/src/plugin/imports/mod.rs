@@ -48,6 +48,7 @@ macro_rules! capabilities {
 capabilities! {
     logging,
     configuration,
+    context,
     randomness,
     clocks,
     io,
@@ -55,6 +56,8 @@ capabilities! {
     http,
     empty,
 }
+
+pub use context::Context;
 
 /// The version of WASI in this host.
 const WASI: Versions = Versions::Series("0.2");
@@ -105,31 +108,53 @@ impl Interface {
     }
 }
 
+/// Numbers of a version: major, minor, patch.
+const NUMBERS: usize = 3;
+
 /// Versions that the linker accepts for the same interface.
 #[derive(Clone, Copy)]
 enum Versions {
     /// Every release with this prefix of its version: such releases are compatible.
     Series(&'static str),
-    /// A pre-release, which is compatible only with itself.
-    Only(&'static str),
+    /// Candidates for a first release, and that release: `preferred` is the version in `wit/`, and hosts of other makers
+    /// have others of the same shape. The linker accepts none for another, so each is linked under its own name.
+    Draft { series: &'static str, preferred: &'static str, unversioned: bool },
 }
 
 impl Versions {
     fn contain(self, version: &str) -> bool {
         match self {
-            Versions::Only(only) => version == only,
-            Versions::Series(numbers) => version
-                .strip_prefix(numbers)
-                .and_then(|rest| rest.strip_prefix('.'))
-                .is_some_and(|patch| !patch.is_empty() && patch.bytes().all(|byte| byte.is_ascii_digit())),
+            Versions::Series(series) => is_release(version, series),
+            Versions::Draft { unversioned, .. } if version.is_empty() => unversioned,
+            Versions::Draft { series, .. } => {
+                let candidate = version.split_once('-').filter(|(_, candidate)| !candidate.is_empty());
+                candidate.map_or_else(
+                    || is_release(version, series),
+                    |(release, _)| release.strip_prefix(series) == Some(".0"),
+                )
+            }
         }
     }
 
     fn text(self) -> &'static str {
         match self {
-            Versions::Series(text) | Versions::Only(text) => text,
+            Versions::Series(text) | Versions::Draft { preferred: text, .. } => text,
         }
     }
+}
+
+/// Whether this is the version of a release with this beginning.
+fn is_release(version: &str, series: &str) -> bool {
+    let rest = version.strip_prefix(series).and_then(|rest| rest.strip_prefix('.'));
+    let is_number = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+    rest.is_some_and(|rest| rest.split('.').all(is_number)) && version.split('.').count() == NUMBERS
+}
+
+/// The names under which a component imports one of these interfaces.
+fn imported(component: &Component, interfaces: &[Interface]) -> Vec<String> {
+    let imports = component.component_type();
+    let names = imports.imports(component.engine()).map(|(name, _)| name.to_owned());
+    names.filter(|name| interfaces.iter().any(|interface| interface.fits(name))).collect()
 }
 
 /// Name and version of an import; the version may be empty.
@@ -141,6 +166,14 @@ fn split(import: &str) -> (&str, &str) {
 pub(super) struct Setup {
     pub(super) journal: Journal,
     pub(super) configuration: Arc<PluginConfig>,
+    pub(super) channel: Arc<str>,
+    pub(super) generation: u64,
+    pub(super) consumer_id: Arc<str>,
+}
+
+/// Whether a component with these imports may ask for the [`Context`] of a call.
+pub(super) fn ask_for_context(imports: &[String]) -> bool {
+    imports.iter().any(|import| context::is_asked_by(import))
 }
 
 /// The state of a store: the limits, and the state of every capability.
@@ -159,6 +192,11 @@ impl Store {
         let mut handles = ResourceTable::new();
         handles.set_max_capacity(limits.handles_max as usize);
         Store { limits: StoreLimits::new(limits), journal: setup.journal, wasi: wasi.build(), handles, states }
+    }
+
+    /// Replaces the facts that the guest may ask for.
+    pub(super) fn begin(&mut self, context: Context<'_>) {
+        self.states.context.begin(context);
     }
 }
 
@@ -184,10 +222,27 @@ mod tests {
             ("wasi:random/random", missing(Some("0.2"))),
             ("wasi:random/other@0.2.0", missing(None)),
             ("wasi:logging/logging@0.1.0-draft", Grant::Granted),
-            ("wasi:logging/logging", missing(Some("0.1.0-draft"))),
-            ("wasi:config/store@0.2.0-rc.2", missing(Some("0.2.0-rc.1"))),
+            ("wasi:logging/logging", Grant::Granted),
+            ("wasi:logging/logging@0.1.0-rc.1", Grant::Granted),
+            ("wasi:logging/logging@0.1.0", Grant::Granted),
+            ("wasi:logging/logging@0.2.0-draft", missing(Some("0.1.0-draft"))),
+            ("wasi:logging/logging@0.1.0-", missing(Some("0.1.0-draft"))),
+            ("wasi:config/store@0.2.0-rc.1", Grant::Granted),
+            ("wasi:config/store@0.2.0-rc.2", Grant::Granted),
+            ("wasi:config/store@0.2.0-draft", Grant::Granted),
+            ("wasi:config/store@0.2.0-draft-2024-09-27", Grant::Granted),
+            ("wasi:config/store@0.2.0", Grant::Granted),
+            ("wasi:config/store@0.2.1", Grant::Granted),
+            ("wasi:config/store@0.2.1-rc.1", missing(Some("0.2.0-rc.1"))),
+            ("wasi:config/store@0.3.0-draft", missing(Some("0.2.0-rc.1"))),
+            ("wasi:config/store", missing(Some("0.2.0-rc.1"))),
+            ("wasi:config/runtime@0.2.0-draft", missing(None)),
             ("wasi:http/types@0.2.3", Grant::Empty("a call is a trap")),
             ("wasi:http/types@0.3.0", missing(Some("0.2"))),
+            ("host:plugin/context@1.0.0", Grant::Granted),
+            ("host:plugin/context@1.3.1", Grant::Granted),
+            ("host:plugin/context@1.0", missing(Some("1"))),
+            ("host:plugin/context@2.0.0", missing(Some("1"))),
             ("example:thing/api", missing(None)),
         ] {
             assert_eq!(grant(import), expected, "{import}");

@@ -6,6 +6,7 @@ use redis::{ErrorKind, Pipeline, RedisError, Value, from_redis_value};
 use super::keys::Keys;
 use super::marks::marks_channel;
 use super::stats::{info_number, info_text};
+use crate::config::Outputs;
 use crate::redis::client::connector::{Connector, LibraryConnection};
 
 /// Oldest usable server: the first version with `SET` with `NX` and `GET` together.
@@ -89,12 +90,12 @@ pub struct Checked {
 ///
 /// # Errors
 /// The first problem that prevents a start.
-pub async fn check(connector: &Connector, keys: &Keys) -> Result<Checked, CheckError> {
+pub async fn check(connector: &Connector, keys: &Keys, outputs: &Outputs) -> Result<Checked, CheckError> {
     let address = connector.address();
     let mut connection = connector.connect().await.map_err(|error| classify(address, error))?;
     let server = version(&mut connection, address).await?;
-    rights(connector, keys).await.map_err(|error| error.at(address))?;
-    types(&mut connection, keys).await.map_err(|error| error.at(address))?;
+    rights(connector, keys, outputs).await.map_err(|error| error.at(address))?;
+    types(&mut connection, keys, outputs).await.map_err(|error| error.at(address))?;
     let memory = info(&mut connection, "memory").await.map_err(|error| classify(address, error))?;
     let policy = info_text(&memory, "maxmemory_policy").unwrap_or("noeviction");
     let evicts = info_number(&memory, "maxmemory") > 0 && policy != "noeviction";
@@ -252,7 +253,7 @@ fn needed<'a>(keys: &'a Keys, marks_channel: &'a str, claim: &'a str, permit: &'
 
 /// Queues every command of a host and executes none: Redis checks rights when it queues, and drops the queue with the
 /// connection.
-async fn rights(connector: &Connector, keys: &Keys) -> Result<(), Finding> {
+async fn rights(connector: &Connector, keys: &Keys, outputs: &Outputs) -> Result<(), Finding> {
     let mut connection = connector.connect().await?;
     let mut missing = Vec::new();
     // Without these three commands nothing can be queued. WATCH and EXEC themselves cannot be queued.
@@ -266,7 +267,11 @@ async fn rights(connector: &Connector, keys: &Keys) -> Result<(), Finding> {
         let claim = format!("{}x", keys.claim_prefix);
         let permit = format!("{}x", keys.permit_prefix);
         let marks_channel = marks_channel(connector, keys);
-        let needed = needed(keys, &marks_channel, &claim, &permit);
+        let mut needed = needed(keys, &marks_channel, &claim, &permit);
+        for output in outputs.iter() {
+            needed.push(Needed { command: "XADD", object: &output.key, arguments: &["*", "x", "x"] });
+            needed.push(Needed { command: "TYPE", object: &output.key, arguments: &[] });
+        }
         let mut pipeline = Pipeline::new();
         for Needed { command, object, arguments } in &needed {
             let mut words = command.split(' ');
@@ -314,7 +319,7 @@ fn note_refusal(reply: Value, command: &str, object: &str, missing: &mut Vec<Str
 }
 
 /// Checks that every key has its type or does not exist.
-async fn types(connection: &mut LibraryConnection, keys: &Keys) -> Result<(), Finding> {
+async fn types(connection: &mut LibraryConnection, keys: &Keys, outputs: &Outputs) -> Result<(), Finding> {
     let wanted: [(&String, &'static str); 11] = [
         (&keys.consumer_ids, "list"),
         (&keys.heartbeat, "zset"),
@@ -328,8 +333,10 @@ async fn types(connection: &mut LibraryConnection, keys: &Keys) -> Result<(), Fi
         (&keys.marks, "hash"),
         (&keys.covered, "string"),
     ];
+    let named = outputs.iter().map(|output| (&output.key, "stream"));
+    let wanted: Vec<(&String, &'static str)> = wanted.into_iter().chain(named).collect();
     let mut pipeline = Pipeline::new();
-    for (key, _) in wanted {
+    for (key, _) in &wanted {
         pipeline.cmd("TYPE").arg(key);
     }
     let replies: Vec<Value> = connection.send_packed_commands(&pipeline, 0, pipeline.len()).await?;

@@ -18,6 +18,7 @@ pub mod output;
 mod pages;
 pub mod position;
 pub mod registry;
+pub mod results;
 pub mod retries;
 pub mod settle;
 pub mod stats;

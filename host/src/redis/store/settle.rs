@@ -1,7 +1,7 @@
 //! Settles a delivery: acknowledges the delivery and writes its results, retries and dead letters, in one step.
 //!
 //! There are two ways. The script checks the delivery itself and can do everything. A transaction of native commands
-//! settles many deliveries without retries and dead letters: a script would copy each value of each result into Lua and
+//! settles many deliveries whose results all go to the main output, without retries and dead letters: a script would copy each value of each result into Lua and
 //! out again. The transaction's fence is the host's permit, a watched key. A host that takes over deliveries of this
 //! host deletes the permit (`take_over.lua`), and this host makes a new permit after a connection has failed. In both
 //! cases Redis discards transactions that are under way.
@@ -14,8 +14,9 @@ use redis::RedisError;
 use super::entries::Entries;
 use super::fence::Fence;
 use super::keys::{GROUP, Keys};
+use super::results::Results;
 use super::retries::Retries;
-use crate::config::{KeysConfig, OutputConfig};
+use crate::config::{KeysConfig, OutputConfig, Outputs};
 use crate::redis::client::connection::Connection;
 use crate::redis::client::resp::{Commands, Cursor, Head, malformed, server_error};
 use crate::redis::client::script::{Source, without_comments};
@@ -32,12 +33,23 @@ const PERMIT_TTL_MS: &str = "3600000";
 pub struct Settled<'a> {
     /// Id of the inbox entry.
     pub entry_id: &'a str,
-    /// Entries for the output stream.
-    pub results: &'a Entries,
+    /// Entries for the outputs.
+    pub results: &'a Results,
     /// Entries for the dead letters.
     pub dead_letters: &'a Entries,
     /// Messages to try again.
     pub retries: &'a Retries,
+}
+
+/// Streams to which a delivery is settled, and their bounds.
+#[derive(Clone, Copy, Debug)]
+pub struct Streams<'a> {
+    /// The names of all keys.
+    pub keys: &'a Keys,
+    /// Settings of the main output and of the dead letters.
+    pub output: &'a OutputConfig,
+    /// The named outputs.
+    pub outputs: &'a Outputs,
 }
 
 /// Settles a delivery. `false`: another host had already settled the delivery, and nothing was written.
@@ -46,23 +58,30 @@ pub struct Settled<'a> {
 /// Errors of the network or the server. The delivery may be settled or not, and the call may be repeated.
 pub async fn settle(
     connection: &SharedConnection,
-    keys: &Keys,
-    output: &OutputConfig,
+    streams: Streams<'_>,
     dedup_window: Duration,
     settled: Settled<'_>,
 ) -> Result<bool, RedisError> {
-    let reply = SETTLE.ask(connection, || settlement(keys, output, dedup_window, settled)).await?;
+    let reply = SETTLE.ask(connection, || settlement(streams, dedup_window, settled)).await?;
     Ok(Cursor::new(&reply, 0).value()? == Head::Line(b":1"))
 }
 
-/// The encoded call of the script that settles a delivery.
-fn settlement(keys: &Keys, output: &OutputConfig, dedup_window: Duration, settled: Settled<'_>) -> Commands {
+/// The encoded call of the script that settles a delivery. Only the named outputs with a result are named.
+fn settlement(streams: Streams<'_>, dedup_window: Duration, settled: Settled<'_>) -> Commands {
     let Settled { entry_id, results, dead_letters, retries } = settled;
+    let Streams { keys, output, outputs } = streams;
+    let named = results.named().filter_map(|(number, entries)| Some((outputs.get(number)?, entries)));
+    let named = named.map(|(output, entries)| (&output.key, output.length_max, entries));
+    let main = (&keys.output, output.length_max, &results.main);
+    let dead = (&keys.dead, output.dead_length_max, dead_letters);
+    let streams: Vec<(&String, u64, &Entries)> = [main].into_iter().chain(named).chain([dead]).collect();
+
     let mut commands = Commands::default();
     let waiting_keys = if retries.is_empty() { 0 } else { 1 + retries.len() };
-    let arguments = 4 + results.arguments() + dead_letters.arguments() + retries.arguments();
-    SETTLE.begin(&mut commands, 3 + waiting_keys, arguments);
-    for key in [&keys.inbox, &keys.output, &keys.dead] {
+    let arguments: usize = streams.iter().map(|(_, _, entries)| 1 + entries.arguments()).sum();
+    SETTLE.begin(&mut commands, 1 + streams.len() + waiting_keys, 3 + arguments + retries.arguments());
+    commands.word(&keys.inbox);
+    for (key, _, _) in &streams {
         commands.word(key);
     }
     if !retries.is_empty() {
@@ -73,10 +92,11 @@ fn settlement(keys: &Keys, output: &OutputConfig, dedup_window: Duration, settle
     }
     commands.word(GROUP);
     commands.word(entry_id);
-    commands.number(output.length_max);
-    commands.number(output.dead_length_max);
-    results.write_to(&mut commands);
-    dead_letters.write_to(&mut commands);
+    commands.number(streams.len() as u64);
+    for (_, length_max, entries) in streams {
+        commands.number(length_max);
+        entries.write_to(&mut commands);
+    }
     retries.write_to(&mut commands, dedup_window);
     commands
 }
@@ -211,6 +231,9 @@ fn is_settled(replies: &mut Cursor<'_>, mut queued: usize) -> Result<bool, Redis
         _ => Err(malformed()),
     }
 }
+
+#[cfg(test)]
+mod properties;
 
 #[cfg(test)]
 mod tests {

@@ -7,7 +7,7 @@
 //! | --- | --- | --- |
 //! | `echo` | | the result is the message unchanged |
 //! | `raw` | `result` | the result is the string `result`, whatever it is |
-//! | `emit-all` | `results` | the results are these strings |
+//! | `emit-all` | `results`, `ms` (optional) | sleeps, and then the results are these strings; `{"to": "name", "body": "text"}` is one for a named output |
 //! | `drop` | | no result |
 //! | `retry` | `delay_ms` (optional) | try again later |
 //! | `reject` | `reason` | given up |
@@ -16,6 +16,7 @@
 //! | `flaky` | | by chance: a trap, an error, a retry, or an echo |
 //! | `attempt` | | the result has the number of the attempt in `attempt` |
 //! | `state` | | the result has the number of calls of this instance in `calls` |
+//! | `context` | `attempt` (optional) | asks for a retry in `delay_ms` until this attempt; then the result has what the host tells about the message and the consumer |
 //! | `config` | `key` (optional) | the result has the key's configured `value`, or without a key all of them in `values` |
 //! | `forge` | | the result carries a false `message_id` and `consumer_id` |
 //! | `log` | `level`, `context`, `text` | writes a log line, then echoes |
@@ -50,9 +51,10 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value, json};
 
-wit_bindgen::generate!({ path: ["../../../wit", "wit"], world: "test:puppet/puppet", generate_all });
+wit_bindgen::generate!({ path: "../../../wit", world: "plugin", generate_all });
 
-use exports::host::plugin::processor::{Guest, Message, Outcome};
+use exports::host::plugin::processor::{Guest, Message, Outcome, Output};
+use host::plugin::context;
 use wasi::clocks::monotonic_clock::subscribe_duration;
 use wasi::config::store;
 use wasi::logging::logging::{Level, log};
@@ -71,7 +73,12 @@ impl Guest for Puppet {
         match text(&order, "do", "echo") {
             "echo" => {}
             "raw" => return Ok(Outcome::Emit(text(&order, "result", "").to_owned())),
-            "emit-all" => return Ok(Outcome::EmitAll(results(&order))),
+            "emit-all" => {
+                if number(&order, "ms").is_some_and(|ms| ms > 0) {
+                    std::thread::sleep(milliseconds(&order));
+                }
+                return Ok(Outcome::EmitAll(results(&order)));
+            }
             "drop" => return Ok(Outcome::Drop),
             "retry" => return Ok(Outcome::Retry(number(&order, "delay_ms"))),
             "reject" => {
@@ -91,6 +98,17 @@ impl Guest for Puppet {
             },
             "attempt" => return Ok(emit(json!({ "attempt": message.attempt }))),
             "state" => return Ok(emit(json!({ "calls": calls }))),
+            "context" if message.attempt < number(&order, "attempt").unwrap_or(1) => {
+                return Ok(Outcome::Retry(number(&order, "delay_ms")));
+            }
+            "context" => {
+                return Ok(emit(json!({
+                    "channel": context::channel(),
+                    "received_ms": context::received_ms(),
+                    "consumer": context::consumer_id(),
+                    "generation": context::generation(),
+                })));
+            }
             "config" => return Ok(emit(configured(order.get("key").and_then(Value::as_str))?)),
             "forge" => {
                 return Ok(emit(json!({ "message_id": "forged", "consumer_id": "forged", "kept": true })));
@@ -117,7 +135,7 @@ impl Guest for Puppet {
             }
             "many-results" => {
                 let count = number(&order, "count").unwrap_or(0) as usize;
-                return Ok(Outcome::EmitAll(vec!["{}".to_owned(); count]));
+                return Ok(Outcome::EmitAll(vec![main_output("{}"); count]));
             }
             "eat-memory" => eat_memory(),
             "eat-at-once" => drop(black_box(vec![1_u8; number(&order, "bytes").unwrap_or(0) as usize])),
@@ -137,7 +155,7 @@ impl Guest for Puppet {
                 return Ok(emit(json!({ "granted": granted, "answer": answer })));
             }
             "not-utf-8" => match text(&order, "place", "emit") {
-                "emit-all" => return Ok(Outcome::EmitAll(vec!["{}".to_owned(), not_utf_8()])),
+                "emit-all" => return Ok(Outcome::EmitAll(vec![main_output("{}"), main_output(not_utf_8())])),
                 "reject" => return Ok(Outcome::Reject(not_utf_8())),
                 "fail" => return Err(not_utf_8()),
                 "log" => log(Level::Info, "puppet", &not_utf_8()),
@@ -174,9 +192,21 @@ fn milliseconds(order: &Map<String, Value>) -> Duration {
     Duration::from_millis(number(order, "ms").unwrap_or(10).into())
 }
 
-fn results(order: &Map<String, Value>) -> Vec<String> {
+fn results(order: &Map<String, Value>) -> Vec<Output> {
     let results = order.get("results").and_then(Value::as_array).map(Vec::as_slice);
-    results.unwrap_or_default().iter().filter_map(Value::as_str).map(str::to_owned).collect()
+    results.unwrap_or_default().iter().filter_map(result).collect()
+}
+
+fn result(result: &Value) -> Option<Output> {
+    if let Some(body) = result.as_str() {
+        return Some(main_output(body));
+    }
+    let text = |key| Some(result.get(key)?.as_str()?.to_owned());
+    Some(Output { to: text("to"), body: text("body")? })
+}
+
+fn main_output(body: impl Into<String>) -> Output {
+    Output { to: None, body: body.into() }
 }
 
 fn level(name: &str) -> Result<Level, String> {

@@ -1,20 +1,19 @@
 -- Settles one delivery: acknowledges it and writes its results, retries and dead letters, or does nothing at all.
 --
--- KEYS  1 inbox   2 output stream   3 dead letters
---       and, when there is anything to try again: 4 waiting retries, then the claim of each such message
--- ARGV  1 consumer group   2 entry id
---       3 results kept, 0 for all   4 dead letters kept, 0 for all
---       5 number of results, then for each: number of values, field, value, …
---       then number of dead letters, then each likewise
+-- KEYS  1 inbox   then the streams: the main output, each named output with a result, the dead letters
+--       and, when there is anything to try again: waiting retries, then the claim of each such message
+-- ARGV  1 consumer group   2 entry id   3 number of streams
+--       then for each stream: entries kept, 0 for all; number of entries; for each entry: number of values, field, value, …
 --       then, for each message to try again: delay in ms, member, token of its claim, ms that the claim is to last
 -- Reply 1 when this call settled the delivery, 0 when it was already settled: then nothing is written.
 --
 -- Atomic, because XACK is the fence: only the caller that gets its 1 writes, and no reader sees the delivery
--- acknowledged without its results. The types are checked first, because a script that fails half-way is not undone.
--- The claim of a waiting retry is renewed, so that a copy published in the meantime is a duplicate.
-local inbox, output, dead, waiting = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
-for key = 2, math.min(#KEYS, 4) do
-  local kind, wanted = redis.call('TYPE', KEYS[key]).ok, key == 4 and 'zset' or 'stream'
+-- acknowledged without its results. The types of all keys are checked first, because a script that fails half-way is not
+-- undone. The claim of a waiting retry is renewed, so that a copy published in the meantime is a duplicate.
+local inbox, streams = KEYS[1], tonumber(ARGV[3])
+local waiting = KEYS[streams + 2]
+for key = 2, math.min(#KEYS, streams + 2) do
+  local kind, wanted = redis.call('TYPE', KEYS[key]).ok, key == streams + 2 and 'zset' or 'stream'
   if kind ~= wanted and kind ~= 'none' then
     return redis.error_reply('WRONGTYPE ' .. KEYS[key] .. ' is a ' .. kind .. ', not a ' .. wanted .. '; rename or delete it')
   end
@@ -23,26 +22,24 @@ if redis.call('XACK', inbox, ARGV[1], ARGV[2]) == 0 then
   return 0
 end
 
-local at = 5
-local function append(stream, length_max)
-  local entries = tonumber(ARGV[at])
-  at = at + 1
+local at = 4
+for key = 2, streams + 1 do
+  local length_max, entries = ARGV[at], tonumber(ARGV[at + 1])
+  at = at + 2
   for _ = 1, entries do
     local values = tonumber(ARGV[at])
     if length_max == '0' then
-      redis.call('XADD', stream, '*', unpack(ARGV, at + 1, at + values))
+      redis.call('XADD', KEYS[key], '*', unpack(ARGV, at + 1, at + values))
     else
-      redis.call('XADD', stream, 'MAXLEN', '~', length_max, '*', unpack(ARGV, at + 1, at + values))
+      redis.call('XADD', KEYS[key], 'MAXLEN', '~', length_max, '*', unpack(ARGV, at + 1, at + values))
     end
     at = at + values + 1
   end
 end
-append(output, ARGV[3])
-append(dead, ARGV[4])
 if waiting then
   local time = redis.call('TIME')
   local now = time[1] * 1000 + math.floor(time[2] / 1000)
-  for key = 5, #KEYS do
+  for key = streams + 3, #KEYS do
     local delay_ms, member, token, claim_ms = unpack(ARGV, at, at + 3)
     redis.call('ZADD', waiting, now + delay_ms, member)
     local holder = redis.call('GET', KEYS[key])
