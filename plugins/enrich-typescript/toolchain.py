@@ -7,6 +7,7 @@ else on the machine is changed, and a folder is only ever complete or absent. To
 Needs Python 3.9 or newer and nothing else.
 """
 
+import contextlib
 import fcntl
 import hashlib
 import importlib.util
@@ -27,12 +28,12 @@ def give_up(text):
     sys.exit(f"build: {text}")
 
 
-def run(command, **options):
-    """Runs a command, and shows what the command wrote only if the command fails."""
+def run(command, until=None, **options):
+    """Runs a command, and shows what the command wrote, up to the text `until`, only if the command fails."""
     command = [str(word) for word in command]
     ended = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **options)
     if ended.returncode != 0:
-        sys.stderr.write(ended.stdout)
+        sys.stderr.write(ended.stdout.split(until)[0] if until else ended.stdout)
         give_up(f"{Path(command[0]).name} failed with code {ended.returncode}; its output is above")
     return ended.stdout
 
@@ -50,6 +51,15 @@ def environment():
     return {name: value for name, value in os.environ.items() if name not in other}
 
 
+@contextlib.contextmanager
+def alone(lock):
+    """Waits until no other build holds this lock file."""
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with open(lock, "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
 def once(name, lock, install, usable):
     """The folder NAME-HASH for the content of a lock file; `install` fills the folder if it is not there yet."""
     machine = f"{platform.system()} {platform.machine()} Python {sys.version_info.major}.{sys.version_info.minor}"
@@ -58,11 +68,9 @@ def once(name, lock, install, usable):
     folder = toolchains / f"{name}-{hash}"
     if usable(folder):
         return folder
-    toolchains.mkdir(parents=True, exist_ok=True)
     # A second build waits here until the first one has installed the tools. A build that was killed leaves a
     # temporary folder, and the next build removes it.
-    with open(toolchains / f".{name}-{hash}.lock", "w") as exclusive:
-        fcntl.flock(exclusive, fcntl.LOCK_EX)
+    with alone(toolchains / f".{name}-{hash}.lock"):
         if usable(folder):
             return folder
         shutil.rmtree(folder, ignore_errors=True)
@@ -126,14 +134,19 @@ def node_modules(node, npm, project):
     return folder / "node_modules"
 
 
-def digest(project, tools, made):
-    """The digest of all files of the project that a build reads, and of the tools."""
-    hash = hashlib.sha256("\n".join(map(str, tools)).encode())
-    for folder, folders, files in sorted(os.walk(project, followlinks=True)):
-        folders[:] = sorted(name for name in folders if name not in made and not name.startswith("."))
+def sources(project, made):
+    """All files of the project that a build reads, without those that a build has made."""
+    for folder, folders, files in os.walk(project, followlinks=True):
+        folders[:] = sorted(name for name in folders if name not in made and not name.startswith((".", "__pycache__")))
         for name in sorted(files):
-            if name not in made and not name.startswith(".") and not name.endswith((".md", ".jsonl", ".pyc")):
-                file = Path(folder) / name
-                hash.update(f"{file.relative_to(project)}\n".encode())
-                hash.update(file.read_bytes())
+            if not name.startswith(".") and not name.endswith((".md", ".jsonl", ".pyc", ".wasm")):
+                yield Path(folder) / name
+
+
+def digest(project, tools, made):
+    """The digest of the sources, with the paths of the tools, which hold the digests of their lock files."""
+    hash = hashlib.sha256("\n".join(map(str, tools)).encode())
+    for file in sources(project, made):
+        hash.update(f"{file.relative_to(project)}\n".encode())
+        hash.update(file.read_bytes())
     return hash.hexdigest()

@@ -4,6 +4,7 @@
 import random from "wasi:random/random@0.2.0";
 import logging, { type Level } from "wasi:logging/logging@0.1.0-draft";
 import { describe } from "./describe";
+import { needHost } from "./running";
 
 declare global {
   /** Lines in the host's log, with the ids of the consumer and the message. */
@@ -18,7 +19,10 @@ declare global {
 }
 
 function logger(level: Level): (...values: unknown[]) => void {
-  return (...values) => logging.log(level, "console", values.map(describe).join(" "));
+  return (...values) => {
+    needHost("console");
+    logging.log(level, "console", values.map(describe).join(" "));
+  };
 }
 
 globalThis.console = {
@@ -38,6 +42,7 @@ let used = 0;
 
 Math.random = () => {
   if (used >= store.byteLength) {
+    needHost("Math.random");
     const bytes = Uint8Array.from(random.getRandomBytes(STORE_BYTES));
     store = new DataView(bytes.buffer);
     used = 0;
@@ -57,6 +62,7 @@ globalThis.crypto = {
     if (array.byteLength > REQUEST_BYTES_MAX) {
       throw new RangeError(`getRandomValues: ${array.byteLength} bytes; the maximum is ${REQUEST_BYTES_MAX}`);
     }
+    needHost("crypto.getRandomValues");
     const bytes = random.getRandomBytes(array.byteLength);
     new Uint8Array(array.buffer, array.byteOffset, array.byteLength).set(bytes);
     return array;

@@ -9,6 +9,7 @@ import type { Message, Outcome, Output } from "host:plugin/processor@1.0.0";
 import hostContext from "host:plugin/context@1.0.0";
 import store from "wasi:config/store@0.2.0-rc.1";
 import { describe } from "./describe";
+import { needHost, started } from "./running";
 
 export type { Message, Outcome, Output };
 
@@ -16,6 +17,7 @@ export type { Message, Outcome, Output };
 export function plugin(process: (message: Message) => Outcome): { process(message: Message): Outcome } {
   return {
     process(message) {
+      started();
       try {
         return process(message);
       } catch (thrown) {
@@ -53,6 +55,7 @@ export function reject(reason: string): Outcome {
 
 /** A value of the plugin's configuration, or `undefined` for a key without a value. */
 export function config(key: string): string | undefined {
+  needHost("config");
   return store.get(key) ?? undefined;
 }
 
