@@ -15,6 +15,7 @@ mod duplicates;
 mod groups;
 mod hostile;
 mod ids;
+mod languages;
 mod large_results;
 mod load;
 mod output;
