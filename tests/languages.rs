@@ -213,7 +213,8 @@ fn every_enrich_adds_a_random_property_in_a_host_and_leaves_the_rest_as_it_was()
     let redis = Redis::start();
     for language in &LANGUAGES {
         let host = Host::on(&redis).arg("--plugin", example(language.example)).ready(&redis, 2);
-        let payload = |id: &str| format!(r#"{{"message_id": "{id}", "z": 12.50, "b": [1E400], "10": 9007199254740993}}"#);
+        let payload =
+            |id: &str| format!(r#"{{"message_id": "{id}", "z": 12.50, "b": [1E400], "10": 9007199254740993}}"#);
         let ids = [1, 2].map(|number| format!("{}-{number}", language.example));
         Publisher::new(&redis).publish_all(ids.iter().map(|id| payload(id)));
         let [first, second] = ids.map(|id| redis.result_of(&id));

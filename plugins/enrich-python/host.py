@@ -11,7 +11,7 @@ import re
 import traceback
 from collections.abc import Callable
 from decimal import Decimal
-from typing import Any
+from typing import Any, overload
 
 from componentize_py_types import Err
 from wit_world import exports
@@ -43,7 +43,7 @@ def plugin(process: Callable[[Message], Outcome]) -> type[exports.Processor]:
             except Err:
                 raise
             except Exception as error:
-                # The first frame is this one. The text begins with the error: the host cuts a long text at its end.
+                # The error first, as its text is what people look for. The first frame is this function.
                 frames = traceback.format_tb(error.__traceback__)[1:]
                 raise Err("".join([*traceback.format_exception_only(error), *frames]).strip()) from None
 
@@ -75,6 +75,10 @@ def reject(reason: str) -> Outcome:
     return Outcome_Reject(reason)
 
 
+@overload
+def config(key: str) -> str | None: ...
+@overload
+def config(key: str, default: str) -> str: ...
 def config(key: str, default: str | None = None) -> str | None:
     """A value of the plugin's configuration."""
     value = store.get(key)
