@@ -6,7 +6,8 @@ import { Ajv2020, type ErrorObject, type ValidateFunction } from "ajv/dist/2020.
 import { config, emit, type Message, type Outcome, plugin, reject } from "./host";
 import builtIn from "./schema.json";
 
-const ajv = new Ajv2020({ allowUnionTypes: true });
+// Strict about unknown keywords, so that a misspelt one is an error; not about types, which a schema may leave out.
+const ajv = new Ajv2020({ strictTypes: false });
 
 // Compiled while the component is built, so that an instance starts with the finished check.
 const check = ajv.compile(builtIn);
