@@ -226,6 +226,30 @@ fn every_enrich_adds_a_random_property_in_a_host_and_leaves_the_rest_as_it_was()
 }
 
 #[test]
+fn route_writes_the_lines_of_an_order_and_sends_a_large_order_to_another_output_as_well() {
+    let redis = Redis::start();
+    let configuration = repository().join("plugins/route/host.toml");
+    let launch = Host::on(&redis).arg("--plugin", example("route")).arg("--config", configuration);
+    let host = launch.ready(&redis, 2);
+    let order = |id: &str, total: &str| {
+        let lines = r#"[{"sku": "tea", "price": 12.50}, {"sku": "mug", "price": 1E1}]"#;
+        format!(r#"{{"message_id": "{id}", "order": "{id}", "customer": "Ada", "total": {total}, "lines": {lines}}}"#)
+    };
+    Publisher::new(&redis).publish_all([order("small", "9999.99"), order("large", "10000.00")]);
+    redis.wait_for_settled(4);
+    for id in ["small", "large"] {
+        let lines = redis.results_of(id);
+        let prices: Vec<&str> = lines.iter().map(|line| line.text("price")).collect();
+        assert_eq!(prices, ["12.50", "1E1"], "{id}");
+        assert_eq!(lines[1].names(), ["message_id", "consumer_id", "order", "line", "sku", "price"]);
+    }
+    let fraud = redis.stream("messages:fraud");
+    assert_eq!(fraud.len(), 1, "{fraud:?}");
+    assert_eq!((fraud[0].text("message_id"), fraud[0].text("total")), ("large", "10000.00"));
+    assert_eq!(host.stop().code, Some(0));
+}
+
+#[test]
 fn an_exception_is_in_the_dead_letter_with_its_place() {
     let redis = Redis::start();
     for (language, place) in LANGUAGES.iter().zip(["at broken (", "in broken"]) {

@@ -1,8 +1,7 @@
 // Takes an order apart: every line becomes a result of its own, and a large order goes to the output `fraud` as well.
 //
-// The host needs the output in its configuration:   [outputs.fraud]
-//                                                   key = "messages:fraud"
-// Configuration of the plugin: `fraud_from`, the total from which an order is large; 10000 without it.
+// host.toml configures the output `fraud`. Configuration of the plugin: `fraud_from`, the total from which an order is
+// large; 10000 without it.
 
 import { config, emitAll, type ExactNumber, type Message, type Outcome, parseExact, plugin, reject } from "./host";
 
