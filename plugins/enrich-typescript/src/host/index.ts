@@ -5,7 +5,7 @@
 // host are not possible there. Ask for configuration, facts and randomness inside a function.
 
 import "./globals";
-import type { Message, Outcome, Output } from "host:plugin/processor@1.0.0";
+import type { Message, Outcome, Output, Processor } from "host:plugin/processor@1.0.0";
 import hostContext from "host:plugin/context@1.0.0";
 import store from "wasi:config/store@0.2.0-rc.1";
 import { describe } from "./describe";
@@ -14,7 +14,7 @@ import { needHost, started } from "./running";
 export type { Message, Outcome, Output };
 
 /** The export `processor` for a function. A thrown value is a failure, whose text has the stack of an `Error`. */
-export function plugin(process: (message: Message) => Outcome): { process(message: Message): Outcome } {
+export function plugin(process: (message: Message) => Outcome): Processor {
   return {
     process(message) {
       started();

@@ -27,6 +27,12 @@ declare module "host:plugin/processor@1.0.0" {
     | { tag: "drop" }
     | { tag: "retry"; val: number | null }
     | { tag: "reject"; val: string };
+
+  /** What a plugin exports, under the name `processor`. */
+  export interface Processor {
+    /** Processes one message. A thrown text is a failure. */
+    process(message: Message): Outcome;
+  }
 }
 
 declare module "host:plugin/context@1.0.0" {
