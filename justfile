@@ -16,9 +16,15 @@ setup:
 build: setup
     cargo build --release
 
-# Build every example into plugins/dist/<name>.wasm
-plugins: setup
-    @.ci/plugins
+# Build every example into plugins/dist/<name>.wasm, or some by name; installs Python 3 with venv, if it is missing
+plugins *names:
+    @.ci/setup languages
+    @.ci/plugins "$@"
+
+# The demo and the benchmark run the Rust example, and need no tools of other languages.
+[private]
+rust-plugins: setup
+    @.ci/plugins enrich
 
 # Build the guests that the tests use
 test-plugins: setup
@@ -26,7 +32,7 @@ test-plugins: setup
 
 # Run the demo: a private Redis, ten consumers, a publisher; `just demo --help` shows its options
 [no-exit-message]
-demo *args: plugins build
+demo *args: rust-plugins build
     @target/release/host demo "$@"
 
 # Run all tests; arguments go to `cargo test`
@@ -47,7 +53,7 @@ format:
     @.ci/guests cargo fmt --all
 
 # Measure the host in a quarter of an hour, or some parts by name; `just bench --help` lists parts and options
-bench *args: plugins build
+bench *args: rust-plugins build
     @cargo bench --quiet --bench bench -- "$@"
 
 # Let faults happen to hosts and Redis and check that nothing is lost or twice; `just chaos --help` shows the options
@@ -59,4 +65,4 @@ chaos *args: build test-plugins
 clean:
     cargo clean
     @.ci/guests cargo clean
-    rm -rf plugins/dist
+    rm -rf plugins/dist plugins/*/.build plugins/*/bindings plugins/*/node_modules plugins/*/*.wasm

@@ -16,6 +16,7 @@ mod failover;
 mod groups;
 mod hostile;
 mod ids;
+mod languages;
 mod large_results;
 mod load;
 mod output;

@@ -15,11 +15,12 @@ const PREPARATION: [&str; 9] =
     ["apt-get ", "brew ", "cargo install ", "cd ", "export ", "git clone ", "just ", "rustup ", "sudo "];
 
 /// The README and the chapters of the handbook, below the repository's root.
-const DOCUMENTS: [&str; 9] = [
+const DOCUMENTS: [&str; 10] = [
     "README.md",
     "host/docs/README.md",
     "host/docs/getting-started.md",
     "host/docs/writing-plugins.md",
+    "host/docs/languages.md",
     "host/docs/configuration.md",
     "host/docs/reload.md",
     "host/docs/operating.md",
@@ -151,7 +152,7 @@ fn every_command_in_operating_works() {
 
 #[test]
 fn every_command_in_the_other_chapters_works() {
-    for document in ["README", "reload", "guarantees", "benchmarks"] {
+    for document in ["README", "languages", "reload", "guarantees", "benchmarks"] {
         expect_commands_to_work(&format!("host/docs/{document}.md"), 0);
     }
 }
