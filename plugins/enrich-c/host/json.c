@@ -101,8 +101,10 @@ static place find(host_text object, const char *name) {
     for (at = skip_blanks(object, end); at < object.length && object.bytes[at] == '"';) {
         size_t key = at + 1;
         at = skip_string(object, at);
+        if (at >= object.length) break;
         host_text text = {object.bytes + key, at - key - 1};
         at = skip_blanks(object, skip_blanks(object, at) + 1); // the colon
+        if (at >= object.length) break;
         end = skip_value(object, at);
         last.empty = false;
         if (is_named(text, name)) {
