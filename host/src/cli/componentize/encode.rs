@@ -10,10 +10,7 @@ use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata, 
 use wit_parser::{Resolve, UnresolvedPackageGroup};
 
 use super::super::wit::contract::{CONTRACTS, Contract};
-use super::error::{Problem, export};
-
-/// Sections with this prefix hold the types of a module: the world that the module was built against.
-const TYPES: &str = "component-type";
+use super::error::{Problem, export, interface};
 
 /// The component that has this core module inside.
 pub(super) fn component(module: &[u8]) -> Result<Vec<u8>, Problem> {
@@ -25,7 +22,7 @@ pub(super) fn component(module: &[u8]) -> Result<Vec<u8>, Problem> {
         return Err(Problem::NoProcess { exports: shape.exports.iter().map(|name| format!("`{name}`")).collect() });
     };
     let mut module = module.to_vec();
-    if !shape.typed {
+    if !has_types_of(contract, &module)? {
         embed(&mut module, contract)?;
     }
     let unknown = unknown_imports(&module, &shape)?;
@@ -42,13 +39,11 @@ struct Shape {
     /// Module and name, in the order of the file.
     imports: Vec<(String, String)>,
     exports: Vec<String>,
-    /// Whether the module says which world it was built against.
-    typed: bool,
 }
 
 impl Shape {
     fn of(module: &[u8]) -> Result<Shape, Problem> {
-        let mut shape = Shape { imports: Vec::new(), exports: Vec::new(), typed: false };
+        let mut shape = Shape { imports: Vec::new(), exports: Vec::new() };
         // The parser's own error would be about a damaged file.
         if !module.starts_with(b"\0asm") {
             return Err(Problem::NotWasm);
@@ -67,7 +62,6 @@ impl Shape {
                         shape.exports.push(export.map_err(damaged)?.name.to_owned());
                     }
                 }
-                Payload::CustomSection(section) => shape.typed |= section.name().starts_with(TYPES),
                 _ => {}
             }
         }
@@ -78,6 +72,15 @@ impl Shape {
     fn contract(&self) -> Option<&'static Contract> {
         CONTRACTS.iter().find(|contract| self.exports.contains(&export(contract.version)))
     }
+}
+
+/// Whether the module has the types of the contract, as with an object file of a binding generator. A module may also
+/// have types of other libraries only.
+fn has_types_of(contract: &Contract, module: &[u8]) -> Result<bool, Problem> {
+    let (_, types) = metadata::decode(module).map_err(unfit)?;
+    let exports = &types.resolve.worlds[types.world].exports;
+    let interface = interface(contract.version);
+    Ok(exports.keys().any(|key| types.resolve.name_world_key(key) == interface))
 }
 
 /// Adds the types of the contract to a module.
@@ -104,7 +107,7 @@ fn parse(contract: &Contract) -> anyhow::Result<(Resolve, wit_parser::WorldId)> 
 }
 
 /// Imports that neither the module's world nor the adapter has: all of them, so that an author sees the whole list.
-fn unknown_imports(module: &[u8], shape: &Shape) -> Result<Vec<String>, Problem> {
+fn unknown_imports(module: &[u8], shape: &Shape) -> Result<Vec<(String, String)>, Problem> {
     let (_, types) = metadata::decode(module).map_err(unfit)?;
     let world = &types.resolve.worlds[types.world];
     let known: BTreeSet<String> = world.imports.keys().map(|key| types.resolve.name_world_key(key)).collect();
@@ -115,7 +118,7 @@ fn unknown_imports(module: &[u8], shape: &Shape) -> Result<Vec<String>, Problem>
         canonical || known.contains(module) || (module == PREVIEW1 && preview1.contains(name))
     };
     let unknown = shape.imports.iter().filter(|(module, name)| !is_known(module, name));
-    Ok(unknown.map(|(module, name)| format!("`{module}.{name}`")).collect())
+    Ok(unknown.cloned().collect())
 }
 
 fn damaged(error: wasmparser::BinaryReaderError) -> Problem {

@@ -43,9 +43,12 @@ pub(super) enum Problem {
     NoProcess { exports: Vec<String> },
     #[error(
         "the module imports what a plugin cannot have: {}; {} `host wit` shows the imports of a plugin",
-        list(.imports), advice(.imports)
+        of_modules(.imports), advice(.imports)
     )]
-    UnknownImports { imports: Vec<String> },
+    UnknownImports {
+        /// Module and name.
+        imports: Vec<(String, String)>,
+    },
     #[error("{reason}; make the bindings anew from `host wit --dir wit`, and build with a current toolchain")]
     Unfit { reason: String },
     #[error("cannot read the contract of this host: {0}")]
@@ -72,28 +75,36 @@ fn expected() -> String {
 
 /// The name of `process` in a core module, as the component model defines the name.
 pub(super) fn export(version: &str) -> String {
-    format!("host:plugin/processor@{version}#process")
+    format!("{}#process", interface(version))
+}
+
+/// The interface that a plugin exports.
+pub(super) fn interface(version: &str) -> String {
+    format!("host:plugin/processor@{version}")
 }
 
 /// What to do about imports that nobody provides.
-fn advice(imports: &[String]) -> String {
+fn advice(imports: &[(String, String)]) -> String {
     let mut text = String::new();
-    let mut add = |module: &str, what: &str| {
-        if imports.iter().any(|import| import.starts_with(&format!("`{module}"))) {
+    let mut add = |beginning: &str, what: &str| {
+        if imports.iter().any(|(module, _)| module.starts_with(beginning)) {
             let _ = write!(text, "{what} ");
         }
     };
-    add("env.", "`env` stands for functions that the linker did not find, so link the library that defines them.");
-    add("wasi_unstable.", "`wasi_unstable` comes from an old compiler, so use a current one.");
-    add("wasi_snapshot_preview1.", "WASI preview 1 has no such function, so correct the name.");
-    add("gojs.", "`gojs` is for browsers, so build with GOOS=wasip1.");
-    add("go.", "`go` is for browsers, so build with GOOS=wasip1.");
+    add("env", "`env` stands for functions that the linker did not find, so link the library that defines them.");
+    add("wasi_unstable", "`wasi_unstable` comes from an old compiler, so use a current one.");
+    add("wasi_snapshot_preview1", "WASI preview 1 has no such function, so correct the name.");
+    add("gojs", "`gojs` is for browsers, so build with GOOS=wasip1.");
     add(
         "wasi:",
         "Only the imports of the contract are added to a module without types; for more of WASI 0.2, \
          embed a world of your own.",
     );
     text.trim_end().to_owned()
+}
+
+fn of_modules(imports: &[(String, String)]) -> String {
+    list(&imports.iter().map(|(module, name)| format!("`{name}` of `{module}`")).collect::<Vec<_>>())
 }
 
 fn list(names: &[String]) -> String {
