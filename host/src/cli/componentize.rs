@@ -18,7 +18,7 @@ use super::{Failure, Flags, refuse};
 Make a plugin out of a core module, as C, Zig and Go compile it.
 
 Such compilers write a core module: functions over numbers and memory. A host runs components, which have typed imports \
-and exports. The command adds the types of the contract, `host wit`, unless the module has types of its own, as C with \
+and exports. The command adds the types of the contract, `host wit`, unless the module has them already, as C with \
 the object file of wit-bindgen has, and an adapter from WASI preview 1 to WASI 0.2. On success the command prints nothing.
 
 Rust (wasm32-wasip2), Python and TypeScript write components themselves.")]
@@ -27,7 +27,7 @@ Examples:
   zig cc --target=wasm32-wasi -mexec-model=reactor -O2 -o core.wasm plugin.c enrich.c
   host componentize core.wasm -o enrich.wasm
       C. `wit-bindgen c` makes plugin.c out of the contract.
-  GOOS=wasip1 GOARCH=wasm go build -buildmode=c-shared -o core.wasm .
+  GOOS=wasip1 GOARCH=wasm go build -buildmode=c-shared -ldflags=-checklinkname=0 -o core.wasm .
   host componentize core.wasm -o enrich.wasm
       Go. `wit-bindgen go` makes the package that exports the function.
 
