@@ -17,7 +17,7 @@ build: setup
     cargo build --release
 
 # Build every example into plugins/dist/<name>.wasm, or some by name; installs Python 3 with venv, if it is missing
-plugins *names:
+plugins *names: build
     @.ci/setup languages
     @.ci/plugins "$@"
 

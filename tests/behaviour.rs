@@ -8,6 +8,7 @@ mod access;
 mod author_tools;
 mod bad_input;
 mod burst;
+mod componentize;
 mod connection_loss;
 mod contract;
 mod dead_letters;

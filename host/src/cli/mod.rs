@@ -3,6 +3,7 @@
 
 mod check;
 mod completions;
+mod componentize;
 mod config;
 mod dead;
 mod demo;
@@ -14,6 +15,7 @@ mod publish;
 mod run;
 mod signals;
 mod test;
+mod wit;
 
 use std::io::{self, Write as _};
 
@@ -98,6 +100,10 @@ enum Command {
     Check(check::CheckArgs),
     #[command(about = "Test a plugin with cases from a file, without Redis")]
     Test(test::TestArgs),
+    #[command(about = "Print the contract of plugins, or write it into a folder")]
+    Wit(wit::WitArgs),
+    #[command(about = "Make a plugin out of a core module, as C, Zig and Go compile it")]
+    Componentize(componentize::ComponentizeArgs),
     #[command(about = "Publish generated messages, or the lines of a file")]
     Publish(publish::PublishArgs),
     #[command(about = "Print the completion script of a shell")]
@@ -128,6 +134,8 @@ pub fn execute(cli: Cli) -> Result<(), Failure> {
         Some(Command::Demo(args)) => demo::execute(&cli.flags, args),
         Some(Command::Check(args)) => check::execute(&cli.flags, args),
         Some(Command::Test(args)) => test::execute(&cli.flags, args),
+        Some(Command::Wit(args)) => wit::execute(&cli.flags, &args),
+        Some(Command::Componentize(args)) => componentize::execute(&cli.flags, &args),
         Some(Command::Publish(args)) => publish::execute(cli.flags, &args),
         Some(Command::Completions(args)) => completions::execute(&args, &cli.flags),
         Some(Command::Man) => man::execute(&cli.flags),
@@ -203,7 +211,7 @@ mod tests {
 
     #[test]
     fn the_help_of_a_command_says_more_than_the_list_of_commands() {
-        for name in ["check", "config", "dead", "demo", "publish", "test"] {
+        for name in ["check", "componentize", "config", "dead", "demo", "publish", "test", "wit"] {
             let command = super::command();
             let command = command.find_subcommand(name).unwrap();
             let (short, long) = (command.get_about().unwrap(), command.get_long_about().unwrap());

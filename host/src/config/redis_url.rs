@@ -63,7 +63,8 @@ pub fn masked(text: &str) -> String {
 fn is_interface(word: &str) -> bool {
     let Some((name, version)) = word.rsplit_once('@') else { return false };
     let version = version.trim_end_matches(|c: char| !c.is_ascii_alphanumeric());
-    let release = version.split_once(['-', '+']).map_or(version, |(release, _)| release);
+    // Behind `#` there is the name of a function.
+    let release = version.split_once(['-', '+', '#']).map_or(version, |(release, _)| release);
     let is_number = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
     !name.contains("//") && release.split('.').count() == 3 && release.split('.').all(is_number)
 }
@@ -109,8 +110,8 @@ mod tests {
             ("redis://:secret@1.2.3", "redis://:***@1.2.3"),
             ("u:secret@127.0.0.1:6379", "u:***@127.0.0.1:6379"),
             (
-                "no host:plugin/processor@0.1.0, but a:b/c@1.0.0-draft;",
-                "no host:plugin/processor@0.1.0, but a:b/c@1.0.0-draft;",
+                "no host:plugin/processor@0.1.0, but a:b/c@1.0.0-draft; no `a:b/c@1.0.0#d`",
+                "no host:plugin/processor@0.1.0, but a:b/c@1.0.0-draft; no `a:b/c@1.0.0#d`",
             ),
         ] {
             assert_eq!(masked(url), shown);

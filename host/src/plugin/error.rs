@@ -37,7 +37,7 @@ pub enum LoadError {
     /// A core module, not a component.
     #[error(
         "cannot load the plugin {}: it is a core module, not a component; build it for the target wasm32-wasip2, \
-         or turn it into a component with `wasm-tools component new`",
+         or make a component of it with `host componentize`",
         .path.display()
     )]
     CoreModule {

@@ -1,0 +1,1 @@
+../enrich-go/go.mod
