@@ -60,7 +60,7 @@ pub fn large() -> PathBuf {
 /// The example that adds `random_property`.
 pub fn enrich() -> PathBuf {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
-    BUILT.get_or_init(|| build("plugins/enrich")).join("enrich.wasm")
+    BUILT.get_or_init(|| build("plugins/enrich")).join("plugin.wasm")
 }
 
 /// The folder `plugins/dist`, with the example in Rust and its other versions, as a user builds them.

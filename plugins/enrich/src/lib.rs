@@ -2,7 +2,7 @@
 
 mod enrich;
 
-wit_bindgen::generate!({ path: "../../wit", world: "plugin", generate_all });
+wit_bindgen::generate!({ path: "wit", world: "plugin", generate_all });
 
 use exports::host::plugin::processor::{Guest, Message, Outcome};
 
