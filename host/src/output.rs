@@ -166,7 +166,7 @@ impl Output {
     }
 
     /// Waits until all lines are written, the stream is closed or the deadline has passed.
-    fn flush(&self, deadline: Instant) {
+    pub(crate) fn flush(&self, deadline: Instant) {
         let mut queue = self.lock();
         if !queue.started {
             let lines = std::mem::take(&mut queue.waiting);

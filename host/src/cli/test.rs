@@ -14,10 +14,10 @@ use super::{Exit, Failure, PluginFlags, load_for_plugin, log, print};
 use crate::cases::case::{self, Case};
 use crate::cases::outcome::Came;
 use crate::cases::{Bench, Tried};
-use crate::config::PluginLimits;
+use crate::config::{Config, PluginLimits};
 use crate::plugin::Engine;
-pub(super) use report::duration;
-use report::{Report, Verdict};
+use report::Verdict;
+pub(super) use report::{Report, duration, failed_word};
 
 /// Name of standard input on the command line.
 const STDIN: &str = "-";
@@ -95,16 +95,21 @@ pub(super) fn execute(before: &super::Flags, args: TestArgs) -> Result<(), Failu
     log::start(&config)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let result = runtime.block_on(async {
-        let plugin = Engine::configured(&config, 1)?.load(&args.plugin, &config.plugin_config).await?;
-        let started = Bench::start(&plugin, &config).await;
-        let mut bench = started.map_err(|failure| Failure { exit: Exit::Plugin, error: failure.into() })?;
+        let mut bench = bench(&args.plugin, &config).await?;
         match job {
             Job::Message(message) => try_one(&mut bench, message).await,
-            Job::Cases(file) => try_all(&mut bench, &config.plugin_limits, &file).await,
+            Job::Cases(file) => test_all(&mut bench, &config.plugin_limits, &file).await,
         }
     });
     runtime.shutdown_background();
     result
+}
+
+/// An instance of the plugin for cases.
+pub(super) async fn bench(plugin: &Path, config: &Config) -> Result<Bench, Failure> {
+    let plugin = Engine::configured(config, 1)?.load(plugin, &config.plugin_config).await?;
+    let started = Bench::start(&plugin, config).await;
+    started.map_err(|failure| Failure { exit: Exit::Plugin, error: failure.into() })
 }
 
 fn usage(problem: impl Into<String>) -> Failure {
@@ -117,7 +122,7 @@ enum Job {
 }
 
 /// A file of cases.
-struct File {
+pub(super) struct File {
     path: PathBuf,
     text: Vec<u8>,
     cases: Vec<Case>,
@@ -126,7 +131,7 @@ struct File {
 }
 
 impl File {
-    fn read(path: &Path, bless: bool) -> Result<File, Failure> {
+    pub(super) fn read(path: &Path, bless: bool) -> Result<File, Failure> {
         let mut text = Vec::new();
         let shown = if path == Path::new(STDIN) {
             if bless {
@@ -174,9 +179,12 @@ async fn try_one(bench: &mut Bench, message: String) -> Result<(), Failure> {
     if came.is_decision() { Ok(()) } else { Err(anyhow!("the message failed: {word}").into()) }
 }
 
-/// Runs and reports all cases in order.
-async fn try_all(bench: &mut Bench, limits: &PluginLimits, file: &File) -> Result<(), Failure> {
-    let mut report = Report::new(limits);
+/// Runs and reports all cases in order. Returns those that did not pass, with what came instead.
+pub(super) async fn try_all<'a>(
+    bench: &mut Bench,
+    file: &'a File,
+    report: &mut Report,
+) -> Result<Vec<(&'a Case, Came)>, Failure> {
     let mut differing = Vec::new();
     for case in &file.cases {
         let tried = bench.process(&case.payload, case.attempt).await;
@@ -192,6 +200,13 @@ async fn try_all(bench: &mut Bench, limits: &PluginLimits, file: &File) -> Resul
             differing.push((case, tried.came));
         }
     }
+    Ok(differing)
+}
+
+/// Runs all cases, and writes those that are to be blessed.
+async fn test_all(bench: &mut Bench, limits: &PluginLimits, file: &File) -> Result<(), Failure> {
+    let mut report = Report::new(limits);
+    let differing = try_all(bench, file, &mut report).await?;
     report.summary(&file.cases)?;
     if differing.is_empty() {
         return Ok(());

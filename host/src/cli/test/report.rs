@@ -14,13 +14,18 @@ use crate::config::PluginLimits;
 /// Maximum number of differences shown for a case; a completely different result has very many.
 const DIFFERENCES_MAX: usize = 20;
 
+/// The word in front of a failure, as wide as the other words.
+const FAILED: &str = "FAILED ";
+
 const RED: &str = "31";
 const GREEN: &str = "32";
 const YELLOW: &str = "33";
 
 /// Prints each case when it is done, and collects the figures for the summary.
-pub(super) struct Report {
+pub(in crate::cli) struct Report {
     coloured: bool,
+    /// Whether a case that passed is printed.
+    shows_passed: bool,
     memory_limit_bytes: usize,
     /// Times of the cases for which the plugin was called, with the index of the case.
     times: Vec<(Duration, usize)>,
@@ -36,6 +41,7 @@ impl Report {
     pub(super) fn new(limits: &PluginLimits) -> Report {
         Report {
             coloured: log::colours(&io::stdout()),
+            shows_passed: true,
             memory_limit_bytes: limits.memory_bytes_max,
             times: Vec::new(),
             cases: 0,
@@ -47,11 +53,16 @@ impl Report {
         }
     }
 
+    /// A report that prints only the cases that failed.
+    pub(in crate::cli) fn of_failures(limits: &PluginLimits) -> Report {
+        Report { shows_passed: false, ..Report::new(limits) }
+    }
+
     /// Prints one case.
     pub(super) fn case(&mut self, case: &Case, tried: &Tried, verdict: &Verdict<'_>) -> Result<(), Failure> {
         let (word, colour) = match verdict {
             Verdict::Passed => ("ok     ", GREEN),
-            Verdict::Failed(_) => ("FAILED ", RED),
+            Verdict::Failed(_) => (FAILED, RED),
             Verdict::Blessed(_) => ("blessed", YELLOW),
         };
         let memory = match tried.memory_bytes {
@@ -82,7 +93,7 @@ impl Report {
         self.cases += 1;
         self.memory_bytes_max = self.memory_bytes_max.max(tried.memory_bytes);
         self.memory_bytes_last = tried.memory_bytes;
-        print(text.as_bytes())
+        if !self.shows_passed && matches!(verdict, Verdict::Passed) { Ok(()) } else { print(text.as_bytes()) }
     }
 
     /// Prints the summary. `cases` are the printed cases, in the same order.
@@ -95,11 +106,8 @@ impl Report {
             counts.push(self.paint(&format!("{} blessed", self.blessed), YELLOW));
         }
         let mut text = format!("\n{}\n", counts.join(", "));
-        let mut sorted = self.times.clone();
-        sorted.sort_unstable();
-        if let Some((max, slowest)) = sorted.last() {
-            let (p50, _) = sorted[(sorted.len() - 1) / 2];
-            text += &format!("time    p50 {}, max {} ({})\n", duration(p50), duration(*max), cases[*slowest]);
+        if let Some((p50, max, slowest)) = self.figures() {
+            text += &format!("time    p50 {p50}, max {max} ({})\n", cases[slowest]);
         }
         text += &format!(
             "memory  {} after the last message, at most {} after any message, limit {}\n",
@@ -110,9 +118,38 @@ impl Report {
         print(text.as_bytes())
     }
 
-    fn paint(&self, text: &str, colour: &str) -> String {
-        if self.coloured { format!("\x1b[{colour}m{text}\x1b[0m") } else { text.to_owned() }
+    /// Everything in one line, with more words at its end.
+    pub(in crate::cli) fn line(&self, more: &str) -> String {
+        let word = if self.failed == 0 { self.paint("ok     ", GREEN) } else { failed_word() };
+        let counts = match self.failed {
+            0 => format!("{} cases passed", self.passed),
+            failed => format!("{failed} of {} cases failed", self.cases),
+        };
+        let times = self.figures().map(|(p50, max, _)| format!(", p50 {p50}, max {max}")).unwrap_or_default();
+        format!("{word} {counts}{times}{more}")
     }
+
+    /// Times of the cases, p50 and maximum, and the index of the slowest case.
+    fn figures(&self) -> Option<(String, String, usize)> {
+        let mut sorted = self.times.clone();
+        sorted.sort_unstable();
+        let (max, slowest) = sorted.last()?;
+        let (p50, _) = sorted[(sorted.len() - 1) / 2];
+        Some((duration(p50), duration(*max), *slowest))
+    }
+
+    fn paint(&self, text: &str, colour: &str) -> String {
+        paint(self.coloured, text, colour)
+    }
+}
+
+fn paint(coloured: bool, text: &str, colour: &str) -> String {
+    if coloured { format!("\x1b[{colour}m{text}\x1b[0m") } else { text.to_owned() }
+}
+
+/// The word in front of a failure.
+pub(in crate::cli) fn failed_word() -> String {
+    paint(log::colours(&io::stdout()), FAILED, RED)
 }
 
 /// Verdict of a case.
