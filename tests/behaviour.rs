@@ -20,6 +20,7 @@ mod ids;
 mod languages;
 mod large_results;
 mod load;
+mod new;
 mod output;
 mod outputs;
 mod plugin_configuration;

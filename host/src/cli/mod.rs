@@ -11,6 +11,7 @@ mod exit;
 mod flags;
 mod log;
 mod man;
+mod new;
 mod publish;
 mod run;
 mod signals;
@@ -96,6 +97,8 @@ enum Command {
     Dead(dead::DeadArgs),
     #[command(about = "Run a demonstration: a private Redis, a host and a publisher")]
     Demo(demo::DemoArgs),
+    #[command(about = "Write a folder with a plugin to begin with, in the language of your choice")]
+    New(new::NewArgs),
     #[command(about = "Inspect a plugin, and check whether a host can use the plugin")]
     Check(check::CheckArgs),
     #[command(about = "Test a plugin with cases from a file, without Redis")]
@@ -132,6 +135,7 @@ pub fn execute(cli: Cli) -> Result<(), Failure> {
         Some(Command::Config(args)) => config::execute(cli.flags, args),
         Some(Command::Dead(args)) => dead::execute(cli.flags, args),
         Some(Command::Demo(args)) => demo::execute(&cli.flags, args),
+        Some(Command::New(args)) => new::execute(&cli.flags, &args),
         Some(Command::Check(args)) => check::execute(&cli.flags, args),
         Some(Command::Test(args)) => test::execute(&cli.flags, args),
         Some(Command::Wit(args)) => wit::execute(&cli.flags, &args),
@@ -211,7 +215,7 @@ mod tests {
 
     #[test]
     fn the_help_of_a_command_says_more_than_the_list_of_commands() {
-        for name in ["check", "componentize", "config", "dead", "demo", "publish", "test", "wit"] {
+        for name in ["check", "componentize", "config", "dead", "demo", "new", "publish", "test", "wit"] {
             let command = super::command();
             let command = command.find_subcommand(name).unwrap();
             let (short, long) = (command.get_about().unwrap(), command.get_long_about().unwrap());
