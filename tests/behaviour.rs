@@ -12,6 +12,7 @@ mod componentize;
 mod connection_loss;
 mod contract;
 mod dead_letters;
+mod dev;
 mod duplicates;
 mod failover;
 mod groups;

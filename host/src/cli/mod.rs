@@ -7,6 +7,7 @@ mod componentize;
 mod config;
 mod dead;
 mod demo;
+mod dev;
 mod exit;
 mod flags;
 mod log;
@@ -99,6 +100,8 @@ enum Command {
     Demo(demo::DemoArgs),
     #[command(about = "Write a folder with a plugin to begin with, in the language of your choice")]
     New(new::NewArgs),
+    #[command(about = "Build and test a plugin after every change of its sources")]
+    Dev(dev::DevArgs),
     #[command(about = "Inspect a plugin, and check whether a host can use the plugin")]
     Check(check::CheckArgs),
     #[command(about = "Test a plugin with cases from a file, without Redis")]
@@ -136,6 +139,7 @@ pub fn execute(cli: Cli) -> Result<(), Failure> {
         Some(Command::Dead(args)) => dead::execute(cli.flags, args),
         Some(Command::Demo(args)) => demo::execute(&cli.flags, args),
         Some(Command::New(args)) => new::execute(&cli.flags, &args),
+        Some(Command::Dev(args)) => dev::execute(&cli.flags, &args),
         Some(Command::Check(args)) => check::execute(&cli.flags, args),
         Some(Command::Test(args)) => test::execute(&cli.flags, args),
         Some(Command::Wit(args)) => wit::execute(&cli.flags, &args),
@@ -215,7 +219,7 @@ mod tests {
 
     #[test]
     fn the_help_of_a_command_says_more_than_the_list_of_commands() {
-        for name in ["check", "componentize", "config", "dead", "demo", "new", "publish", "test", "wit"] {
+        for name in ["check", "componentize", "config", "dead", "demo", "dev", "new", "publish", "test", "wit"] {
             let command = super::command();
             let command = command.find_subcommand(name).unwrap();
             let (short, long) = (command.get_about().unwrap(), command.get_long_about().unwrap());
