@@ -7,7 +7,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use crate::support::host::{Host, Launch, Signal};
-use crate::support::{Redis, examples, repository, wait_until};
+use crate::support::{BOUND, Redis, examples, repository, wait_for};
 
 /// Beginnings of commands that prepare the machine or the build instead of using the host. Running them here
 /// would install programs or build inside the test of the build; continuous integration runs them.
@@ -42,13 +42,14 @@ fn commands(document: &str) -> Vec<String> {
     lines.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')).map(str::to_owned).collect()
 }
 
-/// `host` itself and a demo without an end run until a signal stops them.
+/// `host` itself, `host dev` and a demo without an end run until a signal stops them.
 fn runs_for_ever(command: &str) -> bool {
     let words = command.split_whitespace();
     let mut words =
         words.skip_while(|word| !word.contains('/') && word.contains('=')).skip_while(|word| *word == "env");
     match (words.next(), words.next()) {
         (Some("host"), Some("demo")) => !command.contains("--for"),
+        (Some("host"), Some("dev")) => true,
         (Some("host"), Some(word)) => word.starts_with("--") && !["--help", "--version"].contains(&word),
         _ => false,
     }
@@ -110,7 +111,10 @@ fn expect_commands_to_work(document: &str, commands_min: usize) {
         run += 1;
         if runs_for_ever(&command) {
             let host = launch(&format!("exec {}", command.trim_end_matches('&'))).start();
-            wait_until(&format!("a report of `{command}`"), || !host.written().is_empty());
+            // `host dev` reports its first build, which compiles crates.
+            wait_for(&format!("a report of `{command}`"), 5 * BOUND, || {
+                if host.written().is_empty() { Err(host.log()) } else { Ok(()) }
+            });
             running.push((command, host));
             continue;
         }
