@@ -7,6 +7,7 @@ mod sources;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow};
@@ -20,6 +21,7 @@ use super::test::{self, File, Report, duration};
 use super::{Exit, Failure, Flags, PluginFlags, load, log, note, print_line, useless};
 use crate::config::Config;
 use crate::output;
+use crate::plugin::{Engine, Functions};
 
 /// The command that builds a plugin, unless the command line names another one.
 const BUILD: &str = "./build";
@@ -82,7 +84,7 @@ pub(super) struct DevArgs {
 }
 
 pub(super) fn execute(before: &Flags, args: &DevArgs) -> Result<(), Failure> {
-    let project = Project { args, before };
+    let project = Project { args, before, functions: Arc::default() };
     project.check()?;
     let mut config = project.config()?;
     if config.log_level == Config::default().log_level {
@@ -110,6 +112,8 @@ struct Project<'a> {
     args: &'a DevArgs,
     /// The flags in front of the command.
     before: &'a Flags,
+    /// Compiled functions of the versions before.
+    functions: Arc<Functions>,
 }
 
 /// Result of building and testing once.
@@ -194,7 +198,8 @@ impl Project<'_> {
         let config = self.config()?;
         let component = self.component()?;
         let file = File::read(&self.args.folder.join(CASES), false)?;
-        let mut bench = test::bench(&component, &config).await?;
+        let engine = Engine::for_development(&config, self.functions.clone())?;
+        let mut bench = test::bench(&engine, &component, &config).await?;
         let loaded = duration(start.elapsed());
         let mut report = Report::of_failures(&config.plugin_limits);
         let failures = test::try_all(&mut bench, &file, &mut report).await?.len();

@@ -95,7 +95,7 @@ pub(super) fn execute(before: &super::Flags, args: TestArgs) -> Result<(), Failu
     log::start(&config)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let result = runtime.block_on(async {
-        let mut bench = bench(&args.plugin, &config).await?;
+        let mut bench = bench(&Engine::configured(&config, 1)?, &args.plugin, &config).await?;
         match job {
             Job::Message(message) => try_one(&mut bench, message).await,
             Job::Cases(file) => test_all(&mut bench, &config.plugin_limits, &file).await,
@@ -106,8 +106,8 @@ pub(super) fn execute(before: &super::Flags, args: TestArgs) -> Result<(), Failu
 }
 
 /// An instance of the plugin for cases.
-pub(super) async fn bench(plugin: &Path, config: &Config) -> Result<Bench, Failure> {
-    let plugin = Engine::configured(config, 1)?.load(plugin, &config.plugin_config).await?;
+pub(super) async fn bench(engine: &Engine, plugin: &Path, config: &Config) -> Result<Bench, Failure> {
+    let plugin = engine.load(plugin, &config.plugin_config).await?;
     let started = Bench::start(&plugin, config).await;
     started.map_err(|failure| Failure { exit: Exit::Plugin, error: failure.into() })
 }

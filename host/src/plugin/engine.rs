@@ -11,6 +11,7 @@ use wasmtime::{Cache, Config, InstanceAllocationStrategy, OptLevel, PoolingAlloc
 
 use super::compiler::Background;
 use super::error::LoadError;
+use super::functions::Functions;
 use super::shape::Shape;
 use super::{cache, limits};
 use crate::config::{Config as Settings, PluginLimits};
@@ -54,7 +55,7 @@ impl Engine {
     /// # Errors
     /// When the system refuses memory or other resources.
     pub fn new(limits: &PluginLimits, instances: u32) -> Result<Engine, LoadError> {
-        Engine::with(limits, &Settings::default().keys.channel, instances, None)
+        Engine::with(limits, &Settings::default().keys.channel, instances, None, None)
     }
 
     /// An engine for this configuration: with its limits and its channel, and with the user's cache of compiled plugins unless
@@ -64,13 +65,38 @@ impl Engine {
     /// When the system refuses memory or other resources. A cache that cannot be used only leads to a warning.
     pub fn configured(settings: &Settings, instances: u32) -> Result<Engine, LoadError> {
         let cache = if settings.no_cache { None } else { cache::open() };
-        Engine::with(&settings.plugin_limits, &settings.keys.channel, instances, cache)
+        Engine::with(&settings.plugin_limits, &settings.keys.channel, instances, cache, None)
     }
 
-    fn with(limits: &PluginLimits, channel: &str, instances: u32, cache: Option<Cache>) -> Result<Engine, LoadError> {
+    /// Like [`configured`](Engine::configured), for one instance, and compiles only functions that are not kept yet.
+    ///
+    /// # Errors
+    /// When the system refuses memory or other resources. A cache that cannot be used only leads to a warning.
+    pub fn for_development(settings: &Settings, functions: Arc<Functions>) -> Result<Engine, LoadError> {
+        let cache = if settings.no_cache { None } else { cache::open() };
+        Engine::with(&settings.plugin_limits, &settings.keys.channel, 1, cache, Some(functions))
+    }
+
+    fn with(
+        limits: &PluginLimits,
+        channel: &str,
+        instances: u32,
+        cache: Option<Cache>,
+        functions: Option<Arc<Functions>>,
+    ) -> Result<Engine, LoadError> {
+        let incremental = |config: &mut Config| -> wasmtime::Result<()> {
+            if let Some(functions) = &functions {
+                config.enable_incremental_compilation(functions.clone())?;
+            }
+            Ok(())
+        };
         let configure = |pool| {
             let mut config = configure(pool, limits, instances);
             config.cache(cache.clone());
+            // Without them everything is compiled, as elsewhere.
+            if let Err(error) = incremental(&mut config) {
+                tracing::debug!("cannot keep compiled functions: {error:#}");
+            }
             config
         };
         let on_demand =
