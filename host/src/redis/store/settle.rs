@@ -1,10 +1,10 @@
 //! Settles a delivery: acknowledges the delivery and writes its results, retries and dead letters, in one step.
 //!
 //! There are two ways. The script checks the delivery itself and can do everything. A transaction of native commands
-//! settles many deliveries whose results all go to the main output, without retries and dead letters: a script would copy each value of each result into Lua and
-//! out again. The transaction's fence is the host's permit, a watched key. A host that takes over deliveries of this
-//! host deletes the permit (`take_over.lua`), and this host makes a new permit after a connection has failed. In both
-//! cases Redis discards transactions that are under way.
+//! settles many deliveries whose results all go to the main output, without retries and dead letters: a script would
+//! copy each value of each result into Lua and out again. The transaction's fence is the host's permit, a watched key. A
+//! host that takes over deliveries of this host deletes the permit (`take_over.lua`), and this host makes a new permit
+//! after a connection has failed. In both cases Redis discards transactions that are under way.
 
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
