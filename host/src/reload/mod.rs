@@ -4,6 +4,7 @@
 //! `watch` detects that a file has changed. This module loads and tries the new version. `version` puts the version in
 //! use and decides whether it stays.
 
+pub mod events;
 mod watch;
 
 use std::collections::HashMap;

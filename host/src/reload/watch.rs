@@ -9,11 +9,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
+use notify::RecommendedWatcher;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, warn};
 
+use super::events;
 use crate::config::{ReloadConfig, Watch};
 
 /// Number of looks in a quiet time, while a file may still be changing.
@@ -122,19 +123,7 @@ impl Watched {
         if self.folders.watched == folders {
             return;
         }
-        let hints = self.hints.clone();
-        let tell = move |event: notify::Result<notify::Event>| {
-            // Reads by this process are no change. An error, such as lost events, may hide a change.
-            if !event.is_ok_and(|event| matches!(event.kind, EventKind::Access(_))) {
-                hints.notify_one();
-            }
-        };
-        let watcher = notify::recommended_watcher(tell).and_then(|mut watcher| {
-            for (folder, ..) in &folders {
-                watcher.watch(folder, RecursiveMode::NonRecursive)?;
-            }
-            Ok(watcher)
-        });
+        let watcher = events::watch(folders.iter().map(|(folder, ..)| folder.as_path()), self.hints.clone());
         debug!(?folders, "watching");
         if let Err(error) = &watcher
             && !std::mem::replace(&mut self.folders.warned, true)

@@ -10,12 +10,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
+use notify::RecommendedWatcher;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout};
 
 use crate::cli::note;
+use crate::reload::events;
 
 /// Time between two looks at the files when there is no event.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
@@ -147,19 +148,7 @@ impl Sources {
         if folders == self.folders {
             return;
         }
-        let hints = self.hints.clone();
-        let tell = move |event: notify::Result<notify::Event>| {
-            // Reads are no change. An error, such as lost events, may hide a change.
-            if !event.is_ok_and(|event| matches!(event.kind, EventKind::Access(_))) {
-                hints.notify_one();
-            }
-        };
-        let watcher = notify::recommended_watcher(tell).and_then(|mut watcher| {
-            for folder in &folders {
-                watcher.watch(folder, RecursiveMode::NonRecursive)?;
-            }
-            Ok(watcher)
-        });
+        let watcher = events::watch(folders.iter().map(PathBuf::as_path), self.hints.clone());
         if let Err(error) = &watcher
             && !std::mem::replace(&mut self.warned, true)
         {
