@@ -68,8 +68,10 @@ impl OnTerminal {
     fn start(redis: &Redis, before: &str) -> OnTerminal {
         let folder = tempfile::tempdir().unwrap();
         let log = folder.path().join("log");
+        // The last descriptor keeps the terminal in use: `pty.spawn` closes a terminal that nobody has open, which may be
+        // the case before `nohup` ignores the hang-up.
         let host = format!(
-            "exec {before} {} --redis {} --plugin {} --consumers 1 2>{}",
+            "exec {before} {} --redis {} --plugin {} --consumers 1 2>{} 3>/dev/tty",
             env!("CARGO_BIN_EXE_host"),
             redis.url(),
             puppet().display(),
