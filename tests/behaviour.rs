@@ -14,6 +14,7 @@ mod contract;
 mod dead_letters;
 mod dev;
 mod duplicates;
+mod engines;
 mod failover;
 mod groups;
 mod hostile;

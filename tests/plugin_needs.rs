@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use crate::support::host::{Ended, Launch};
 use crate::support::puppet;
+use crate::support::written::Written;
 
 /// Forbids the process to change mapped memory to executable, like a service manager with MemoryDenyWriteExecute.
 const DENY_EXECUTABLE: &str = "
@@ -32,18 +33,12 @@ fn expect_refusal(ended: &Ended, words: &[&str]) {
 }
 
 #[test]
-fn a_component_that_needs_what_is_switched_off_is_told_what_and_what_to_do() {
+fn a_component_that_needs_what_no_engine_has_is_told_what_and_what_to_do() {
     let folder = tempfile::tempdir().unwrap();
-    let asynchronous = r#"(component
-        (core module $m
-            (func (export "f") (result i32) i32.const 0)
-            (func (export "cb") (param i32 i32 i32) (result i32) i32.const 0))
-        (core instance $i (instantiate $m))
-        (func (export "run") async (canon lift (core func $i "f") async (callback (func $i "cb")))))"#;
     for (text, words) in [
-        (asynchronous, ["async component", "--sync"]),
-        ("(component (core module (tag $t) (func throw $t)))", ["exceptions", "-fno-exceptions"]),
-        ("(component (core module (type (struct (field i32)))))", ["garbage collection", "toolchain"]),
+        ("(component (core module (func try catch_all end)))", ["before the standard", "-wasm-use-legacy-eh=false"]),
+        ("(component (core module (memory 1 1 shared)))", ["threads", "without threads"]),
+        ("(component (core func (canon thread.index)))", ["not finished", "callbacks"]),
     ] {
         let plugin = component(&folder, text);
         let ended = Launch::subcommand("check").words(&[plugin.to_str().unwrap()]).run();
@@ -81,12 +76,12 @@ fn a_version_that_the_host_does_not_have_is_not_granted() {
     let folder = tempfile::tempdir().unwrap();
     let plugin = component(
         &folder,
-        r#"(component (import "wasi:random/random@0.3.0" (instance (export "get-random-u64" (func (result u64))))))"#,
+        r#"(component (import "wasi:random/random@0.4.0" (instance (export "get-random-u64" (func (result u64))))))"#,
     );
     let ended = Launch::subcommand("check").words(&[plugin.to_str().unwrap()]).run();
-    expect_refusal(&ended, &["wasi:random/random@0.3.0", "0.2"]);
+    expect_refusal(&ended, &["wasi:random/random@0.4.0", "0.2"]);
     let line =
-        ended.stdout.lines().find(|line| line.contains("wasi:random/random@0.3.0")).expect("a line on the import");
+        ended.stdout.lines().find(|line| line.contains("wasi:random/random@0.4.0")).expect("a line on the import");
     assert!(line.contains("MISSING") && !line.contains("granted"), "{line}");
 }
 
@@ -98,47 +93,6 @@ fn what_a_plugin_prints_is_shown_by_host_test() {
     assert_eq!(ended.stderr.matches("printed by the plugin").count(), 2, "{}", ended.stderr);
 }
 
-/// A plugin with these core modules beside its own, written here because no toolchain of these tests makes such a thing. Its
-/// result is the message.
-fn echo(own_memories: &str, other_modules: &str) -> String {
-    format!(
-        r#"(component
-            {other_modules}
-            (core module $echo
-                (memory (export "memory") 1) {own_memories}
-                (global $free (mut i32) (i32.const 64))
-                (func (export "realloc") (param i32 i32 i32 i32) (result i32)
-                    (global.get $free)
-                    (global.set $free (i32.add (global.get $free) (local.get 3))))
-                (func (export "process") (param $id i32) (param i32) (param $body i32) (param $bytes i32) (param i32) (result i32)
-                    ;; What was handed over is overwritten by the next call. `ok(emit(body))` is zero but for the text.
-                    (global.set $free (i32.const 64))
-                    (i32.store (i32.const 24) (local.get $body))
-                    (i32.store (i32.const 28) (local.get $bytes))
-                    (i32.const 16)))
-            (core instance $echo (instantiate $echo))
-            (type $message (record (field "id" string) (field "body" string) (field "attempt" u32)))
-            (type $outcome (variant
-                (case "emit" string) (case "emit-all" (list string)) (case "drop") (case "retry" (option u32)) (case "reject" string)))
-            (func $process (param "message" $message) (result (result $outcome (error string)))
-                (canon lift (core func $echo "process") (memory $echo "memory") (realloc (func $echo "realloc"))))
-            (component $named
-                (type $a (record (field "id" string) (field "body" string) (field "attempt" u32)))
-                (import "a" (type $message (eq $a)))
-                (type $b (variant
-                    (case "emit" string) (case "emit-all" (list string)) (case "drop") (case "retry" (option u32)) (case "reject" string)))
-                (import "b" (type $outcome (eq $b)))
-                (import "c" (func $process (param "message" $message) (result (result $outcome (error string)))))
-                (export $message-out "message" (type $message))
-                (export $outcome-out "outcome" (type $outcome))
-                (export "process" (func $process)
-                    (func (param "message" $message-out) (result (result $outcome-out (error string))))))
-            (instance $processor (instantiate $named
-                (with "a" (type $message)) (with "b" (type $outcome)) (with "c" (func $process))))
-            (export "host:plugin/processor@0.1.0" (instance $processor)))"#
-    )
-}
-
 #[test]
 fn a_component_is_compiled_once_and_has_slots_when_it_has_two_memories() {
     let folder = tempfile::tempdir().unwrap();
@@ -146,7 +100,9 @@ fn a_component_is_compiled_once_and_has_slots_when_it_has_two_memories() {
     for (own_memories, other_modules, has_slots) in
         [("", "", true), ("(memory 1)", "", true), ("", other, true), ("(memory 1)", other, false)]
     {
-        let plugin = component(&folder, &echo(own_memories, other_modules));
+        let plugin = folder.path().join("plugin.wasm");
+        let written = Written { component: other_modules, items: own_memories, ..Written::default() };
+        std::fs::write(&plugin, written.build()).expect("write a component");
         let plugin = plugin.to_str().unwrap();
         let check = || Launch::subcommand("check").words(&[plugin]);
         let what = format!("own memory and {own_memories:?}, {other_modules:?}");

@@ -52,6 +52,11 @@ pub fn release() -> PathBuf {
     test_guests().join("release.wasm")
 }
 
+/// A plugin with an async function that uses WASI 0.3.
+pub fn wasi_0_3() -> PathBuf {
+    test_guests().join("wasi_0_3.wasm")
+}
+
 /// A plugin with as much code as an interpreter. The result is the message.
 pub fn large() -> PathBuf {
     test_guests().join("large.wasm")

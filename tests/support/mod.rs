@@ -10,6 +10,7 @@ pub mod publisher;
 pub mod records;
 pub mod redis;
 pub mod release;
+pub mod written;
 
 use std::path::PathBuf;
 use std::thread;

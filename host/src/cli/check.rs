@@ -13,6 +13,9 @@ use crate::plugin::{Engine, Grant, Import, Inspection, LoadError, Producer};
 
 /// What is said of a component that does not fit a slot.
 const ON_DEMAND: &str = "on demand, each with memory of its own: it does not fit a slot, and starts more slowly";
+/// What is said of a component of the full engine.
+const NO_SLOTS: &str =
+    "on demand, each with memory of its own: the full engine has no slots, so they start more slowly";
 
 /// Arguments of `host check`.
 #[derive(Debug, clap::Args)]
@@ -105,7 +108,17 @@ impl Report<'_> {
             }
         }
         line("compiled", &format!("in {}", duration(inspection.compile_time)));
-        line("instances", if inspection.pooled { "in slots that a host reserves at its start" } else { ON_DEMAND });
+        let uses = &inspection.full_engine_for;
+        if !uses.is_empty() {
+            let price = "a call costs more than in the fast one";
+            line("engine", &format!("the full one, for {}; {price}", uses.join(", ")));
+        }
+        let instances = match inspection.pooled {
+            true => "in slots that a host reserves at its start",
+            false if uses.is_empty() => ON_DEMAND,
+            false => NO_SLOTS,
+        };
+        line("instances", instances);
         if let (Some(time), Some(bytes)) = (inspection.start_time, inspection.memory_bytes) {
             let (bytes, limit) = (BinaryBytes(bytes as u64), BinaryBytes(self.memory_limit_bytes as u64));
             line("started", &format!("in {}, with {bytes} of memory; the limit is {limit}", duration(time)));
@@ -143,6 +156,8 @@ impl Report<'_> {
             imports: found.map(|found| found.imports.iter().map(ImportFacts::from).collect()),
             exports: found.map(|found| found.exports.as_slice()),
             compile_ms: found.map(|found| milliseconds(found.compile_time)),
+            engine: found.map(|found| if found.full_engine_for.is_empty() { "fast" } else { "full" }),
+            full_engine_for: found.map(|found| found.full_engine_for.as_slice()),
             pooled: found.map(|found| found.pooled),
             start_ms: found.and_then(|found| found.start_time).map(milliseconds),
             memory_bytes: found.and_then(|found| found.memory_bytes),
@@ -164,6 +179,9 @@ struct Facts<'a> {
     imports: Option<Vec<ImportFacts<'a>>>,
     exports: Option<&'a [String]>,
     compile_ms: Option<f64>,
+    /// `fast` or `full`.
+    engine: Option<&'static str>,
+    full_engine_for: Option<&'a [&'static str]>,
     pooled: Option<bool>,
     start_ms: Option<f64>,
     memory_bytes: Option<usize>,

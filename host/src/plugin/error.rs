@@ -118,7 +118,7 @@ pub enum LoadError {
     /// A component that needs an import which the host does not provide.
     #[error(
         "cannot use the plugin {}: it imports {}, which this host does not provide; \
-         a plugin may import WASI 0.2 and the imports of the world `plugin` in wit/",
+         a plugin may import WASI 0.2 or 0.3 and the imports of the world `plugin` in wit/",
         .path.display(), list(.imports)
     )]
     UnknownImports {
@@ -128,7 +128,7 @@ pub enum LoadError {
         imports: Vec<String>,
     },
     /// A component with an import that has another type in the host.
-    #[error("cannot use the plugin {}: {reason}; build it against WASI 0.2 and the files in wit/", .path.display())]
+    #[error("cannot use the plugin {}: {reason}; build it against WASI 0.2 or 0.3 and the files in wit/", .path.display())]
     WrongImports {
         /// The plugin's file.
         path: PathBuf,

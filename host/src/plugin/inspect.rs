@@ -14,6 +14,7 @@ use super::engine::Engine;
 use super::error::LoadError;
 use super::imports::{self, Grant};
 use super::loader::{self, Binary};
+use super::shape;
 use crate::config::PluginConfig;
 
 /// Facts about a component: contents, requirements and cost.
@@ -33,6 +34,8 @@ pub struct Inspection {
     pub exports: Vec<String>,
     /// Time for compiling, or for reading from the cache if the engine has one.
     pub compile_time: Duration,
+    /// What the component uses that only the full engine has; empty for a component of the fast engine.
+    pub full_engine_for: Vec<&'static str>,
     /// Whether its instances use slots that a host reserves at its start. Otherwise each instance maps its own memory, which
     /// makes its start slower.
     pub pooled: bool,
@@ -117,6 +120,7 @@ fn inspect(engine: &Engine, path: &Path, configuration: Arc<PluginConfig>) -> Re
         imports,
         exports,
         compile_time,
+        full_engine_for: if engine.is_full(&component) { shape::needs(&bytes) } else { Vec::new() },
         pooled: engine.has_slots_for(&component),
         start_time: None,
         memory_bytes: None,

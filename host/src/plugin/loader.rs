@@ -17,7 +17,7 @@ use super::engine::Engine;
 use super::error::LoadError;
 use super::imports::{self, Grant};
 use super::outcome::Failure;
-use super::shape::{self, Need};
+use super::shape::{self, Refusal};
 use super::text::one_line;
 use crate::config::PluginConfig;
 use crate::time::millis;
@@ -146,7 +146,7 @@ pub(super) fn compile(engine: &Engine, bytes: &[u8], path: &Path) -> Result<Comp
 
 /// Why a component was not compiled. The engine's text decides, because the causes differ.
 fn not_compiled(path: PathBuf, bytes: &[u8], reason: String) -> LoadError {
-    if let Some(Need { what, advice, .. }) = shape::missing(bytes) {
+    if let Some(Refusal { what, advice, .. }) = shape::refusal(bytes) {
         return LoadError::Needs { path, what, advice };
     }
     if reason.contains("make memory executable") {

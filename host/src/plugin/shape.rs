@@ -1,5 +1,5 @@
-//! The shape of a component before it is compiled: whether the component fits a slot of the pool, and which disabled
-//! features it needs. This file compiles nothing and knows no engine.
+//! The shape of a component before it is compiled: whether the component fits a slot of the pool, and which features
+//! it needs. This file compiles nothing and knows no engine.
 
 use wasmparser::{Parser, Payload, Validator, WasmFeatures};
 
@@ -40,48 +40,111 @@ impl Shape {
     }
 }
 
-/// A feature that is disabled in the engine, in words for the author of a component.
+/// A feature that the fast engine does not have, in words for the author of a component.
 pub(super) struct Need {
     features: WasmFeatures,
-    /// What the component is or uses.
+    /// What the component uses.
+    pub(super) what: &'static str,
+}
+
+/// Features of the full engine: see `engine`.
+const OF_FULL: [Need; 4] = [
+    Need { features: WasmFeatures::CM_ASYNC, what: "async functions" },
+    Need { features: WasmFeatures::EXCEPTIONS, what: "exceptions" },
+    Need { features: WasmFeatures::GC, what: "garbage collection" },
+    Need { features: WasmFeatures::FUNCTION_REFERENCES, what: "typed references to functions" },
+];
+
+/// Version of WASI that only the full engine has, because most of its interfaces are async.
+const WASI_OF_FULL: &str = "@0.3.";
+/// What a component uses that imports this version.
+const WASI_0_3: &str = "WASI 0.3";
+
+/// What is disabled in both engines, with advice.
+pub(super) struct Refusal {
+    features: WasmFeatures,
+    /// What the component uses.
     pub(super) what: &'static str,
     /// Advice for the author.
     pub(super) advice: &'static str,
 }
 
 /// Features that toolchains use and that are disabled: see `engine`.
-const NEEDS: [Need; 4] = [
-    Need {
-        features: WasmFeatures::CM_ASYNC
-            .union(WasmFeatures::CM_ASYNC_STACKFUL)
-            .union(WasmFeatures::CM_MORE_ASYNC_BUILTINS),
-        what: "it is an async component for WASI 0.3",
-        advice: "build it with synchronous exports for WASI 0.2 (componentize-qjs: --sync)",
+const REFUSALS: [Refusal; 4] = [
+    Refusal {
+        features: WasmFeatures::LEGACY_EXCEPTIONS,
+        what: "it uses exceptions in the form of before the standard",
+        advice: "build it with those of the standard (clang: -mllvm -wasm-use-legacy-eh=false)",
     },
-    Need {
-        features: WasmFeatures::EXCEPTIONS.union(WasmFeatures::LEGACY_EXCEPTIONS),
-        what: "it uses WebAssembly exceptions",
-        advice: "build it without exceptions (C++: -fno-exceptions)",
-    },
-    Need {
-        features: WasmFeatures::GC,
-        what: "it uses WebAssembly garbage collection",
-        advice: "build it with a toolchain that includes its own memory management",
-    },
-    Need {
+    Refusal {
         features: WasmFeatures::THREADS,
         what: "it uses threads or shared memory",
         advice: "build it without threads; a host runs many instances in parallel",
     },
+    Refusal {
+        features: WasmFeatures::CM_ASYNC_STACKFUL
+            .union(WasmFeatures::CM_MORE_ASYNC_BUILTINS)
+            .union(WasmFeatures::CM_THREADING),
+        what: "it uses async functions in a form that is not finished",
+        advice: "build it with callbacks, without threads in the component",
+    },
+    Refusal {
+        features: WasmFeatures::CM64,
+        what: "it uses 64-bit memory",
+        advice: "build it for 32-bit memory; an instance may have up to 4 GiB",
+    },
 ];
 
-/// A disabled feature that the component needs. `None` if the component is not valid even with all features.
-pub(super) fn missing(bytes: &[u8]) -> Option<&'static Need> {
-    let is_valid = |features| Validator::new_with_features(features).validate_all(bytes).is_ok();
-    if !is_valid(WasmFeatures::all()) {
+/// Everything that the full engine has and the fast engine does not.
+fn features_of_full() -> WasmFeatures {
+    OF_FULL.iter().fold(WasmFeatures::empty(), |all, need| all.union(need.features))
+}
+
+/// Whether the sections of a component show nothing that only the full engine has. Functions are not looked into, so this takes
+/// a moment even for a large component.
+pub(super) fn looks_fast(bytes: &[u8]) -> bool {
+    let mut validator = Validator::new_with_features(WasmFeatures::all().difference(features_of_full()));
+    let mut payloads = Parser::new(0).parse_all(bytes);
+    payloads.all(|payload| payload.is_ok_and(|payload| validator.payload(&payload).is_ok()))
+        && !imports_wasi_of_full(bytes)
+}
+
+/// What the component uses that only the full engine has. Empty if the component is not valid even with all features.
+pub(super) fn needs(bytes: &[u8]) -> Vec<&'static str> {
+    if !is_valid_without(bytes, WasmFeatures::empty()) {
+        return Vec::new();
+    }
+    let lacking = OF_FULL.iter().filter(|need| !is_valid_without(bytes, need.features)).map(|need| need.what);
+    lacking.chain(imports_wasi_of_full(bytes).then_some(WASI_0_3)).collect()
+}
+
+/// A feature that the component uses and no engine has. `None` if the component is not valid even with all features.
+pub(super) fn refusal(bytes: &[u8]) -> Option<&'static Refusal> {
+    if !is_valid_without(bytes, WasmFeatures::empty()) {
         return None;
     }
-    NEEDS.iter().find(|need| !is_valid(WasmFeatures::all().difference(need.features)))
+    REFUSALS.iter().find(|refusal| !is_valid_without(bytes, refusal.features))
+}
+
+fn is_valid_without(bytes: &[u8], features: WasmFeatures) -> bool {
+    Validator::new_with_features(WasmFeatures::all().difference(features)).validate_all(bytes).is_ok()
+}
+
+/// Whether the component itself, not one of its parts, imports WASI of a version that only the full engine has.
+fn imports_wasi_of_full(bytes: &[u8]) -> bool {
+    let mut depth = 0_u32;
+    Parser::new(0).parse_all(bytes).map_while(Result::ok).any(|payload| {
+        match payload {
+            Payload::Version { .. } => depth += 1,
+            Payload::End(_) => depth = depth.saturating_sub(1),
+            Payload::ComponentImportSection(imports) if depth == 1 => {
+                let mut names = imports.into_iter().flatten().map(|import| import.name.name);
+                return names.any(|name| name.starts_with("wasi:") && name.contains(WASI_OF_FULL));
+            }
+            _ => {}
+        }
+        false
+    })
 }
 
 #[cfg(test)]
@@ -110,13 +173,35 @@ mod tests {
 
     #[test]
     fn what_a_component_needs_is_named() {
-        let what = |text: &str| missing(&wat::parse_str(text).unwrap()).map(|need| need.what);
-        assert_eq!(what("(component)"), None);
-        assert!(
-            what("(component (core module (tag $t) (func throw $t)))").is_some_and(|what| what.contains("exceptions"))
-        );
-        assert!(what("(component (core module (type (struct))))").is_some_and(|what| what.contains("garbage")));
-        assert!(what("(component (core module (memory 1 1 shared)))").is_some_and(|what| what.contains("threads")));
-        assert!(missing(b"nonsense").is_none());
+        for (text, expected) in [
+            ("(component)", &[] as &[&str]),
+            ("(component (core module (memory 1)))", &[]),
+            ("(component (core func (canon task.cancel)))", &["async functions"]),
+            ("(component (core module (tag $t) (func throw $t)))", &["exceptions"]),
+            ("(component (core module (func try_table end)))", &["exceptions"]),
+            ("(component (core module (type (struct))))", &["garbage collection"]),
+            (r#"(component (import "wasi:random/random@0.3.0" (instance)))"#, &["WASI 0.3"]),
+            (r#"(component (component (import "wasi:random/random@0.3.0" (instance))))"#, &[]),
+        ] {
+            let bytes = wat::parse_str(text).unwrap();
+            assert_eq!(needs(&bytes), expected, "{text}");
+            // The exception in the function alone is found when the fast engine compiles it.
+            assert_eq!(looks_fast(&bytes), expected.is_empty() || text.contains("try_table"), "{text}");
+            assert!(refusal(&bytes).is_none(), "{text}");
+        }
+        assert!(needs(b"nonsense").is_empty());
+    }
+
+    #[test]
+    fn what_no_engine_has_is_named() {
+        for (text, expected) in [
+            ("(component (core module (memory 1 1 shared)))", "threads"),
+            ("(component (core module (func try catch_all end)))", "before the standard"),
+            ("(component (core func (canon thread.index)))", "not finished"),
+        ] {
+            let bytes = wat::parse_str(text).unwrap();
+            assert!(refusal(&bytes).is_some_and(|refusal| refusal.what.contains(expected)), "{text}");
+        }
+        assert!(refusal(b"nonsense").is_none());
     }
 }

@@ -6,9 +6,11 @@ use wasmtime_wasi::WasiCtxBuilder;
 use wasmtime_wasi::cli::{WasiCli, WasiCliView};
 use wasmtime_wasi::filesystem::{WasiFilesystem, WasiFilesystemView};
 use wasmtime_wasi::p2::bindings::{cli, filesystem, sockets};
+use wasmtime_wasi::p3;
+use wasmtime_wasi::p3::bindings::cli as cli_0_3;
 use wasmtime_wasi::sockets::{WasiSockets, WasiSocketsView};
 
-use super::{Grant, Interface, Setup, Store, WASI};
+use super::{Grant, Interface, Setup, Store, WASI, WASI_0_3};
 
 const NO_TERMINAL: Grant = Grant::Empty("no terminal");
 const NO_FILES: Grant = Grant::Empty("no files");
@@ -32,6 +34,19 @@ pub(super) const INTERFACES: &[Interface] = &[
     Interface::of("wasi:sockets/tcp-create-socket", WASI, NO_ADDRESS),
     Interface::of("wasi:sockets/udp", WASI, NO_ADDRESS),
     Interface::of("wasi:sockets/udp-create-socket", WASI, NO_ADDRESS),
+    Interface::of("wasi:cli/types", WASI_0_3, Grant::Granted),
+    Interface::of("wasi:cli/environment", WASI_0_3, Grant::Empty("no variables, no arguments")),
+    Interface::of("wasi:cli/stdin", WASI_0_3, Grant::Empty("closed")),
+    Interface::of("wasi:cli/exit", WASI_0_3, Grant::Empty("a call is a trap")),
+    Interface::of("wasi:cli/terminal-input", WASI_0_3, NO_TERMINAL),
+    Interface::of("wasi:cli/terminal-output", WASI_0_3, NO_TERMINAL),
+    Interface::of("wasi:cli/terminal-stdin", WASI_0_3, NO_TERMINAL),
+    Interface::of("wasi:cli/terminal-stdout", WASI_0_3, NO_TERMINAL),
+    Interface::of("wasi:cli/terminal-stderr", WASI_0_3, NO_TERMINAL),
+    Interface::of("wasi:filesystem/types", WASI_0_3, NO_FILES),
+    Interface::of("wasi:filesystem/preopens", WASI_0_3, NO_FILES),
+    Interface::of("wasi:sockets/ip-name-lookup", WASI_0_3, Grant::Empty("no name is found")),
+    Interface::of("wasi:sockets/types", WASI_0_3, NO_ADDRESS),
 ];
 
 /// An empty interface has no state.
@@ -52,7 +67,13 @@ macro_rules! link {
     };
 }
 
-pub(super) fn link(linker: &mut Linker<Store>, _: &Component) -> wasmtime::Result<()> {
+pub(super) fn link(linker: &mut Linker<Store>, component: &Component) -> wasmtime::Result<()> {
+    if super::wants_wasi_0_3(component) {
+        link!(linker, WasiCli, WasiCliView::cli, cli_0_3: environment, stdin, exit, terminal_input, terminal_output);
+        link!(linker, WasiCli, WasiCliView::cli, cli_0_3: terminal_stdin, terminal_stdout, terminal_stderr);
+        p3::filesystem::add_to_linker(linker)?;
+        p3::sockets::add_to_linker(linker)?;
+    }
     link!(linker, WasiCli, WasiCliView::cli, cli: environment, stdin, exit, terminal_input, terminal_output);
     link!(linker, WasiCli, WasiCliView::cli, cli: terminal_stdin, terminal_stdout, terminal_stderr);
     link!(linker, WasiFilesystem, WasiFilesystemView::filesystem, filesystem: types, preopens);

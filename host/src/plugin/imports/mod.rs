@@ -59,8 +59,11 @@ capabilities! {
 
 pub use context::Context;
 
-/// The version of WASI in this host.
+/// The version of WASI that every engine has.
 const WASI: Versions = Versions::Series("0.2");
+/// The version of WASI that the full engine has beside it, with the same grants. Its interfaces are linked for a component that
+/// imports one of them: other engines do not have the async functions.
+const WASI_0_3: Versions = Versions::Series("0.3");
 
 /// What the host provides for an import.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -157,6 +160,12 @@ fn imported(component: &Component, interfaces: &[Interface]) -> Vec<String> {
     names.filter(|name| interfaces.iter().any(|interface| interface.fits(name))).collect()
 }
 
+/// Whether a component imports WASI 0.3.
+fn wants_wasi_0_3(component: &Component) -> bool {
+    let imports = component.component_type();
+    imports.imports(component.engine()).any(|(name, _)| name.starts_with("wasi:") && WASI_0_3.contain(split(name).1))
+}
+
 /// Name and version of an import; the version may be empty.
 fn split(import: &str) -> (&str, &str) {
     import.split_once('@').unwrap_or((import, ""))
@@ -216,7 +225,12 @@ mod tests {
         for (import, expected) in [
             ("wasi:random/random@0.2.0", Grant::Granted),
             ("wasi:random/random@0.2.99", Grant::Granted),
-            ("wasi:random/random@0.3.0", missing(Some("0.2"))),
+            ("wasi:random/random@0.3.0", Grant::Granted),
+            ("wasi:random/random@0.3.0-rc-2025-09-16", missing(Some("0.2"))),
+            ("wasi:random/random@0.4.0", missing(Some("0.2"))),
+            ("wasi:clocks/system-clock@0.3.0", Grant::Granted),
+            ("wasi:clocks/wall-clock@0.3.0", missing(Some("0.2"))),
+            ("wasi:filesystem/preopens@0.3.1", Grant::Empty("no files")),
             ("wasi:random/random@0.2.0-rc-2023-11-10", missing(Some("0.2"))),
             ("wasi:random/random@0.20.0", missing(Some("0.2"))),
             ("wasi:random/random", missing(Some("0.2"))),

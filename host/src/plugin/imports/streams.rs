@@ -10,9 +10,10 @@ use wasmtime_wasi::WasiCtxBuilder;
 use wasmtime_wasi::cli::{IsTerminal, StdoutStream, WasiCli, WasiCliView};
 use wasmtime_wasi::p2::bindings::cli::{stderr, stdout};
 use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
+use wasmtime_wasi::p3::bindings::cli as cli_0_3;
 
 use super::super::journal::{Journal, Stream};
-use super::{Grant, Interface, Setup, Store, WASI};
+use super::{Grant, Interface, Setup, Store, WASI, WASI_0_3};
 
 /// Maximum length of one write by a guest, in bytes; the same as in wasmtime's own streams.
 const WRITE_BYTES_MAX: usize = 64 << 10;
@@ -20,6 +21,8 @@ const WRITE_BYTES_MAX: usize = 64 << 10;
 pub(super) const INTERFACES: &[Interface] = &[
     Interface::of("wasi:cli/stdout", WASI, Grant::Granted),
     Interface::of("wasi:cli/stderr", WASI, Grant::Granted),
+    Interface::of("wasi:cli/stdout", WASI_0_3, Grant::Granted),
+    Interface::of("wasi:cli/stderr", WASI_0_3, Grant::Granted),
 ];
 
 /// The WASI context contains the streams.
@@ -33,7 +36,11 @@ impl State {
     }
 }
 
-pub(super) fn link(linker: &mut Linker<Store>, _: &Component) -> wasmtime::Result<()> {
+pub(super) fn link(linker: &mut Linker<Store>, component: &Component) -> wasmtime::Result<()> {
+    if super::wants_wasi_0_3(component) {
+        cli_0_3::stdout::add_to_linker::<Store, WasiCli>(linker, WasiCliView::cli)?;
+        cli_0_3::stderr::add_to_linker::<Store, WasiCli>(linker, WasiCliView::cli)?;
+    }
     stdout::add_to_linker::<Store, WasiCli>(linker, WasiCliView::cli)?;
     stderr::add_to_linker::<Store, WasiCli>(linker, WasiCliView::cli)
 }
