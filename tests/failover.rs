@@ -1,9 +1,11 @@
 //! A replica that lags is promoted, and the primary is gone: hosts append again what the replica's history lacks.
 
+use redis::cmd;
 use serde_json::json;
 
 use crate::support::proxy::Proxy;
-use crate::support::{Host, Redis, Traffic, expect_each_once, wait_until};
+use crate::support::records::{DEAD, GROUP, INBOX};
+use crate::support::{Host, Publisher, Redis, Traffic, expect_each_once, message, wait_until};
 
 fn replica_of(primary: &Proxy) -> Redis {
     let port = primary.port().to_string();
@@ -43,4 +45,28 @@ fn after_a_failover_to_a_replica_two_seconds_behind_every_message_has_one_result
     traffic.wait_for_more(1_000);
     expect_each_once(&replica, ids.into_iter().chain(traffic.finish()));
     drop(hosts);
+}
+
+/// Ids of entries follow the clocks of servers. So another history may have given the same id to another delivery.
+#[test]
+fn after_a_failover_a_host_settles_no_other_delivery_with_the_same_id() {
+    let (mut primary, other) = (Redis::start(), Redis::start());
+    let way = Proxy::start(&primary);
+    let limits = Host::on(&primary).arg("--redis", way.url()).arg("--max-plugin-time", "3s").arg("--max-attempts", "1");
+    let _host = limits.ready(&primary, 1);
+    Publisher::new(&primary).publish(message("slow", json!({"do": "loop"})));
+    primary.wait_until_in_work("slow");
+    let entry = primary.inbox().remove(0).id().to_owned();
+    other.run::<()>(cmd("XGROUP").arg("CREATE").arg(INBOX).arg(GROUP).arg("0").arg("MKSTREAM"));
+    let bystander = message("bystander", json!({}));
+    other.run::<String>(cmd("XADD").arg(INBOX).arg(&entry).arg("bystander").arg(bystander));
+    let somebody = ["GROUP", GROUP, "somebody", "STREAMS", INBOX, ">"];
+    other.run::<redis::Value>(cmd("XREADGROUP").arg(&somebody));
+
+    way.lead_to(&other);
+    primary.kill();
+    assert_eq!(other.dead_letter_of("slow").text("reason"), "plugin-timed-out");
+    other.result_of("bystander");
+    other.wait_for_an_empty_inbox();
+    assert_eq!((other.length(DEAD), other.output().len()), (1, 1));
 }

@@ -49,6 +49,7 @@ impl fmt::Display for State {
 #[derive(Debug, Default)]
 pub struct Standing {
     lag: AtomicU64,
+    history: AtomicU64,
     place: Mutex<Place>,
 }
 
@@ -71,6 +72,17 @@ impl Standing {
     #[must_use]
     pub fn lag(&self) -> u64 {
         self.lag.load(Ordering::Relaxed)
+    }
+
+    /// Tells to which history of the data the intake appends.
+    pub fn set_history(&self, history: u64) {
+        self.history.store(history, Ordering::Relaxed);
+    }
+
+    /// To which history of the data the intake appends; 0 before it knows.
+    #[must_use]
+    pub fn history(&self) -> u64 {
+        self.history.load(Ordering::Relaxed)
     }
 
     /// Tells what the intake is now. `Some`: what it was, when that was something else.

@@ -8,7 +8,7 @@ use tracing::{info, warn};
 
 use crate::group::Group;
 use crate::redis::RedisError;
-use crate::redis::client::connector::LibraryConnection;
+use crate::redis::client::connector::{Connector, LibraryConnection};
 use crate::redis::store::entry::Delivery;
 use crate::redis::store::inbox::fetched_before;
 use crate::redis::store::registry::hosts_alive;
@@ -27,11 +27,27 @@ impl Reaper {
         Reaper { group }
     }
 
-    /// Searches for at most `room` deliveries. `in_work` are the deliveries that this host has fetched before the call.
+    /// Searches for at most `room` deliveries, and says which server had them. `in_work` are the deliveries that this host has
+    /// fetched before the call.
     ///
     /// # Errors
     /// Errors of the network or the server. The search may be repeated.
     pub async fn left_behind(
+        &self,
+        connection: &mut LibraryConnection,
+        in_work: &HashSet<String>,
+        room: usize,
+    ) -> Result<(Vec<Delivery>, Arc<str>), RedisError> {
+        let found = self.search(connection, in_work, room).await?;
+        if found.is_empty() {
+            return Ok((found, Arc::default()));
+        }
+        // After an error, the next search finds these deliveries under this host's own name.
+        let server = Connector::server_of(connection).await?;
+        Ok((found, server))
+    }
+
+    async fn search(
         &self,
         connection: &mut LibraryConnection,
         in_work: &HashSet<String>,

@@ -12,9 +12,10 @@ use super::queue::Queue;
 use crate::group::Group;
 use crate::redis::RedisError;
 use crate::redis::client::connection::Connection;
-use crate::redis::client::connector::LibraryConnection;
+use crate::redis::client::connector::{Connector, LibraryConnection};
 use crate::redis::client::reconnecting::Reconnecting;
 use crate::redis::store::entry::{Delivery, FORMAT};
+use crate::redis::store::handed::Handed;
 use crate::redis::store::inbox::{Fetched, HandBack, ensure_group, fetch, hand_back};
 use crate::redis::store::settle::Held;
 use crate::redis::store::takeover::name_of_newer;
@@ -34,10 +35,19 @@ const AHEAD_MAX: u32 = 32;
 pub struct Work {
     /// The delivery.
     pub delivery: Delivery,
-    /// Provenance of a delivery that no other host has owned.
-    pub held: Option<Held>,
+    /// Its provenance.
+    pub held: Held,
     in_work: InWork,
     _room: OwnedSemaphorePermit,
+}
+
+impl Work {
+    /// The delivery with the server that handed it out, as it is known now.
+    #[must_use]
+    pub fn handed(&self, group: &Group) -> Handed<'_> {
+        let is_old = self.held.history != group.standing.history();
+        Handed { delivery: &self.delivery, server: &self.held.server, is_old }
+    }
 }
 
 impl Drop for Work {
@@ -134,12 +144,12 @@ impl Fetcher {
             };
             self.group.pace.give_way().await;
             let own = self.group.identity.confirmed().await;
-            let asked = Instant::now();
+            let (asked, history) = (Instant::now(), self.group.standing.history());
             let looked: Option<Instant> = looked_for_dead;
             let permits = room.num_permits();
             let (deliveries, held) = if looked.is_none_or(|looked| looked.elapsed() >= self.takeover_interval) {
                 looked_for_dead = Some(asked);
-                let left_behind = self
+                let (left_behind, server) = self
                     .connection
                     .repeat("look for deliveries of dead hosts", move |mut connection| async move {
                         // Read before Redis is asked. Meanwhile deliveries can only leave, because only this task
@@ -148,7 +158,7 @@ impl Fetcher {
                         self.reaper.left_behind(&mut connection, &in_work, permits).await
                     })
                     .await;
-                (left_behind, None)
+                (left_behind, Held { host_id: own.clone(), permit: None, server, history })
             } else {
                 let (new, server) = self
                     .connection
@@ -156,13 +166,13 @@ impl Fetcher {
                         self.fetch(&mut connection, permits).await
                     })
                     .await;
-                (new.deliveries, Some(Held { host_id: own.clone(), permit: new.permit, server }))
+                (new.deliveries, Held { host_id: own.clone(), permit: new.permit, server, history })
             };
-            let deliveries = self.set_aside_newer(deliveries, &own).await;
+            let deliveries = self.set_aside_newer(deliveries, &held).await;
             // If this host counted as dead meanwhile, these deliveries belong to its old id and are taken over from
             // there.
             if self.group.identity.confirmed().await == own {
-                self.enqueue(deliveries, held.as_ref(), room);
+                self.enqueue(deliveries, &held, room);
             }
         }
     }
@@ -178,21 +188,21 @@ impl Fetcher {
         Some(room)
     }
 
-    fn enqueue(&self, deliveries: Vec<Delivery>, held: Option<&Held>, mut room: OwnedSemaphorePermit) {
+    fn enqueue(&self, deliveries: Vec<Delivery>, held: &Held, mut room: OwnedSemaphorePermit) {
         for delivery in deliveries {
             // Taken over from this host's own old id, and still in progress here.
             if !self.in_work.entries().insert(delivery.entry_id.clone()) {
                 continue;
             }
             let Some(one) = room.split(1) else { return };
-            let work = Work { delivery, held: held.cloned(), in_work: self.in_work.clone(), _room: one };
+            let work = Work { delivery, held: held.clone(), in_work: self.in_work.clone(), _room: one };
             // A closed queue drops the work. The delivery stays with the host's id, and is handed back at the stop.
             self.queue.add(work);
         }
     }
 
     /// Returns the deliveries that this program can read. Deliveries of a newer format are set aside for a newer host.
-    async fn set_aside_newer(&self, mut deliveries: Vec<Delivery>, host_id: &str) -> Vec<Delivery> {
+    async fn set_aside_newer(&self, mut deliveries: Vec<Delivery>, held: &Held) -> Vec<Delivery> {
         // Almost always there is no newer delivery.
         while let Some(format) = deliveries.iter().map(|delivery| delivery.format).find(|format| *format > FORMAT) {
             let of_format = |delivery: &&Delivery| delivery.format == format;
@@ -201,7 +211,11 @@ impl Fetcher {
             let (ids, to) = (&ids, &name_of_newer(format));
             self.connection
                 .repeat("set deliveries of a newer format aside", move |mut connection| async move {
-                    hand_back(&mut connection, &self.group.keys, host_id, to, HandBack::Unbegun(ids)).await
+                    // On another server, other deliveries may have these ids.
+                    if Connector::server_of(&mut connection).await? != held.server {
+                        return Ok(0);
+                    }
+                    hand_back(&mut connection, &self.group.keys, &held.host_id, to, HandBack::Unbegun(ids)).await
                 })
                 .await;
             if let Some(unlogged) = self.newer.permit() {

@@ -23,7 +23,7 @@ use crate::redis::client::reconnecting::Reconnecting;
 use crate::redis::client::shared::SharedConnection;
 use crate::redis::store::claims;
 use crate::redis::store::entry::Delivery;
-use crate::redis::store::settle::{self, Settled, Streams};
+use crate::redis::store::settle::{self, Settled, Settling, Streams};
 use crate::redis::store::takeover;
 use crate::settle::settlement::{Settlement, Terms};
 use crate::settle::settler::Settler;
@@ -107,14 +107,17 @@ impl Consumer {
     async fn work_on(&mut self, work: &Work) {
         let delivery = &work.delivery;
         let (workplace, connection) = (self.workplace.clone(), self.connection.clone());
-        let _trial = workplace.begin_trial(&connection, delivery).await;
+        let _trial = workplace.begin_trial(&connection, work).await;
         let (claimed, good_until) = match workplace.claims_good_until(delivery) {
             Some(good_until) => ((0..delivery.messages.len()).collect(), good_until),
-            None => workplace.claim_first(&connection, delivery).await,
+            None => match workplace.claim_first(&connection, work).await {
+                Some(claimed) => claimed,
+                None => return workplace.leave(delivery),
+            },
         };
         {
             let mut processing = pin!(self.process(&workplace, delivery, &claimed));
-            let mut renewing = pin!(workplace.keep_claims(&connection, delivery, &claimed, good_until));
+            let mut renewing = pin!(workplace.keep_claims(&connection, work, &claimed, good_until));
             tokio::select! {
                 biased;
                 () = &mut processing => {}
@@ -161,17 +164,21 @@ impl Consumer {
         let settlement = &self.settlement;
         let settled = self.workplace.settle(&self.connection, work, settlement).await;
         let counters = &self.workplace.group.counters;
-        if settled {
-            counters.processed.add(settlement.messages);
-            counters.results.add(settlement.results.len());
-            counters.dropped.add(settlement.dropped);
-            counters.dead_letters.add(settlement.dead_letters.len());
-            counters.retries.add(settlement.retries.len());
-            counters.duplicates.add(duplicates);
-        } else {
-            counters.outrun.add(1);
-            let entry = &work.delivery.entry_id;
-            info!(entry, "another host settled this delivery first; nothing was written");
+        match settled {
+            Settling::Done => {
+                counters.processed.add(settlement.messages);
+                counters.results.add(settlement.results.len());
+                counters.dropped.add(settlement.dropped);
+                counters.dead_letters.add(settlement.dead_letters.len());
+                counters.retries.add(settlement.retries.len());
+                counters.duplicates.add(duplicates);
+            }
+            Settling::Outrun => {
+                counters.outrun.add(1);
+                let entry = &work.delivery.entry_id;
+                info!(entry, "another host settled this delivery first; nothing was written");
+            }
+            Settling::Unknown => self.workplace.leave(&work.delivery),
         }
     }
 }
@@ -198,23 +205,35 @@ impl Workplace {
         Some(Instant::now() + left)
     }
 
-    /// Settles a delivery. Returns `false` if another host has already settled the delivery.
-    async fn settle(&self, connection: &Reconnecting<SharedConnection>, work: &Work, settlement: &Settlement) -> bool {
+    /// Leaves a delivery that the server does not have. What another server has handed out and this one lacks, hosts append
+    /// again; another delivery in its place is found by counting.
+    fn leave(&self, delivery: &Delivery) {
+        self.group.counters.outrun.add(1);
+        let entry = &delivery.entry_id;
+        info!(entry, "Redis does not have this delivery, or has another one in its place; nothing was written");
+    }
+
+    /// Settles a delivery.
+    async fn settle(
+        &self,
+        connection: &Reconnecting<SharedConnection>,
+        work: &Work,
+        settlement: &Settlement,
+    ) -> Settling {
         let Workplace { group, output, outputs, dedup_window, settler, .. } = self;
         let Settlement { results, dead_letters, retries, .. } = settlement;
-        let entry_id = &work.delivery.entry_id;
-        if let Some(held) = &work.held
+        if work.held.permit.is_some()
             && dead_letters.is_empty()
             && retries.is_empty()
             && results.named().next().is_none()
-            && settler.settle(entry_id, held, &results.main).await
+            && settler.settle(&work.delivery.entry_id, &work.held, &results.main).await
         {
-            return true;
+            return Settling::Done;
         }
         let streams = Streams { keys: &group.keys, output, outputs };
-        let what = Settled { entry_id, results, dead_letters, retries };
         connection
             .repeat("settle a delivery", move |connection| async move {
+                let what = Settled { handed: work.handed(group), results, dead_letters, retries };
                 settle::settle(&connection, streams, *dedup_window, what).await
             })
             .await
@@ -225,8 +244,9 @@ impl Workplace {
     async fn begin_trial(
         &self,
         connection: &Reconnecting<SharedConnection>,
-        delivery: &Delivery,
+        work: &Work,
     ) -> Option<MutexGuard<'_, ()>> {
+        let delivery = &work.delivery;
         if delivery.crashes == 0 || delivery.crashes >= self.retry.deliveries_max {
             return None;
         }
@@ -234,7 +254,7 @@ impl Workplace {
         let host_id = &*self.group.identity.host_id();
         connection
             .repeat("mark a suspect delivery", move |connection| async move {
-                takeover::begin_trial(&connection, &self.group.keys, host_id, &delivery.entry_id).await
+                takeover::begin_trial(&connection, &self.group.keys, host_id, work.handed(&self.group)).await
             })
             .await;
         let message_id = delivery.messages.first().map(|message| message.id.as_str());
@@ -243,12 +263,14 @@ impl Workplace {
     }
 
     /// Claims the messages of a delivery without valid claims. Returns the indices of the claimed messages, and the
-    /// time until which their claims are valid. All other messages are duplicates.
+    /// time until which their claims are valid. All other messages are duplicates. `None`: the server does not have the
+    /// delivery.
     async fn claim_first(
         &self,
         connection: &Reconnecting<SharedConnection>,
-        delivery: &Delivery,
-    ) -> (Vec<usize>, Instant) {
+        work: &Work,
+    ) -> Option<(Vec<usize>, Instant)> {
+        let delivery = &work.delivery;
         // A claim with the message's own token belongs to the message. A delivery may contain the same message with the
         // same token twice, and only the first one counts. With different tokens the claim decides.
         let mut seen = HashSet::with_capacity(delivery.messages.len());
@@ -259,21 +281,21 @@ impl Workplace {
         };
         let mut wanted: Vec<usize> = (0..delivery.messages.len()).filter(|index| first(index)).collect();
         let asked = Instant::now();
-        let ours = self.claim(connection, delivery, &wanted).await;
-        let mut ours = ours.into_iter();
+        let ours = self.claim(connection, work, &wanted).await;
+        let mut ours = ours?.into_iter();
         wanted.retain(|_| ours.next().unwrap_or(false));
-        (wanted, asked + self.dedup_window / CLAIM_AGE_DIVISOR)
+        Some((wanted, asked + self.dedup_window / CLAIM_AGE_DIVISOR))
     }
 
     async fn claim(
         &self,
         connection: &Reconnecting<SharedConnection>,
-        delivery: &Delivery,
+        work: &Work,
         wanted: &[usize],
-    ) -> Vec<bool> {
+    ) -> Option<Vec<bool>> {
         connection
             .repeat("claim messages", move |connection| async move {
-                claims::claim(&connection, &self.group.keys, delivery, wanted, self.dedup_window).await
+                claims::claim(&connection, &self.group.keys, work.handed(&self.group), wanted, self.dedup_window).await
             })
             .await
     }
@@ -283,7 +305,7 @@ impl Workplace {
     async fn keep_claims(
         &self,
         connection: &Reconnecting<SharedConnection>,
-        delivery: &Delivery,
+        work: &Work,
         claimed: &[usize],
         mut good_until: Instant,
     ) {
@@ -291,7 +313,8 @@ impl Workplace {
             tokio::time::sleep_until(good_until.into()).await;
             let asked = Instant::now();
             // Boxed, because this call is rare and up to ten thousand consumers each hold this future.
-            Box::pin(self.claim(connection, delivery, claimed)).await;
+            // What the server does not have cannot be settled there either.
+            Box::pin(self.claim(connection, work, claimed)).await;
             good_until = asked + self.dedup_window / CLAIM_AGE_DIVISOR;
         }
     }

@@ -173,6 +173,7 @@ impl Append {
     fn tell(&self, protocol: &mut super::Protocol) {
         let (standing, state) = (&self.group.standing, protocol.state(Instant::now()));
         standing.set_lag(protocol.lag());
+        standing.set_history(protocol.history().unwrap_or_default());
         if let Some(before) = standing.set_place(state, protocol.holder()) {
             match (before, state) {
                 (_, State::Active) => info!("the intake is active"),

@@ -193,6 +193,12 @@ impl Protocol {
         self.heard.is_filling()
     }
 
+    /// To which history of the data this host appends.
+    #[must_use]
+    pub fn history(&self) -> Option<u64> {
+        self.history
+    }
+
     /// Which host is active, as far as this one knows.
     #[must_use]
     pub fn holder(&self) -> Option<&str> {

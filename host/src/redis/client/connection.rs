@@ -12,7 +12,7 @@ use redis::RedisError;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, ReadHalf, WriteHalf};
 use tokio::time::timeout;
 
-use super::connector::{CONNECT_TIMEOUT, Connector, RESPONSE_TIMEOUT};
+use super::connector::{CONNECT_TIMEOUT, Connector, RESPONSE_TIMEOUT, run_id};
 use super::resp::{Commands, Cursor};
 use super::transport::Transport;
 
@@ -74,8 +74,7 @@ impl Connection {
         let mut commands = Commands::default();
         commands.command(&[b"INFO", b"server"]);
         let reply = self.ask(&commands, Duration::ZERO).await?;
-        let info = String::from_utf8_lossy(Cursor::new(&reply, 0).bulk()?);
-        Ok(info.lines().find_map(|line| line.strip_prefix("run_id:")).unwrap_or_default().into())
+        Ok(run_id(&String::from_utf8_lossy(Cursor::new(&reply, 0).bulk()?)))
     }
 
     /// Sends commands and reads their replies in order, within the usual timeout plus `block`.

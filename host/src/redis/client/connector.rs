@@ -126,6 +126,15 @@ impl Connector {
         self.client.get_multiplexed_async_connection_with_config(&config).await
     }
 
+    /// Identity of the server at the other end of a connection for commands.
+    ///
+    /// # Errors
+    /// Errors of the network or the server.
+    pub async fn server_of(connection: &mut LibraryConnection) -> Result<Arc<str>, RedisError> {
+        let info: String = redis::cmd("INFO").arg("server").query_async(connection).await?;
+        Ok(run_id(&info))
+    }
+
     /// A byte stream to the server, before login.
     pub(in crate::redis) async fn stream(&self) -> Result<Transport, RedisError> {
         transport::open(self.client.get_connection_info().addr(), self.tls.as_ref()).await
@@ -141,6 +150,11 @@ impl Connector {
     pub(in crate::redis) fn login(&self) -> &RedisConnectionInfo {
         self.client.get_connection_info().redis_settings()
     }
+}
+
+/// Identity of a server, from its `INFO`: a new one with every start of a server. Empty when the server does not tell.
+pub(super) fn run_id(info: &str) -> Arc<str> {
+    info.lines().find_map(|line| line.strip_prefix("run_id:")).unwrap_or_default().into()
 }
 
 fn certificates(config: &RedisConfig) -> Result<Option<TlsCertificates>, ConnectorError> {

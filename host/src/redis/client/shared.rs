@@ -2,6 +2,7 @@
 //! This file knows no commands.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use redis::RedisError;
@@ -23,6 +24,7 @@ const OUTPUT_BYTES: usize = 1 << 20;
 pub struct SharedConnection {
     /// Bounded by the number of tasks, because each task waits for its replies.
     requests: mpsc::UnboundedSender<Request>,
+    server: Arc<str>,
 }
 
 #[derive(Debug)]
@@ -33,14 +35,22 @@ struct Request {
 
 impl Connect for SharedConnection {
     async fn connect(connector: &Connector) -> Result<SharedConnection, RedisError> {
-        let (input, output) = Connection::open(connector).await?.split();
+        let mut connection = Connection::open(connector).await?;
+        let server = connection.server().await?;
+        let (input, output) = connection.split();
         let (requests, receiver) = mpsc::unbounded_channel();
         tokio::spawn(Carrier { input, output, pending: Vec::new(), written: 0, asked: VecDeque::new() }.run(receiver));
-        Ok(SharedConnection { requests })
+        Ok(SharedConnection { requests, server })
     }
 }
 
 impl SharedConnection {
+    /// Identity of the server at the other end.
+    #[must_use]
+    pub fn server(&self) -> &str {
+        &self.server
+    }
+
     /// Sends commands and returns their replies, in order.
     ///
     /// # Errors

@@ -6,7 +6,8 @@ use std::time::Duration;
 use redis::RedisError;
 
 use super::entries::Entries;
-use super::entry::{Delivery, NOTE, opening};
+use super::entry::{NOTE, opening};
+use super::handed::Handed;
 use super::keys::Keys;
 use crate::redis::client::resp::{Commands, Cursor, Head};
 use crate::redis::client::script::{Source, without_comments};
@@ -59,17 +60,19 @@ pub fn write_deliveries(
 }
 
 /// Claims the messages of a delivery that `wanted` names, each with its own token, and renews claims that already carry
-/// that token. The reply says which messages are claimed.
+/// that token. The reply says which messages are claimed. `None`: the server does not have this delivery, and nothing was
+/// claimed. There a claim would keep the message out of the inbox.
 ///
 /// # Errors
 /// Errors of the network or the server. Some of the claims may exist then, under their tokens.
 pub async fn claim(
     connection: &SharedConnection,
     keys: &Keys,
-    delivery: &Delivery,
+    handed: Handed<'_>,
     wanted: &[usize],
     window: Duration,
-) -> Result<Vec<bool>, RedisError> {
+) -> Result<Option<Vec<bool>>, RedisError> {
+    let delivery = handed.delivery;
     let commands = || {
         let mut commands = Commands::default();
         RENEW.begin(&mut commands, wanted.len(), 1 + wanted.len());
@@ -82,10 +85,14 @@ pub async fn claim(
         }
         commands
     };
+    if !handed.is_known_to(connection, keys).await? {
+        return Ok(None);
+    }
     if wanted.is_empty() {
-        return Ok(Vec::new());
+        return Ok(Some(Vec::new()));
     }
     let reply = RENEW.ask(connection, commands).await?;
     let mut reply = Cursor::new(&reply, 0);
-    (0..reply.array()?).map(|_| Ok(reply.value()? == Head::Line(b":1"))).collect()
+    let ours = (0..reply.array()?).map(|_| Ok(reply.value()? == Head::Line(b":1")));
+    ours.collect::<Result<_, RedisError>>().map(Some)
 }

@@ -139,7 +139,7 @@ pub fn write_dead_letter(entries: &mut Entries, format: u32, letter: &DeadLetter
 }
 
 /// A delivery: one inbox entry handed to one consumer.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct Delivery {
     /// Id of the inbox entry.
     pub entry_id: String,
@@ -202,7 +202,7 @@ impl Delivery {
 }
 
 /// A message of a delivery.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct Message {
     /// The `message_id`.
     pub id: String,
@@ -231,25 +231,31 @@ pub(super) fn fetched(reply: &mut Cursor<'_>) -> Result<Vec<Delivery>, RedisErro
     for _ in 0..streams {
         reply.array()?;
         reply.bulk()?;
-        for _ in 0..reply.array()? {
-            reply.array()?;
-            let entry_id = text(reply.bulk()?);
-            match reply.value()? {
-                Head::Array(values) => {
-                    let mut delivery = Delivery::new(entry_id, Vec::with_capacity(values / 2));
-                    let mut history = None;
-                    for _ in 0..values / 2 {
-                        delivery.add(reply.bulk()?, reply.bulk()?, &mut history);
-                    }
-                    deliveries.push(delivery);
-                }
-                // The entry was deleted.
-                Head::Nil => {}
-                _ => return Err(malformed()),
-            }
-        }
+        read_entries(reply, &mut deliveries)?;
     }
     Ok(deliveries)
+}
+
+/// Adds the deliveries in a list of entries, such as the reply of `XRANGE`.
+pub(super) fn read_entries(reply: &mut Cursor<'_>, deliveries: &mut Vec<Delivery>) -> Result<(), RedisError> {
+    for _ in 0..reply.array()? {
+        reply.array()?;
+        let entry_id = text(reply.bulk()?);
+        match reply.value()? {
+            Head::Array(values) => {
+                let mut delivery = Delivery::new(entry_id, Vec::with_capacity(values / 2));
+                let mut history = None;
+                for _ in 0..values / 2 {
+                    delivery.add(reply.bulk()?, reply.bulk()?, &mut history);
+                }
+                deliveries.push(delivery);
+            }
+            // The entry was deleted.
+            Head::Nil => {}
+            _ => return Err(malformed()),
+        }
+    }
+    Ok(())
 }
 
 /// An entry in a reply of `XCLAIM`: id and a flat list of fields and values.

@@ -13,6 +13,7 @@ use redis::RedisError;
 
 use super::entries::Entries;
 use super::fence::Fence;
+use super::handed::Handed;
 use super::keys::{GROUP, Keys};
 use super::results::Results;
 use super::retries::Retries;
@@ -31,8 +32,8 @@ const PERMIT_TTL_MS: &str = "3600000";
 /// The writes of a delivery.
 #[derive(Clone, Copy, Debug)]
 pub struct Settled<'a> {
-    /// Id of the inbox entry.
-    pub entry_id: &'a str,
+    /// The delivery.
+    pub handed: Handed<'a>,
     /// Entries for the outputs.
     pub results: &'a Results,
     /// Entries for the dead letters.
@@ -52,7 +53,18 @@ pub struct Streams<'a> {
     pub outputs: &'a Outputs,
 }
 
-/// Settles a delivery. `false`: another host had already settled the delivery, and nothing was written.
+/// What came of settling a delivery by script.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Settling {
+    /// The delivery is settled.
+    Done,
+    /// Another host had already settled the delivery, and nothing was written.
+    Outrun,
+    /// The delivery was handed out by another server, this one does not have it, and nothing was written.
+    Unknown,
+}
+
+/// Settles a delivery.
 ///
 /// # Errors
 /// Errors of the network or the server. The delivery may be settled or not, and the call may be repeated.
@@ -61,14 +73,18 @@ pub async fn settle(
     streams: Streams<'_>,
     dedup_window: Duration,
     settled: Settled<'_>,
-) -> Result<bool, RedisError> {
+) -> Result<Settling, RedisError> {
+    if !settled.handed.is_known_to(connection, streams.keys).await? {
+        return Ok(Settling::Unknown);
+    }
     let reply = SETTLE.ask(connection, || settlement(streams, dedup_window, settled)).await?;
-    Ok(Cursor::new(&reply, 0).value()? == Head::Line(b":1"))
+    let is_done = Cursor::new(&reply, 0).value()? == Head::Line(b":1");
+    Ok(if is_done { Settling::Done } else { Settling::Outrun })
 }
 
 /// The encoded call of the script that settles a delivery. Only the named outputs with a result are named.
 fn settlement(streams: Streams<'_>, dedup_window: Duration, settled: Settled<'_>) -> Commands {
-    let Settled { entry_id, results, dead_letters, retries } = settled;
+    let Settled { handed, results, dead_letters, retries } = settled;
     let Streams { keys, output, outputs } = streams;
     let named = results.named().filter_map(|(number, entries)| Some((outputs.get(number)?, entries)));
     let named = named.map(|(output, entries)| (&output.key, output.length_max, entries));
@@ -91,7 +107,7 @@ fn settlement(streams: Streams<'_>, dedup_window: Duration, settled: Settled<'_>
         }
     }
     commands.word(GROUP);
-    commands.word(entry_id);
+    commands.word(&handed.delivery.entry_id);
     commands.number(streams.len() as u64);
     for (_, length_max, entries) in streams {
         commands.number(length_max);
@@ -101,15 +117,18 @@ fn settlement(streams: Streams<'_>, dedup_window: Duration, settled: Settled<'_>
     commands
 }
 
-/// Provenance of a delivery that no other host has owned.
+/// Provenance of a delivery.
 #[derive(Clone, Debug)]
 pub struct Held {
     /// Host id under which the delivery was fetched.
     pub host_id: Arc<str>,
-    /// Value of the host's permit before the fetch, on the server that handed the delivery out.
+    /// Value of the host's permit before the fetch, on the server that handed the delivery out; `None` also for a delivery
+    /// that another host may have owned.
     pub permit: Option<Arc<str>>,
-    /// Which server that was.
+    /// Identity of that server.
     pub server: Arc<str>,
+    /// The history of the data before the fetch, as far as this host knew; a server may be given another history.
+    pub history: u64,
 }
 
 /// A host's permit to settle by transaction, while a connection watches the permit.
@@ -262,7 +281,12 @@ mod tests {
         let fence = Fence { key: String::new(), value: "p".to_owned() };
         let permit = Permit { host_id: "a".into(), fence, server: "s".into() };
         let covers = |host_id: &str, permit_then: Option<&str>, server: &str| {
-            permit.covers(&Held { host_id: host_id.into(), permit: permit_then.map(Arc::from), server: server.into() })
+            permit.covers(&Held {
+                host_id: host_id.into(),
+                permit: permit_then.map(Arc::from),
+                server: server.into(),
+                history: 1,
+            })
         };
         assert!(covers("a", Some("p"), "s"));
         assert!(!covers("a", Some("an earlier one"), "s"));

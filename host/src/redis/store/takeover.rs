@@ -6,6 +6,7 @@ use std::sync::LazyLock;
 use redis::{RedisError, Value, from_redis_value};
 
 use super::entry::{Delivery, FORMAT, delivery};
+use super::handed::Handed;
 use super::keys::{GROUP, Keys, about};
 use crate::redis::client::connector::LibraryConnection;
 use crate::redis::client::resp::{Commands, Cursor};
@@ -96,7 +97,8 @@ pub async fn take_over(
     Ok(TakenOver { deliveries: entries.into_iter().filter_map(delivery).collect(), isolated })
 }
 
-/// Marks a suspect delivery as on trial: if its host dies now, the delivery is blamed.
+/// Marks a suspect delivery as on trial: if its host dies now, the delivery is blamed. A server without this delivery is left
+/// as it is.
 ///
 /// # Errors
 /// Errors of the network or the server. The call may be repeated.
@@ -104,9 +106,12 @@ pub async fn begin_trial(
     connection: &SharedConnection,
     keys: &Keys,
     host_id: &str,
-    entry_id: &str,
+    handed: Handed<'_>,
 ) -> Result<(), RedisError> {
-    let trial = TRIAL.to_string();
+    if !handed.is_known_to(connection, keys).await? {
+        return Ok(());
+    }
+    let (trial, entry_id) = (TRIAL.to_string(), &handed.delivery.entry_id);
     let words = ["XCLAIM", &keys.inbox, GROUP, host_id, "0", entry_id, "RETRYCOUNT", &trial, "JUSTID"];
     let mut commands = Commands::default();
     commands.command(&words.map(str::as_bytes));

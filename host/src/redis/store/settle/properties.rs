@@ -8,7 +8,7 @@ use crate::arbitrary::cases;
 use crate::config::{Config, NamedOutput};
 use crate::redis::client::connector::{Connector, LibraryConnection};
 use crate::redis::embedded::Embedded;
-use crate::redis::store::entry::History;
+use crate::redis::store::entry::{Delivery, History};
 use crate::redis::store::inbox::ensure_group;
 
 /// What a delivery writes: results as the number of their output, 0 for the main one, with their values; dead letters;
@@ -78,7 +78,9 @@ fn a_delivery_is_written_to_all_streams_once_or_to_none() {
             }
             redis::cmd("SCRIPT").arg("LOAD").arg(include_str!("../scripts/settle.lua"))
                 .query_async::<String>(&mut connection).await.unwrap();
-            let settled = Settled { entry_id: &entry_id, results: &written, dead_letters: &dead_letters, retries: &retries };
+            let delivery = Delivery::new(entry_id, Vec::new());
+            let handed = Handed { delivery: &delivery, server: "", is_old: false };
+            let settled = Settled { handed, results: &written, dead_letters: &dead_letters, retries: &retries };
             let mut raw = Connection::open(&connector).await.unwrap();
             let mut answers = Vec::new();
             for _ in 0..2 {
