@@ -181,6 +181,11 @@ fn compare(world: &World, member: &Member, before: Option<&Use>) {
 /// What hosts report of their intakes: one is active, and nothing is owed. Hosts that report none of it are not judged.
 fn judge_states(world: &World) {
     let judge = || -> Result<(), String> {
+        for member in world.living() {
+            if let (Some(skew), Some(report)) = (&member.skew, member.report()) {
+                skew.check(&report).map_err(|problem| format!("{} reports {problem}", member.name))?;
+            }
+        }
         let reports: Vec<_> =
             world.living().iter().filter_map(|member| Some((member.name.clone(), member.report()?))).collect();
         let states: Vec<(&str, &str)> = reports

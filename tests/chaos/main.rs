@@ -1,8 +1,6 @@
 //! The fault campaign: several hosts, a real Redis, publishers with a ledger of what `PUBLISH` answered, a schedule of
 //! faults from a seed, and the outcome read from Redis alone. `just chaos --help` shows the options; with the tests it runs
 //! for about 90 s from the same seed each time.
-//!
-//! Clocks of hosts that differ are no fault of this campaign: that needs a library that the machine may not have.
 
 #![expect(unreachable_pub, reason = "a test target exports nothing")]
 
@@ -18,6 +16,7 @@ mod outcomes;
 mod relay;
 mod schedule;
 mod setup;
+mod skew;
 mod soak;
 mod world;
 

@@ -11,17 +11,23 @@ use serde_json::Value;
 use crate::clock::{Clock, NEVER, Span, wait};
 use crate::relay::{Relay, Way};
 use crate::setup::Setup;
+use crate::skew::{Library, Skew};
 use crate::support::host::Launch;
 use crate::support::{Host, Signal};
 
 /// Longest wait for a stop: twice the drain time.
 const STOP_MS_MAX: u32 = 20_000;
 
+/// The plugin's file in the folder of the campaign.
+pub const PLUGIN: &str = "plugin.wasm";
+
 /// A host.
 pub struct Member {
     pub name: String,
     pub relay: Relay,
     pub consumers: usize,
+    /// Its clock, if that may be wrong.
+    pub skew: Option<Skew>,
     clock: Clock,
     host: Mutex<Host>,
     process: u32,
@@ -83,17 +89,18 @@ impl Member {
     pub fn start(
         name: String,
         folder: &Path,
-        plugin: &Path,
         clock: Clock,
         setup: &Setup,
         target: u16,
         output: &Output,
+        skew: Option<(Skew, &Library)>,
     ) -> Member {
         let relay = Relay::start(clock, target);
         let path = |kind: &str| folder.join(format!("{name}.{kind}"));
         let (out, err) = (path("out"), path("err"));
         let create = |path: &Path| File::create(path).expect("create a log of a host");
-        let mut launch = Launch::program(&setup.program).arg("--redis", relay.url()).arg("--plugin", plugin);
+        let mut launch =
+            Launch::program(&setup.program).arg("--redis", relay.url()).arg("--plugin", folder.join(PLUGIN));
         launch = launch.consumers(setup.consumers).arg("--log-format", "json").arg("--report-interval", "500ms");
         launch = launch.arg("--dedup-window", format!("{}s", setup.dedup_window.as_secs()));
         launch = launch.arg("--max-attempts", "3").arg("--retry-delay", "50ms").arg("--max-plugin-time", "400ms");
@@ -101,12 +108,16 @@ impl Member {
             Output::Files => launch.stdout(create(&out)).stderr(create(&err)),
             Output::FullPipes => launch.stdout(full_pipe(&out)).stderr(full_pipe(&err)).arg("--log-level", "debug"),
         };
+        if let Some((skew, library)) = &skew {
+            launch = skew.given_to(launch, library);
+        }
         let host = launch.start();
         let life = Life { started: clock.now(), stops: Vec::new(), troubles: Vec::new(), end: None };
         Member {
             name,
             relay,
             consumers: setup.consumers,
+            skew: skew.map(|(skew, _)| skew),
             clock,
             process: host.process(),
             host: Mutex::new(host),

@@ -21,6 +21,8 @@ pub enum Needs {
     Replica,
     /// A dedup window that is shorter than what happens.
     ShortWindow,
+    /// Hosts whose clocks are wrong.
+    Skew,
     /// A run of several minutes.
     Time,
 }
@@ -35,6 +37,8 @@ pub struct Setup {
     pub aof: bool,
     pub replica: bool,
     pub dedup_window: Duration,
+    /// The clocks of some hosts are an hour off.
+    pub skew: bool,
     /// Some messages trap, fail, wait or come back.
     pub mixed: bool,
     /// Publishers publish some ids again.
@@ -65,6 +69,7 @@ impl Setup {
             aof: short || random.random_bool(0.5),
             replica,
             dedup_window: if short { SHORT_WINDOW } else { WINDOW },
+            skew: seed / 3 % 2 == 1,
             mixed: random.random_bool(0.4),
             copies: false,
             messages_per_second: *pick(random, &[400, 1_500, 3_000, 3_000]),
@@ -85,6 +90,7 @@ impl Setup {
             Needs::NoAof => (self.aof, self.replica) = (false, false),
             Needs::Replica => self.replica = true,
             Needs::ShortWindow => (self.aof, self.replica, self.dedup_window) = (true, false, SHORT_WINDOW),
+            Needs::Skew => self.skew = true,
             Needs::Time => self.long = true,
         }
         self.consistent()
@@ -99,6 +105,7 @@ impl Setup {
             Needs::NoAof => !self.aof && !self.replica,
             Needs::Replica => self.replica,
             Needs::ShortWindow => self.aof && !self.replica && self.dedup_window == SHORT_WINDOW,
+            Needs::Skew => self.skew,
             Needs::Time => self.long,
         }
     }
@@ -122,8 +129,13 @@ impl fmt::Display for Setup {
             self.publishers,
             self.dedup_window
         )?;
-        let parts =
-            [(self.aof, "AOF"), (self.replica, "replica"), (self.mixed, "messages that fail"), (self.copies, "copies")];
+        let parts = [
+            (self.aof, "AOF"),
+            (self.replica, "replica"),
+            (self.skew, "wrong clocks"),
+            (self.mixed, "messages that fail"),
+            (self.copies, "copies"),
+        ];
         parts.iter().filter(|(is, _)| *is).try_for_each(|(_, name)| write!(f, ", {name}"))
     }
 }

@@ -13,9 +13,10 @@ use redis::{Cmd, Connection, FromRedisValue, RedisResult, cmd};
 
 use crate::clock::{Clock, NEVER, Span, wait};
 use crate::ledger::Ledger;
-use crate::member::{Member, Output};
+use crate::member::{Member, Output, PLUGIN};
 use crate::relay::Relay;
 use crate::setup::{Setup, pick};
+use crate::skew::{Library, Skew};
 use crate::support::records::{CHANNEL, IDS, LEASE};
 use crate::support::{BOUND, Redis, Release, puppet, wait_for};
 
@@ -50,6 +51,8 @@ pub struct World {
     next: AtomicU32,
     /// The plugin as it was built.
     release: Release,
+    /// What makes clocks of hosts wrong.
+    library: Option<Library>,
 }
 
 /// What a fault itself has destroyed, so that no host can make it good.
@@ -88,6 +91,7 @@ impl World {
     pub fn new(setup: Setup, folder: PathBuf) -> Arc<World> {
         fs::create_dir_all(&folder).expect("create the folder of the logs");
         let release = Release::of("puppet", fs::read(puppet()).expect("read the plugin"));
+        let library = setup.skew.then(|| Library::build(&folder));
         let clock = Clock::start();
         let primary = server(setup.aof);
         let port = primary.port();
@@ -109,13 +113,14 @@ impl World {
             findings: Mutex::default(),
             next: AtomicU32::new(1),
             release,
+            library,
         };
         world.release.write_to(&world.plugin());
         Arc::new(world)
     }
 
     pub fn plugin(&self) -> PathBuf {
-        self.folder.join("plugin.wasm")
+        self.folder.join(PLUGIN)
     }
 
     /// Another version of the plugin, which does the same.
@@ -138,9 +143,13 @@ impl World {
     }
 
     pub fn start_host_with(&self, output: &Output) -> Arc<Member> {
-        let name = format!("h{}", self.next.fetch_add(1, Ordering::SeqCst));
-        let target = self.primary_port();
-        let member = Member::start(name, &self.folder, &self.plugin(), self.clock, &self.setup, target, output);
+        let number = self.next.fetch_add(1, Ordering::SeqCst);
+        let (name, target) = (format!("h{number}"), self.primary_port());
+        let skew = self.library.as_ref().map(|library| {
+            let skew = Skew::new(self.folder.join(format!("{name}.clock")), u64::from(number));
+            (skew, library)
+        });
+        let member = Member::start(name, &self.folder, self.clock, &self.setup, target, output, skew);
         let member = Arc::new(member);
         self.members.lock().expect("nobody panics with the lock").push(member.clone());
         member

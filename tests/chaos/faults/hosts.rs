@@ -113,6 +113,20 @@ pub fn aged_pause(world: &Arc<World>, random: &mut StdRng) {
     world.replace();
 }
 
+pub fn skewed_clock(world: &Arc<World>, random: &mut StdRng) {
+    let Some(victim) = world.victim(random) else { return };
+    let Some(skew) = &victim.0.skew else { return };
+    let offset_seconds = skew.jump(random.random());
+    world.note(format!("the clock of {} is off by {offset_seconds} s", world.describe(&victim.0)));
+    // Across the lease, and with luck across a heartbeat.
+    wait(random.random_range(0..5_000));
+    if random.random_bool(0.3) {
+        world.note(format!("kill {}", world.describe(&victim.0)));
+        victim.0.kill();
+        world.replace();
+    }
+}
+
 pub fn swap(world: &Arc<World>, random: &mut StdRng) {
     for _ in 0..random.random_range(1..4) {
         let mut version = world.another_plugin();

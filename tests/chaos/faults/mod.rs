@@ -44,6 +44,12 @@ pub const FAULTS: &[Fault] = &[
         hosts::aged_pause,
         "a standby paused beyond the dedup window; the active host dies meanwhile",
     ),
+    Fault::new(
+        "skewed-clock",
+        Needs::Skew,
+        hosts::skewed_clock,
+        "the clock of a host jumps by an hour or two; others are an hour off from the start",
+    ),
     Fault::new("swap", Needs::Nothing, hosts::swap, "new versions of the plugin, one of them broken"),
     Fault::new("stall", Needs::Nothing, network::stall, "nothing comes through to and from a host, or one way only"),
     Fault::new("delay", Needs::Nothing, network::delay, "everything comes late"),
