@@ -21,12 +21,17 @@ const QUIET_MAX: Duration = Duration::from_millis(750);
 /// Random addition to waits, so that many hosts do not do the same at once.
 const SPREAD: Duration = Duration::from_millis(150);
 
+/// The same for the wait until a lease ends: short, because messages wait meanwhile. The first host to have the lease says so
+/// with a mark.
+const TURN_SPREAD: Duration = Duration::from_millis(50);
+
 /// How long a standby leaves messages that the list has passed over to others, besides a random part as long.
 const GRACE: Duration = Duration::from_millis(300);
 
 /// How long a free lease is left to hosts that have listened since what the list reaches to: a host that has not would leave a
-/// hole, which the others fill only after their grace.
-const TURN: Duration = Duration::from_millis(500);
+/// hole, which the others fill only after their grace. With a lease of 3 s another host appends 3.25 s after a death at the
+/// latest, besides the time that Redis takes to answer.
+const TURN: Duration = Duration::from_millis(200);
 
 /// How long the list may fall behind the marks while there is no message to append.
 const LIST_AGE_MAX: Duration = Duration::from_secs(1);
@@ -415,7 +420,7 @@ impl Protocol {
         match self.lease {
             // A lease that this host has lost by its own clock is asked for at once.
             Lease::Own { .. } => own_due,
-            Lease::Other { .. } if wants_lease => quiet_due.min(self.turn_at() + self.spread(SPREAD)),
+            Lease::Other { .. } if wants_lease => quiet_due.min(self.turn_at() + self.spread(TURN_SPREAD)),
             Lease::Other { .. } => quiet_due,
         }
     }
@@ -533,3 +538,5 @@ fn dice(seed: u64) -> VecDeque<u32> {
 
 #[cfg(test)]
 mod simulation;
+#[cfg(test)]
+mod turn;

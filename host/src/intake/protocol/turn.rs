@@ -1,0 +1,53 @@
+//! When a standby takes the lease of an active intake that has died.
+
+use super::*;
+
+/// Lease of the dead host, which had just renewed it.
+const LEASE_MS: u64 = 3_000;
+
+/// How long after the last renewal a standby asks for the lease, and gets it.
+fn taken_after(covered: &str, seed: u64) -> Duration {
+    let settings = Settings {
+        buffer_bytes_max: 1 << 20,
+        silence_max: Duration::from_secs(3),
+        claim_age_max: Duration::from_secs(60),
+        round_messages_max: 128,
+        round_bytes_max: 1 << 20,
+    };
+    let start = Instant::now();
+    let mut protocol = Protocol::new("standby".into(), settings, start, seed);
+    protocol.opened(1, start);
+    let (mut now, mut number) = (start, 2);
+    loop {
+        let passed_ms = u64::try_from((now - start).as_millis()).unwrap();
+        match protocol.next(now) {
+            Step::Mark(Wish::Take) if passed_ms >= LEASE_MS => return now - start,
+            Step::Mark(_) => {
+                number += 1;
+                let has_ended = passed_ms >= LEASE_MS;
+                let announcement = Announcement {
+                    mark: Mark { history: 1_000, number, at_ms: 5_000 + passed_ms },
+                    holder: if has_ended { Holder::Nobody } else { Holder::Host("dead".to_owned()) },
+                    lease_left: Duration::from_millis(LEASE_MS.saturating_sub(passed_ms)),
+                    covered: covered.parse().unwrap_or_default(),
+                };
+                protocol.announced(&announcement, now);
+                protocol.mark(1, &announcement, now);
+            }
+            Step::Wait(until) => now = until,
+            step => panic!("{step:?} after {passed_ms} ms"),
+        }
+        assert!(passed_ms < 2 * LEASE_MS, "nobody takes the lease");
+    }
+}
+
+#[test]
+fn a_standby_takes_the_lease_when_it_ends() {
+    for seed in 0..200 {
+        // The list is empty, so this host has heard everything since; and it ends before the first mark that this host has heard.
+        let (has_heard, has_not) = (taken_after("", seed), taken_after("1000.1.3000.0~1000.2.3500.0", seed));
+        let ms = |from, to| Duration::from_millis(from)..Duration::from_millis(to);
+        assert!(ms(3_000, 3_060).contains(&has_heard), "{has_heard:?}");
+        assert!(ms(3_200, 3_260).contains(&has_not), "{has_not:?}");
+    }
+}
