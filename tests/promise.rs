@@ -3,7 +3,7 @@
 use redis::{Value, cmd};
 use serde_json::json;
 
-use crate::support::records::{INBOX, OUTPUT};
+use crate::support::records::{INBOX, OUTPUT, RETRY};
 use crate::support::{Host, Publisher, Redis, Signal, Traffic, enrich, expect_each_once, message, wait_until};
 
 /// Waits until the message is in the inbox, and with it everything published before.
@@ -54,12 +54,13 @@ fn nothing_is_lost_when_the_active_one_of_two_hosts_dies_at_20_000_messages_a_se
     let redis = Redis::start();
     let active = Host::on(&redis).arg("--plugin", enrich()).ready(&redis, 5);
     let lease = redis.wait_for_a_lease();
-    let _standby = Host::on(&redis).arg("--plugin", enrich()).ready(&redis, 5);
+    let standby = Host::on(&redis).arg("--plugin", enrich()).ready(&redis, 5);
     let traffic = Traffic::start(&redis, 20_000, json!({"random_number": 12_345}));
     traffic.wait_for_more(40_000);
     assert_eq!(redis.lease().as_ref(), Some(&lease), "the first host is still the active one");
     active.kill();
     wait_until("another active intake", || redis.lease().is_some_and(|now| now != lease));
+    standby.wait_for_log("the intake is active");
     traffic.wait_for_more(20_000);
     expect_each_once(&redis, traffic.finish());
 }
@@ -158,6 +159,34 @@ fn a_host_writes_nothing_of_what_it_took_over_once_the_other_one_has_woken_and_d
     assert!(done.text("consumer_id").starts_with(&owner), "the one that was paused is first: {done:?}");
     wait_until_outrun(&heir, 1);
     expect_each_once(&redis, ["long".to_owned()]);
+}
+
+#[test]
+fn a_full_redis_lets_everything_go_on_but_what_is_new() {
+    let redis = Redis::start();
+    let host = || Host::on(&redis).arg("--dedup-window", "6s").arg("--max-plugin-time", "60s").ready(&redis, 1);
+    let _hosts = [host(), host()];
+    let lease = redis.wait_for_a_lease();
+    let mut publisher = Publisher::new(&redis);
+    publisher.publish(message("again", json!({"do": "succeed-at", "attempt": 2, "delay_ms": 1_000})));
+    wait_until("a waiting retry", || redis.run::<usize>(cmd("ZCARD").arg(RETRY)) == 1);
+    // One in work and one behind it in each host: what comes next waits for longer than its claim is trusted.
+    let mut ids: Vec<String> = (0..4).map(|n| format!("long-{n}")).collect();
+    for (number, id) in ids.iter().enumerate() {
+        publisher.publish(message(id, json!({"do": "wait", "ms": 2_000})));
+        wait_until("work in hand", || redis.pending().values().sum::<usize>() == number + 1);
+    }
+    publisher.publish(message("old", json!({})));
+    ids.extend(["again", "old"].map(str::to_owned));
+    redis.wait_until_known(&ids);
+
+    redis.command::<()>("CONFIG SET maxmemory 1mb");
+    publisher.publish(message("new", json!({})));
+    expect_each_once(&redis, ids.clone());
+    assert_eq!(redis.lease(), Some(lease), "the lease has not changed hands");
+    redis.command::<()>("CONFIG SET maxmemory 0");
+    ids.push("new".to_owned());
+    expect_each_once(&redis, ids);
 }
 
 #[test]
