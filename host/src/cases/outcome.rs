@@ -112,7 +112,7 @@ fn end(failure: &Failure) -> End {
     match failure {
         Failure::Failed(_) => End::Fail,
         Failure::TimedOut(_) => End::Timeout,
-        Failure::OutOfMemory(_) => End::Memory,
+        Failure::OutOfMemory { .. } => End::Memory,
         Failure::ResultTooLong { .. } | Failure::TooManyResults(_) | Failure::NotText | Failure::BadResult(_) => {
             End::BadResult
         }

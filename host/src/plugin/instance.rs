@@ -132,13 +132,21 @@ impl Instance {
             tracing::debug!(consumer = &*self.consumer_id, message_id = id, "an instance is given up: {failure}");
         })?;
         live.messages += 1;
-        if !limits.instance_per_message && live.messages != limits.instance_messages_max {
+        let refused_memory = live.store.data().limits.memory_refused();
+        let decision = answer.map_err(|reason| {
+            let reason = printable(&reason, REASON_BYTES_MAX).into_owned();
+            if !refused_memory {
+                return Failure::Failed(reason);
+            }
+            // An interpreter makes an exception of a refusal. Others trap.
+            Failure::OutOfMemory { bytes_max: limits.memory_bytes_max, words: format!(" ({reason})") }
+        });
+        // An instance that failed without memory keeps what it has taken, so a fresh one is better.
+        let is_spent = matches!(decision, Err(Failure::OutOfMemory { .. }));
+        if !is_spent && !limits.instance_per_message && live.messages != limits.instance_messages_max {
             self.live = Some(live);
         }
-        match answer {
-            Ok(outcome) => checked(outcome, limits),
-            Err(reason) => Err(Failure::Failed(printable(&reason, REASON_BYTES_MAX).into_owned())),
-        }
+        checked(decision?, limits)
     }
 }
 
@@ -257,7 +265,7 @@ fn within<T>(
 fn why(error: &wasmtime::Error, store: &Store<imports::Store>, memory_bytes_max: usize) -> Failure {
     let state = store.data();
     if state.limits.memory_refused() {
-        return Failure::OutOfMemory(memory_bytes_max);
+        return Failure::OutOfMemory { bytes_max: memory_bytes_max, words: String::new() };
     }
     let reason = match (error.downcast_ref::<Trap>(), error.downcast_ref::<I32Exit>()) {
         (Some(trap), _) => trap.to_string(),

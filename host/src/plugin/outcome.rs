@@ -49,9 +49,17 @@ pub enum Failure {
         humantime::format_duration(*.0)
     )]
     TimedOut(Duration),
-    /// The guest was refused memory and failed. The limit in bytes.
-    #[error("the plugin needs more than {0} bytes of memory; raise --max-plugin-memory or make the plugin use less")]
-    OutOfMemory(usize),
+    /// The guest was refused memory, and trapped or returned an error.
+    #[error(
+        "the plugin needs more than {bytes_max} bytes of memory; raise --max-plugin-memory or make the plugin use less\
+         {words}"
+    )]
+    OutOfMemory {
+        /// The limit in bytes.
+        bytes_max: usize,
+        /// The error that the guest returned, in brackets; empty after a trap.
+        words: String,
+    },
     /// A result was too long, or all results of a message together were too long.
     #[error(
         "the plugin's result is longer than {bytes_max} bytes; raise --max-result-bytes or make the result shorter"

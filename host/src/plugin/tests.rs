@@ -298,7 +298,7 @@ async fn a_guest_that_eats_memory_is_ended() {
     let small = PluginLimits { memory_bytes_max: 8 << 20, ..limits() };
     let mut puppet = instance("puppet", &small).await;
     let failure = order(&mut puppet, json!({"do": "eat-memory"})).await.unwrap_err();
-    assert_eq!(failure, Failure::OutOfMemory(8 << 20));
+    assert_eq!(failure, Failure::OutOfMemory { bytes_max: 8 << 20, words: String::new() });
     assert_eq!(calls(&mut puppet).await, 1);
 }
 

@@ -159,7 +159,7 @@ fn reason(failure: &Failure) -> Reason {
     match failure {
         Failure::Failed(_) => Reason::PluginFailed,
         Failure::TimedOut(_) => Reason::PluginTimedOut,
-        Failure::OutOfMemory(_) => Reason::PluginMemory,
+        Failure::OutOfMemory { .. } => Reason::PluginMemory,
         Failure::ResultTooLong { .. } | Failure::TooManyResults(_) | Failure::NotText | Failure::BadResult(_) => {
             Reason::BadResult
         }
@@ -206,7 +206,7 @@ mod tests {
             Err(Failure::Failed("no".into())),
             Err(Failure::Trapped("unreachable".into())),
             Err(Failure::TimedOut(Duration::from_secs(1))),
-            Err(Failure::OutOfMemory(1)),
+            Err(Failure::OutOfMemory { bytes_max: 1, words: String::new() }),
             Err(Failure::Start("trap".into())),
         ]
     }
