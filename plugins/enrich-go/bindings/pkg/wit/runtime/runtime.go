@@ -109,6 +109,12 @@ func Unpin() {
 //go:wasmimport wasi_snapshot_preview1 adapter_monotonic_clock_set_paused
 func adapterMonotonicClockSetPaused(paused bool)
 
+//go:linkname procPin runtime.procPin
+func procPin() int
+
+//go:linkname procUnpin runtime.procUnpin
+func procUnpin()
+
 //nolint:unused
 //go:wasmexport cabi_realloc
 func cabiRealloc(oldPointer unsafe.Pointer, oldSize, align, newSize uintptr) unsafe.Pointer {
@@ -127,8 +133,16 @@ func cabiRealloc(oldPointer unsafe.Pointer, oldSize, align, newSize uintptr) uns
 		//
 		// See https://github.com/bytecodealliance/wasmtime/pull/13563
 		// for more details.
+		//
+		// At the end of a collection the collector also asks for the time of
+		// day, which the adapter does not cache. So, in addition to the
+		// original of this file, no collection runs meanwhile: while the
+		// goroutine is pinned, an allocation neither starts a collection nor
+		// helps with one. The next allocation of the plugin does.
 		adapterMonotonicClockSetPaused(true)
+		procPin()
 		pointer := Allocate(&pinner, newSize, align)
+		procUnpin()
 		adapterMonotonicClockSetPaused(false)
 		return pointer
 	} else {
