@@ -18,6 +18,8 @@ export function plugin(process: (message: Message) => Outcome): Processor {
   return {
     process(message) {
       started();
+      // The engine takes the number for one with a sign.
+      message.attempt >>>= 0;
       try {
         return process(message);
       } catch (thrown) {
@@ -45,7 +47,8 @@ export function drop(): Outcome {
 
 /** Another attempt, after this delay or one that the host chooses. */
 export function retry(delayMs?: number): Outcome {
-  return { tag: "retry", val: delayMs ?? null };
+  // The engine takes the number for one with a sign, and would cut what is above 2^31.
+  return { tag: "retry", val: delayMs === undefined ? null : Math.min(Math.max(delayMs, 0), 0xffffffff) | 0 };
 }
 
 /** The message itself is wrong: it becomes a dead letter at once, with this reason. */
@@ -84,9 +87,26 @@ export type ExactNumber = { readonly rawJSON: string };
  * were read. Properties whose names are whole numbers move to the front of their object, as always in JavaScript.
  */
 export function parseExact(json: string): any {
-  const keep = (_name: string, value: unknown, context?: { source: string }) =>
-    typeof value === "number" ? raw.rawJSON(context!.source) : value;
-  return JSON.parse(json, keep as (name: string, value: unknown) => unknown);
+  // The engine passes the text of a number to a reviver as well, but the wrong text if a name occurs twice. So numbers
+  // become strings with a mark that occurs nowhere else.
+  const mark = unusedIn(json);
+  const marked = json.replace(TOKEN, (token) => (token.startsWith('"') ? token : `"${mark}${token}"`));
+  return JSON.parse(marked, (_name, value: unknown) =>
+    typeof value === "string" && value.startsWith(mark) ? raw.rawJSON(value.slice(1)) : value,
+  );
+}
+
+/** A string, or a number that is not in the place of a name. */
+const TOKEN = /"[^"\\]*(?:\\.[^"\\]*)*"|-?\d[-+.\deE]*(?!\s*:)/g;
+
+/** A character for private use that is not in the text, as it is or as an escape. */
+function unusedIn(json: string): string {
+  for (let code = 0xe000; ; code++) {
+    const mark = String.fromCharCode(code);
+    if (!json.includes(mark) && !json.toLowerCase().includes(`\\u${code.toString(16)}`)) {
+      return mark;
+    }
+  }
 }
 
 // Part of JavaScript since ES2026, and not yet of the types of every editor.
