@@ -28,13 +28,14 @@ from wit_world.exports.processor import (
 from wit_world.imports import context, logging as wasi_logging, store
 
 __all__ = [
-    "Message", "Outcome", "Output", "add_property", "config", "context", "drop", "dumps", "emit", "emit_all", "loads",
-    "map_texts", "plugin", "reject", "retry",
+    "Err", "Message", "Outcome", "Output", "add_property", "config", "context", "drop", "dumps", "emit", "emit_all",
+    "loads", "map_texts", "plugin", "reject", "retry",
 ]
 
 
 def plugin(process: Callable[[Message], Outcome]) -> type[exports.Processor]:
-    """The class `Processor` for a function. An exception is a failure, whose text is the traceback."""
+    """The class `Processor` for a function. An exception is a failure, whose text is the traceback; the text of an
+    `Err("text")` is that text alone."""
 
     class Processor(exports.Processor):
         def process(self, message: Message) -> Outcome:
@@ -162,12 +163,13 @@ class _Handler(logging.Handler):
     """Lines of Python's `logging` in the host's log, with their level and the ids of the consumer and the message."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        level = wasi_logging.Level.DEBUG
+        level = wasi_logging.Level.TRACE
         for least, word in (
             (logging.CRITICAL, wasi_logging.Level.CRITICAL),
             (logging.ERROR, wasi_logging.Level.ERROR),
             (logging.WARNING, wasi_logging.Level.WARN),
             (logging.INFO, wasi_logging.Level.INFO),
+            (logging.DEBUG, wasi_logging.Level.DEBUG),
         ):
             if record.levelno >= least:
                 level = word
@@ -176,4 +178,4 @@ class _Handler(logging.Handler):
 
 
 # The host decides which levels it shows.
-logging.basicConfig(handlers=[_Handler()], format="%(message)s", level=logging.DEBUG)
+logging.basicConfig(handlers=[_Handler()], format="%(message)s", level=1)
