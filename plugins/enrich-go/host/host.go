@@ -103,6 +103,11 @@ func Config(key string) (value string, ok bool) {
 	return result.Ok().Some(), true
 }
 
+// Trace writes a line to the host's log, with the ids of consumer and message.
+func Trace(format string, arguments ...any) {
+	write(wasi_logging_logging.LevelTrace, format, arguments)
+}
+
 // Debug writes a line to the host's log, with the ids of consumer and message.
 func Debug(format string, arguments ...any) {
 	write(wasi_logging_logging.LevelDebug, format, arguments)
@@ -117,6 +122,11 @@ func Warn(format string, arguments ...any) { write(wasi_logging_logging.LevelWar
 // Error writes a line to the host's log, with the ids of consumer and message.
 func Error(format string, arguments ...any) {
 	write(wasi_logging_logging.LevelError, format, arguments)
+}
+
+// Critical writes a line to the host's log, with the ids of consumer and message.
+func Critical(format string, arguments ...any) {
+	write(wasi_logging_logging.LevelCritical, format, arguments)
 }
 
 func write(level wasi_logging_logging.Level, format string, arguments []any) {
