@@ -75,6 +75,10 @@ host_text host_add_property(host_text object, const char *name, host_text value)
 // name occurs twice, the last one counts.
 bool host_property(host_text object, const char *name, host_text *value);
 
+// The text of a property that is a string, without quotes and escapes; false if there is no such property or if it is no
+// string. Half of a surrogate pair, such as "\ud800", becomes U+FFFD.
+bool host_property_string(host_text object, const char *name, host_text *text);
+
 // A JSON string with this text: quoted, with escapes.
 host_text host_json(host_text text);
 

@@ -56,9 +56,10 @@ static size_t put_utf8(char *to, uint32_t code) {
     return more + 1;
 }
 
-// Whether the string between the quotes is this name, with escapes resolved.
-static bool is_named(host_text string, const char *name) {
-    if (memchr(string.bytes, '\\', string.length) == NULL) return host_equal(string, name);
+// The text of the string between the quotes, with its escapes resolved. Half of a surrogate pair has no text: it becomes
+// `lone`, or bytes that are no UTF-8 if that is 0.
+static host_text unescaped(host_text string, uint32_t lone) {
+    if (memchr(string.bytes, '\\', string.length) == NULL) return string;
     char *plain = host_alloc(string.length);
     size_t length = 0;
     for (size_t at = 0; at < string.length;) {
@@ -82,11 +83,16 @@ static bool is_named(host_text string, const char *name) {
         if (low >= 0xdc00 && low < 0xe000) {
             code = 0x10000 + ((code - 0xd800) << 10) + (low - 0xdc00);
             at += 6;
+        } else if (code >= 0xd800 && code < 0xe000 && lone != 0) {
+            code = lone;
         }
         length += put_utf8(plain + length, code);
     }
-    return host_equal((host_text){plain, length}, name);
+    return (host_text){plain, length};
 }
+
+// Whether the string between the quotes is this name.
+static bool is_named(host_text string, const char *name) { return host_equal(unescaped(string, 0), name); }
 
 // The value of the last property with this name; an empty text behind the last value if there is none.
 typedef struct {
@@ -124,6 +130,13 @@ bool host_property(host_text object, const char *name, host_text *value) {
     place place = find(object, name);
     if (place.found) *value = (host_text){object.bytes + place.start, place.end - place.start};
     return place.found;
+}
+
+bool host_property_string(host_text object, const char *name, host_text *text) {
+    host_text value;
+    if (!host_property(object, name, &value) || value.length < 2 || value.bytes[0] != '"') return false;
+    *text = unescaped((host_text){value.bytes + 1, value.length - 2}, 0xfffd);
+    return true;
 }
 
 static size_t put(char *to, host_text text) {
