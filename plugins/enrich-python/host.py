@@ -46,7 +46,11 @@ def plugin(process: Callable[[Message], Outcome]) -> type[exports.Processor]:
             except Exception as error:
                 # The error first, as its text is what people look for. The first frame is this function.
                 frames = traceback.format_tb(error.__traceback__)[1:]
-                raise Err("".join([*traceback.format_exception_only(error), *frames]).strip()) from None
+                text = "".join([*traceback.format_exception_only(error), *frames]).strip()
+                # Nobody has meant it, so it is in the log at the first attempt, and not only in the dead letter after
+                # the last.
+                wasi_logging.log(wasi_logging.Level.ERROR, "", text)
+                raise Err(text) from None
 
     return Processor
 

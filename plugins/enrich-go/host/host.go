@@ -5,7 +5,6 @@ package host
 import (
 	"fmt"
 	"math"
-	"os"
 	"runtime/debug"
 	"time"
 
@@ -80,7 +79,7 @@ func Handle(process func(Message) (Outcome, error)) {
 	export.Process = func(message wire.Message) (result wit.Result[wire.Outcome, string]) {
 		defer func() {
 			if problem := recover(); problem != nil {
-				fmt.Fprintf(os.Stderr, "panic: %v\n%s", problem, debug.Stack())
+				Error("panic: %v\n%s", problem, debug.Stack())
 				result = wit.Err[wire.Outcome](fmt.Sprintf("panic: %v", problem))
 			}
 		}()

@@ -23,8 +23,13 @@ export function plugin(process: (message: Message) => Outcome): Processor {
       try {
         return process(message);
       } catch (thrown) {
+        const text = describe(thrown);
+        if (thrown instanceof Error) {
+          // Nobody has meant it, so it is in the log at the first attempt, and not only in the dead letter after the last.
+          console.error(text);
+        }
         // The interface expects the text of the failure as the thrown value.
-        throw describe(thrown);
+        throw text;
       }
     },
   };
