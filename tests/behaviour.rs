@@ -9,6 +9,7 @@ mod author_tools;
 mod bad_input;
 mod burst;
 mod componentize;
+mod conformance;
 mod connection_loss;
 mod contract;
 mod dead_letters;

@@ -1,7 +1,6 @@
-//! Plugins in other languages than Rust: the examples, and the helpers that the examples share with every plugin.
-//! The tools come from the lock files of the examples, as for a user.
+//! The examples in other languages than Rust, and their builds. The tools come from the lock files of the examples, as
+//! for a user. `conformance` has what every language promises.
 
-use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -10,28 +9,11 @@ use std::sync::OnceLock;
 use serde_json::{Value, json};
 
 use crate::support::host::{Ended, Launch};
-use crate::support::{Host, Publisher, Redis, message, repository};
-
-/// A language: the example to start from, and the file of that example with the function.
-struct Language {
-    example: &'static str,
-    function: &'static str,
-    /// The file in tests/languages with the function that the tests use.
-    probe: &'static str,
-}
-
-const LANGUAGES: [Language; 2] = [
-    Language { example: "enrich-typescript", function: "src/plugin.ts", probe: "plugin.ts" },
-    Language { example: "enrich-python", function: "plugin.py", probe: "plugin.py" },
-];
+use crate::support::languages::{PYTHON, TYPESCRIPT, build, run};
+use crate::support::{Host, Publisher, Redis, repository};
 
 const EXAMPLES: [&str; 8] =
     ["enrich-typescript", "enrich-python", "enrich-go", "enrich-c", "redact", "route", "validate", "filter"];
-
-fn run(command: &mut Command) -> (bool, String) {
-    let output = command.stdin(Stdio::null()).output().unwrap_or_else(|error| panic!("run {command:?}: {error}"));
-    (output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned())
-}
 
 /// The component of an example, as `just plugins` builds it.
 fn example(name: &str) -> PathBuf {
@@ -44,60 +26,9 @@ fn example(name: &str) -> PathBuf {
     repository().join("plugins/dist").join(name).with_extension("wasm")
 }
 
-/// Copies an example as a user gets it: files instead of symbolic links, and nothing that was built.
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).expect("make a folder");
-    for entry in fs::read_dir(from).expect("read a folder") {
-        let path = entry.expect("read a folder").path();
-        let name = path.file_name().and_then(|name| name.to_str()).expect("a name of text");
-        let built = [".build", "bindings", "node_modules", "__pycache__"].contains(&name) || name.ends_with(".wasm");
-        if built {
-            continue;
-        }
-        if path.is_dir() {
-            copy(&path, &to.join(name));
-        } else {
-            fs::copy(&path, to.join(name)).expect("copy a file");
-        }
-    }
-}
-
-/// A folder of its own, outside of the repository's examples, with another function.
-fn project(language: &Language, name: &str, function: &str) -> PathBuf {
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("languages").join(name);
-    copy(&repository().join("plugins").join(language.example), &folder);
-    fs::write(folder.join(language.function), function).expect("write the function");
-    folder
-}
-
-/// The component whose function does what a message says.
-fn probe(language: &Language) -> PathBuf {
-    static BUILT: OnceLock<Vec<PathBuf>> = OnceLock::new();
-    let built = BUILT.get_or_init(|| {
-        let build = |language: &Language| {
-            let function = fs::read_to_string(repository().join("tests/languages").join(language.probe));
-            let folder = project(language, language.probe, &function.expect("read the function"));
-            let (success, stderr) = run(&mut Command::new(folder.join("build")));
-            assert!(success, "{stderr}");
-            folder.join(language.example).with_extension("wasm")
-        };
-        LANGUAGES.iter().map(build).collect()
-    });
-    let at = LANGUAGES.iter().position(|known| known.example == language.example).expect("a known language");
-    built[at].clone()
-}
-
 fn host_test(plugin: &Path, more: &[&str]) -> Ended {
     let plugin = plugin.to_str().expect("a path of text");
     Launch::subcommand("test").words(&[plugin]).words(more).env("HOST_PLUGIN_CONFIG", "currency=EUR").run()
-}
-
-/// The result of one message in a fresh instance.
-fn result(plugin: &Path, payload: &Value) -> Value {
-    let ended = host_test(plugin, &["--message", &payload.to_string()]);
-    assert_eq!(ended.code, Some(0), "{}{}", ended.stdout, ended.stderr);
-    let outcome: Value = serde_json::from_str(&ended.stdout).expect("an outcome");
-    outcome["emit"].clone()
 }
 
 #[test]
@@ -164,64 +95,6 @@ fn validate_takes_a_schema_from_its_configuration() {
 }
 
 #[test]
-fn the_helpers_of_every_language_keep_what_they_promise() {
-    for language in &LANGUAGES {
-        let cases = repository().join("tests/languages/cases.jsonl");
-        let ended = host_test(&probe(language), &[cases.to_str().expect("a path of text")]);
-        assert_eq!(ended.code, Some(0), "{}: {}{}", language.example, ended.stdout, ended.stderr);
-    }
-}
-
-#[test]
-fn every_instance_has_random_values_and_a_time_of_its_own() {
-    for language in &LANGUAGES {
-        let plugin = probe(language);
-        let random = || result(&plugin, &json!({"message_id": "1", "do": "random"}));
-        let (first, second) = (random(), random());
-        assert_ne!(first["random"], second["random"], "{}", language.example);
-        assert_ne!(first["uuid"], second["uuid"], "{}", language.example);
-        let time = || result(&plugin, &json!({"message_id": "1", "do": "time"}))["ms"].as_u64().expect("a time");
-        assert!(time() < time(), "{}", language.example);
-    }
-}
-
-#[test]
-fn the_log_of_every_language_is_the_log_of_the_host() {
-    for language in &LANGUAGES {
-        let payload = json!({"message_id": "order-1", "do": "log"}).to_string();
-        let ended = host_test(&probe(language), &["--message", &payload, "--log-level", "debug"]);
-        for (level, text) in
-            [("DEBUG", "to debug"), ("INFO", "to the log: {"), ("WARN", "to warn"), ("ERROR", "to error")]
-        {
-            let is_it = |line: &&str| line.contains(level) && line.contains(text) && line.contains("order-1");
-            assert!(ended.stderr.lines().any(|line| is_it(&line)), "{level} {text}: {}", ended.stderr);
-        }
-    }
-}
-
-#[test]
-fn every_language_runs_in_a_host_with_a_fresh_instance_for_each_message() {
-    let redis = Redis::start();
-    for language in &LANGUAGES {
-        let launch = Host::on(&redis).arg("--plugin", probe(language)).switch("--instance-per-message");
-        let host = launch.ready(&redis, 4);
-        let mut publisher = Publisher::new(&redis);
-        let id = |number: usize| format!("{}-{number}", language.example);
-        publisher.publish_all((0..50).map(|number| message(&id(number), json!({"do": "random"}))));
-        let random: HashSet<String> =
-            (0..50).map(|number| redis.result_of(&id(number)).text("random").to_owned()).collect();
-        assert_eq!(random.len(), 50, "{}", language.example);
-
-        let context = format!("{}-context", language.example);
-        publisher.publish(message(&context, json!({"do": "context"})));
-        let facts = redis.result_of(&context);
-        assert_eq!(facts.text("consumer"), facts.text("consumer_id"), "{}", language.example);
-        assert!(!facts.text("channel").is_empty(), "{}", language.example);
-        assert_eq!(host.stop().code, Some(0));
-    }
-}
-
-#[test]
 fn every_enrich_adds_a_random_property_in_a_host_and_leaves_the_rest_as_it_was() {
     let redis = Redis::start();
     for name in EXAMPLES.into_iter().filter(|name| name.starts_with("enrich")) {
@@ -263,39 +136,25 @@ fn route_writes_the_lines_of_an_order_and_sends_a_large_order_to_another_output_
 }
 
 #[test]
-fn an_exception_is_in_the_dead_letter_with_its_place() {
-    let redis = Redis::start();
-    for (language, place) in LANGUAGES.iter().zip(["at broken (", "in broken"]) {
-        let host = Host::on(&redis).arg("--plugin", probe(language)).arg("--max-attempts", "1").ready(&redis, 1);
-        Publisher::new(&redis).publish(message(language.example, json!({"do": "throw"})));
-        let letter = redis.dead_letter_of(language.example);
-        let text = letter.text("error");
-        assert!(text.contains("Error: asked for") && text.contains(place), "{text}");
-        assert_eq!(host.stop().code, Some(0));
-    }
-}
-
-#[test]
 fn a_build_names_what_is_wrong() {
-    let [typescript, python] = &LANGUAGES;
     for (language, name, function, error) in [
         (
-            typescript,
+            &TYPESCRIPT,
             "wrong-type",
             "import { emit, plugin } from \"./host\";\nexport const processor = plugin((message) => emit(message.attempt));\n",
             "src/plugin.ts(2,",
         ),
         (
-            typescript,
+            &TYPESCRIPT,
             "random-during-build",
             "import { emit, plugin } from \"./host\";\nconst seed = Math.random();\n\
              export const processor = plugin(() => emit({ seed }));\n",
             "Math.random needs the host, which is not there during the build: move the call into a function",
         ),
-        (python, "wrong-import", "import absent\n", "ModuleNotFoundError: No module named 'absent'"),
+        (&PYTHON, "wrong-import", "import absent\n", "ModuleNotFoundError: No module named 'absent'"),
     ] {
-        let folder = project(language, name, function);
-        let (success, stderr) = run(&mut Command::new(folder.join("build")));
+        let folder = language.project(name, function);
+        let (success, stderr) = build(&folder);
         assert!(!success, "{name} is wrong");
         assert!(stderr.contains(error), "{name}: {stderr}");
         assert!(!folder.join(language.example).with_extension("wasm").exists(), "{name}");
@@ -368,8 +227,7 @@ fn an_installation_that_fails_or_is_killed_leaves_no_half_of_the_tools() {
 
 #[test]
 fn a_python_without_venv_is_told_what_to_install() {
-    let [_, python] = &LANGUAGES;
-    let folder = project(python, "no-venv", "");
+    let folder = PYTHON.project("no-venv", "");
     let cache = tempfile::tempdir().expect("make a folder");
     // A Python without the module, as the one of Debian without the package python3-venv.
     let program = "import runpy, sys, importlib.util as u\n\
