@@ -204,7 +204,7 @@ fn a_demo_says_which_version_is_not_built() {
     fs::remove_file(folder.path().join("plugins/dist/enrich-broken.wasm")).unwrap();
     let ended = demo.run();
     assert_eq!(ended.code, Some(4), "{}", ended.stderr);
-    for words in ["plugins/dist/enrich-broken.wasm", "just plugins"] {
+    for words in ["plugins/dist/enrich-broken.wasm", "just demo"] {
         assert!(ended.stderr.contains(words), "{}", ended.stderr);
     }
 }

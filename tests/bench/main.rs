@@ -173,7 +173,7 @@ impl Part {
 
     fn measure(self, args: &Args) -> Result<Findings> {
         let enrich = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../plugins/dist/enrich.wasm"));
-        ensure!(enrich.is_file(), "there is no {}; build it with `just plugins`", enrich.display());
+        ensure!(enrich.is_file(), "there is no {}; `just bench` builds it first", enrich.display());
         Ok(match self {
             Part::Path => path::measure(args, args.rounds, &enrich)?,
             Part::Throughput => throughput::measure(args, args.rounds, &enrich)?,

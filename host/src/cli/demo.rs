@@ -105,7 +105,7 @@ fn require(plugin: &Path, or_what: &str) -> Result<(), Failure> {
         return Ok(());
     }
     let plugin = plugin.display();
-    let error = anyhow!("there is no plugin {plugin}; build the examples with `just plugins`{or_what}");
+    let error = anyhow!("there is no plugin {plugin}; `just demo`, with the same options, builds it first{or_what}");
     Err(Failure { exit: Exit::Plugin, error })
 }
 
