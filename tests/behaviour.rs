@@ -7,6 +7,7 @@
 mod access;
 mod author_tools;
 mod bad_input;
+mod builds;
 mod burst;
 mod componentize;
 mod conformance;

@@ -423,10 +423,13 @@ fn relative_paths_in_a_file_start_at_its_folder() {
 #[test]
 fn what_is_probably_meant_otherwise_is_named_at_the_start() {
     let call = Call::new().variable("HOST_CONSUMER", "5").variable("HOSTNAME", "h");
+    // The build scripts of plugins read this one.
+    let call = call.variable("HOST_BINARY", "host");
     let started = call.run(&["--plugin", "p.wasm", "--redis", "redis://127.0.0.1:1", "--channel", "orders.*"]);
     assert!(started.stderr.contains("HOST_CONSUMER is not a setting and is ignored; did you mean `HOST_CONSUMERS`?"));
     assert!(started.stderr.contains("orders.*") && started.stderr.contains("patterns are not supported"));
     assert!(!started.stderr.contains("HOSTNAME"), "{}", started.stderr);
+    assert!(!started.stderr.contains("HOST_BINARY"), "{}", started.stderr);
 }
 
 #[test]

@@ -9,14 +9,14 @@ use std::sync::OnceLock;
 use serde_json::{Value, json};
 
 use crate::support::host::{Ended, Launch};
-use crate::support::languages::{PYTHON, TYPESCRIPT, build, run};
+use crate::support::languages::run;
 use crate::support::{Host, Publisher, Redis, repository};
 
 const EXAMPLES: [&str; 8] =
     ["enrich-typescript", "enrich-python", "enrich-go", "enrich-c", "redact", "route", "validate", "filter"];
 
 /// The component of an example, as `just plugins` builds it.
-fn example(name: &str) -> PathBuf {
+pub fn example(name: &str) -> PathBuf {
     static BUILT: OnceLock<()> = OnceLock::new();
     BUILT.get_or_init(|| {
         let mut build = Command::new(repository().join(".ci/plugins"));
@@ -26,7 +26,7 @@ fn example(name: &str) -> PathBuf {
     repository().join("plugins/dist").join(name).with_extension("wasm")
 }
 
-fn host_test(plugin: &Path, more: &[&str]) -> Ended {
+pub fn host_test(plugin: &Path, more: &[&str]) -> Ended {
     let plugin = plugin.to_str().expect("a path of text");
     Launch::subcommand("test").words(&[plugin]).words(more).env("HOST_PLUGIN_CONFIG", "currency=EUR").run()
 }
@@ -133,114 +133,6 @@ fn route_writes_the_lines_of_an_order_and_sends_a_large_order_to_another_output_
     assert_eq!(fraud.len(), 1, "{fraud:?}");
     assert_eq!((fraud[0].text("message_id"), fraud[0].text("total")), ("large", "10000.00"));
     assert_eq!(host.stop().code, Some(0));
-}
-
-#[test]
-fn a_build_names_what_is_wrong() {
-    for (language, name, function, error) in [
-        (
-            &TYPESCRIPT,
-            "wrong-type",
-            "import { emit, plugin } from \"./host\";\nexport const processor = plugin((message) => emit(message.attempt));\n",
-            "src/plugin.ts(2,",
-        ),
-        (
-            &TYPESCRIPT,
-            "random-during-build",
-            "import { emit, plugin } from \"./host\";\nconst seed = Math.random();\n\
-             export const processor = plugin(() => emit({ seed }));\n",
-            "Math.random needs the host, which is not there during the build: move the call into a function",
-        ),
-        (&PYTHON, "wrong-import", "import absent\n", "ModuleNotFoundError: No module named 'absent'"),
-    ] {
-        let folder = language.project(name, function);
-        let (success, stderr) = build(&folder);
-        assert!(!success, "{name} is wrong");
-        assert!(stderr.contains(error), "{name}: {stderr}");
-        assert!(!folder.join(language.example).with_extension("wasm").exists(), "{name}");
-    }
-}
-
-/// Asks for a toolchain of the folder `sys.argv[2]`, with an installation that `sys.argv[3]` describes.
-const TOOLCHAIN: &str = r#"
-import os, signal, sys
-sys.path.insert(0, sys.argv[1])
-os.environ["XDG_CACHE_HOME"] = sys.argv[2]
-import toolchain
-
-def install(temporary, folder):
-    with open(os.path.join(sys.argv[2], "installations"), "a") as log:
-        log.write("one\n")
-    (temporary / "first").touch()
-    if sys.argv[3] == "is killed":
-        os.kill(os.getpid(), signal.SIGKILL)
-    if sys.argv[3] == "fails":
-        toolchain.give_up("no network")
-    (temporary / "second").touch()
-
-folder = toolchain.once("tools", "the lock", install, lambda folder: folder.is_dir())
-assert sorted(path.name for path in folder.iterdir()) == ["first", "second"], "it is complete"
-"#;
-
-fn toolchain(cache: &Path, installation: &str) -> Command {
-    let mut command = Command::new("python3");
-    command.args(["-B", "-c", TOOLCHAIN]).arg(repository().join("plugins/enrich-python")).arg(cache).arg(installation);
-    command.stdin(Stdio::null()).stderr(Stdio::piped());
-    command
-}
-
-/// The folders of tools in a cache, complete or not.
-fn toolchains(cache: &Path) -> Vec<String> {
-    let folders = fs::read_dir(cache.join("host/toolchains")).expect("read the tools").map(|entry| {
-        let entry = entry.expect("read the tools");
-        (entry.path().is_dir(), entry.file_name().into_string().expect("a name of text"))
-    });
-    folders.filter(|(is_folder, _)| *is_folder).map(|(_, name)| name).collect()
-}
-
-#[test]
-fn builds_at_the_same_time_install_the_tools_once() {
-    let cache = tempfile::tempdir().expect("make a folder");
-    let builds: Vec<_> = (0..8).map(|_| toolchain(cache.path(), "works").spawn().expect("start a build")).collect();
-    for build in builds {
-        let ended = build.wait_with_output().expect("wait for a build");
-        assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stderr));
-    }
-    assert_eq!(fs::read_to_string(cache.path().join("installations")).expect("read the log"), "one\n");
-    assert_eq!(toolchains(cache.path()).len(), 1);
-}
-
-#[test]
-fn an_installation_that_fails_or_is_killed_leaves_no_half_of_the_tools() {
-    let cache = tempfile::tempdir().expect("make a folder");
-    let (success, stderr) = run(&mut toolchain(cache.path(), "fails"));
-    assert!(!success && stderr.contains("build: no network"), "{stderr}");
-    assert!(toolchains(cache.path()).is_empty(), "{:?}", toolchains(cache.path()));
-
-    let (success, _) = run(&mut toolchain(cache.path(), "is killed"));
-    assert!(!success);
-    let (success, stderr) = run(&mut toolchain(cache.path(), "works"));
-    assert!(success, "{stderr}");
-    let folders = toolchains(cache.path());
-    assert!(folders.len() == 1 && folders[0].starts_with("tools-"), "{folders:?}");
-}
-
-#[test]
-fn a_python_without_venv_is_told_what_to_install() {
-    let folder = PYTHON.project("no-venv", "");
-    let cache = tempfile::tempdir().expect("make a folder");
-    // A Python without the module, as the one of Debian without the package python3-venv.
-    let program = "import runpy, sys, importlib.util as u\n\
-                   find = u.find_spec\n\
-                   u.find_spec = lambda name, *rest: None if name == 'ensurepip' else find(name, *rest)\n\
-                   sys.path.insert(0, sys.argv.pop(1))\n\
-                   runpy.run_path(sys.path[0] + '/build', run_name='__main__')\n";
-    let mut command = Command::new("python3");
-    command.args(["-c", program, folder.to_str().expect("a path of text")]).env("XDG_CACHE_HOME", cache.path());
-    let (success, stderr) = run(&mut command);
-    assert!(!success);
-    assert!(stderr.contains("On Debian and Ubuntu: apt-get install python3."), "{stderr}");
-    assert!(toolchains(cache.path()).is_empty());
 }
 
 /// The words of the contract that a program uses, as TypeScript spells them.

@@ -141,7 +141,7 @@ fn expect_to_work(name: &str, options: &[&str]) {
         .arg(&ended.stdout)
         .current_dir(&scratch)
         .env("PATH", format!("{}:{path}", programs().display()))
-        .env_remove("HOST")
+        .env_remove("HOST_BINARY")
         .output()
         .expect("run a shell");
     let text = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());

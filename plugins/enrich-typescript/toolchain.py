@@ -1,4 +1,4 @@
-"""The build tools of this folder.
+"""The build tools of this folder, and what all builds have in common.
 
 Tools are installed once for each lock file, into a folder of their own below the user's cache folder:
 ${XDG_CACHE_HOME:-~/.cache}/host/toolchains/NAME-HASH. All projects with the same lock file share that folder. Nothing
@@ -9,6 +9,7 @@ Needs Python 3.9 or newer and nothing else.
 
 import contextlib
 import fcntl
+import filecmp
 import hashlib
 import importlib.util
 import json
@@ -17,7 +18,11 @@ import platform
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
+
+# Locks that the commands of an installation hold as well: the files are in use until the last of them has ended.
+_held = set()
 
 
 def say(text):
@@ -28,14 +33,46 @@ def give_up(text):
     sys.exit(f"build: {text}")
 
 
-def run(command, until=None, **options):
-    """Runs a command, and shows what the command wrote, up to the text `until`, only if the command fails."""
+def attempt(command, **options):
+    """Runs a command to its end, and returns its code and everything that it wrote."""
     command = [str(word) for word in command]
-    ended = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **options)
-    if ended.returncode != 0:
-        sys.stderr.write(ended.stdout.split(until)[0] if until else ended.stdout)
-        give_up(f"{Path(command[0]).name} failed with code {ended.returncode}; its output is above")
-    return ended.stdout
+    options.update(stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", pass_fds=_held)
+    ended = subprocess.run(command, **options)
+    return ended.returncode, ended.stdout
+
+
+def run(command, **options):
+    """Runs a tool, and shows what it wrote only if it fails."""
+    code, text = attempt(command, **options)
+    if code != 0:
+        sys.stderr.write(text)
+        give_up(f"{Path(command[0]).name} failed with code {code}; its output is above")
+
+
+def compile(command, explain=str, **options):
+    """Runs a compiler, and shows its warnings; or its errors alone, to which `explain` may add how to mend them."""
+    code, text = attempt(command, **options)
+    sys.stderr.write(explain(text) if code != 0 else text)
+    if code != 0:
+        sys.exit(1)
+
+
+def host():
+    """The program `host`: HOST_BINARY, or the one on PATH."""
+    named = os.environ.get("HOST_BINARY") or "host"
+    found = shutil.which(named)
+    if not found:
+        give_up(f"there is no program {named}; put host on PATH, or run HOST_BINARY=/path/to/host ./build")
+    return Path(os.path.abspath(found))
+
+
+def deliver(component, wasm):
+    """Replaces the plugin at once, because a host may be watching the file, and only by a plugin that differs."""
+    if wasm.exists() and filecmp.cmp(component, wasm, shallow=False):
+        component.unlink()
+        return
+    component.replace(wasm)
+    say(f"{wasm.name}, {wasm.stat().st_size / 1e3:,.0f} kB")
 
 
 def cache():
@@ -60,29 +97,62 @@ def alone(lock):
         yield
 
 
+def toolchains():
+    """The folder of all tools that are installed."""
+    return cache() / "toolchains"
+
+
+@contextlib.contextmanager
+def new_folder():
+    """A folder to fill, whose name begins with `.new-`, locked for as long as a process fills it."""
+    with alone(toolchains() / ".lock"):
+        # Left by an installation that was killed: nobody holds the lock any more.
+        for old in toolchains().glob(".new-*"):
+            if (descriptor := lock_of(old)) is not None:
+                shutil.rmtree(old, ignore_errors=True)
+                os.close(descriptor)
+        folder = Path(tempfile.mkdtemp(prefix=".new-", dir=toolchains()))
+        folder.chmod(0o755)
+        descriptor = lock_of(folder)
+    _held.add(descriptor)
+    try:
+        yield folder
+    finally:
+        _held.discard(descriptor)
+        os.close(descriptor)
+        # Nothing is left of it after a success.
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def lock_of(folder):
+    """A descriptor with the lock of a folder; none if a process holds that lock, or has just finished the folder."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
 def once(name, lock, install, usable):
     """The folder NAME-HASH for the content of a lock file; `install` fills the folder if it is not there yet."""
     machine = f"{platform.system()} {platform.machine()} Python {sys.version_info.major}.{sys.version_info.minor}"
     hash = hashlib.sha256(f"{machine}\n{lock}".encode()).hexdigest()[:16]
-    toolchains = cache() / "toolchains"
-    folder = toolchains / f"{name}-{hash}"
+    folder = toolchains() / f"{name}-{hash}"
     if usable(folder):
         return folder
-    # A second build waits here until the first one has installed the tools. A build that was killed leaves a
-    # temporary folder, and the next build removes it.
-    with alone(toolchains / f".{name}-{hash}.lock"):
+    # A second build waits here until the first one has installed the tools.
+    with alone(toolchains() / f".{name}-{hash}.lock"):
         if usable(folder):
             return folder
-        shutil.rmtree(folder, ignore_errors=True)
-        temporary = toolchains / f".{name}-{hash}.new"
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir()
-        try:
-            install(temporary, folder)
-            temporary.rename(folder)
-        except BaseException:
-            shutil.rmtree(temporary, ignore_errors=True)
-            raise
+        with new_folder() as new:
+            install(new, folder)
+            shutil.rmtree(folder, ignore_errors=True)
+            new.rename(folder)
     return folder
 
 
@@ -110,6 +180,12 @@ def python_tools(requirements):
     lock = requirements.read_text()
     folder = once("python", lock, install, lambda folder: (folder / "bin/python").exists())
     return folder / "bin/python"
+
+
+def python_package(requirements, package):
+    """The folder of a package of requirements.txt, such as a compiler."""
+    environment = python_tools(requirements).parent.parent
+    return next(environment.glob(f"lib/python*/site-packages/{package}"))
 
 
 def node_modules(node, npm, project):

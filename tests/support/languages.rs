@@ -68,9 +68,17 @@ impl Language {
     }
 }
 
+/// A fresh copy of an example in a folder of its own.
+pub fn folder_like(example: &str, name: &str) -> PathBuf {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("languages").join(name);
+    let _ = fs::remove_dir_all(&folder);
+    copy(&repository().join("plugins").join(example), &folder, Path::new(""));
+    folder
+}
+
 /// Runs the build of a plugin's folder, and gives whether it succeeded and what it wrote.
 pub fn build(folder: &Path) -> (bool, String) {
-    run(Command::new(folder.join("build")).env("HOST", env!("CARGO_BIN_EXE_host")))
+    run(Command::new(folder.join("build")).env("HOST_BINARY", env!("CARGO_BIN_EXE_host")))
 }
 
 pub fn run(command: &mut Command) -> (bool, String) {

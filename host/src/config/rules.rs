@@ -119,10 +119,13 @@ pub(super) fn warnings(loaded: &Loaded) -> Vec<String> {
     warnings
 }
 
+/// Names this program to the build scripts of plugins, which call it.
+const BINARY_VARIABLE: &str = "HOST_BINARY";
+
 /// A warning for each environment variable with the prefix `HOST_` that is no setting. The value is not shown.
 pub(super) fn unknown_variables(names: impl Iterator<Item = String>) -> Vec<String> {
     const PREFIX: &str = "HOST_";
-    let others = [super::layers::FILE_VARIABLE, PluginConfig::VARIABLE].map(str::to_owned);
+    let others = [super::layers::FILE_VARIABLE, PluginConfig::VARIABLE, BINARY_VARIABLE].map(str::to_owned);
     let known: Vec<String> = SETTINGS.iter().flat_map(|setting| setting.variables()).chain(others).collect();
     let mut unknown: Vec<String> = names.filter(|name| name.starts_with(PREFIX) && !known.contains(name)).collect();
     unknown.sort();

@@ -3,6 +3,7 @@
 package host
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"runtime/debug"
@@ -69,6 +70,12 @@ func RetryAfter(delay time.Duration) Outcome {
 // Reject makes the message a dead letter at once, with this reason: the message is wrong.
 func Reject(format string, arguments ...any) Outcome {
 	return Outcome{wire.MakeOutcomeReject(fmt.Sprintf(format, arguments...))}
+}
+
+func init() {
+	Handle(func(Message) (Outcome, error) {
+		return Outcome{}, errors.New("the plugin has no function: call host.Handle in an init function")
+	})
 }
 
 // Handle sets the plugin's function. Call Handle in an `init` function.

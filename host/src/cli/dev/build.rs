@@ -36,7 +36,7 @@ pub(super) async fn run(command: &str, folder: &Path) -> anyhow::Result<Build> {
         .arg(command)
         .current_dir(folder)
         // Some build scripts call this program, which need not be on PATH.
-        .env("HOST", std::env::current_exe().with_context(doing)?)
+        .env("HOST_BINARY", std::env::current_exe().with_context(doing)?)
         .stdin(Stdio::null())
         .stdout(output.file.try_clone().with_context(doing)?)
         .stderr(output.file.try_clone().with_context(doing)?)

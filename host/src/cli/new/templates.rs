@@ -45,15 +45,15 @@ macro_rules! files {
     };
 }
 
-/// The installation of tools, for TypeScript and Python.
+/// The installation of tools, for all languages but Rust.
 const TOOLCHAIN: &[File] = files!("enrich-typescript":
     "toolchain.py",
 );
 
 /// What every plugin in TypeScript needs.
 const TYPESCRIPT: &[File] = files!("enrich-typescript":
-    "TYPESCRIPT.md", "build", "requirements.txt", "src/host/describe.ts", "src/host/globals.ts",
-    "src/host/index.ts", "src/host/running.ts", "src/host/wit.d.ts", "tsconfig.json",
+    "TYPESCRIPT.md", "build", "requirements.txt", "src/host/describe.ts", "src/host/entry.ts",
+    "src/host/globals.ts", "src/host/index.ts", "src/host/running.ts", "src/host/wit.d.ts", "tsconfig.json",
 );
 
 /// What every plugin in Python needs.
@@ -125,7 +125,7 @@ pub(super) const TEMPLATES: &[Template] = &[
         example: "enrich",
         summary: "the same in Go",
         folder: "enrich-go",
-        files: [files!("enrich-go": ".gitignore", "README.md", "cases.jsonl", "enrich.go"), GO, &[]],
+        files: [files!("enrich-go": ".gitignore", "README.md", "cases.jsonl", "enrich.go"), GO, TOOLCHAIN],
     },
     Template {
         language: "c",
@@ -138,7 +138,7 @@ pub(super) const TEMPLATES: &[Template] = &[
                 "bindings/plugin.h", "build", "cases.jsonl", "compile_flags.txt", "enrich.c", "host/host.c", "host/host.h",
                 "host/json.c", "requirements.txt",
             ),
-            &[],
+            TOOLCHAIN,
             &[],
         ],
     },
@@ -152,7 +152,7 @@ pub(super) const TEMPLATES: &[Template] = &[
                 ".gitignore", "README.md", "cases.jsonl", "decimal.go", "filter.go", "host.toml", "rule.go",
             ),
             GO,
-            &[],
+            TOOLCHAIN,
         ],
     },
     Template {
