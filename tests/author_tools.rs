@@ -115,11 +115,21 @@ fn a_good_plugin_is_told_about_and_can_be_used() {
 
 #[test]
 fn the_language_of_a_plugin_is_read_from_it() {
-    // The examples are stripped of that section, and this guest is not.
-    let ended = call(&["check", unknown_import().to_str().unwrap(), "--json"]).run();
+    for plugin in [enrich(), puppet(), unknown_import(), wrong_world()] {
+        let ended = call(&["check", plugin.to_str().unwrap(), "--json"]).run();
+        let facts: Value = serde_json::from_str(&ended.stdout).expect("one JSON object");
+        assert_eq!((&facts["language"], &facts["toolchain"]), (&"Rust".into(), &"rustc".into()), "{facts}");
+    }
+    // A component out of text has no traces of a toolchain, and nothing is said of it.
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("plugin.wasm");
+    fs::write(&file, wat::parse_str("(component (core module (memory 1)))").unwrap()).unwrap();
+    let file = file.to_str().unwrap();
+    let ended = call(&["check", file, "--json"]).run();
     let facts: Value = serde_json::from_str(&ended.stdout).expect("one JSON object");
-    let producers = facts["producers"].as_array().expect("a list of producers");
-    assert!(producers.iter().any(|made| made["role"] == "language" && made["name"] == "Rust"), "{facts}");
+    assert_eq!((&facts["language"], &facts["toolchain"]), (&Value::Null, &Value::Null));
+    let text = call(&["check", file]).run().stdout;
+    assert!(!text.contains("language") && !text.contains("made by"), "{text}");
 }
 
 #[test]

@@ -49,3 +49,4 @@ mod scaling;
 mod start_up;
 mod stop;
 mod support;
+mod toolchains;

@@ -275,7 +275,7 @@ fn files_that_cannot_be_read_or_written_are_named() {
 /// Builds an example as its author does, and gives the plugin.
 fn built(example: &str) -> String {
     let folder = repository().join("plugins").join(example);
-    let ended = end(Command::new(folder.join("build")).env("HOST", BINARY));
+    let ended = end(Command::new(folder.join("build")).env("HOST_BINARY", BINARY));
     assert_eq!(ended.code, Some(0), "{}{}", ended.stdout, ended.stderr);
     folder.join(format!("{example}.wasm")).display().to_string()
 }

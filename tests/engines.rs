@@ -26,7 +26,7 @@ fn file(folder: &tempfile::TempDir, bytes: &[u8]) -> PathBuf {
 fn scripted(folder: &str) -> Vec<u8> {
     let component = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{folder}.wasm"));
     let mut build = Command::new(repository().join("tests/plugins").join(folder).join("build"));
-    let built = build.arg(&component).env("HOST", env!("CARGO_BIN_EXE_host")).stdin(Stdio::null()).output();
+    let built = build.arg(&component).env("HOST_BINARY", env!("CARGO_BIN_EXE_host")).stdin(Stdio::null()).output();
     let built = built.expect("run the script");
     assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
     std::fs::read(component).expect("read the component")

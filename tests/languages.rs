@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::sync::OnceLock;
 
 use serde_json::{Value, json};
@@ -20,7 +20,7 @@ pub fn example(name: &str) -> PathBuf {
     static BUILT: OnceLock<()> = OnceLock::new();
     BUILT.get_or_init(|| {
         let mut build = Command::new(repository().join(".ci/plugins"));
-        let (success, stderr) = run(build.args(EXAMPLES).env("HOST", env!("CARGO_BIN_EXE_host")));
+        let (success, stderr) = run(build.args(EXAMPLES).env("HOST_BINARY", env!("CARGO_BIN_EXE_host")));
         assert!(success, "{stderr}");
     });
     repository().join("plugins/dist").join(name).with_extension("wasm")

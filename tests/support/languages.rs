@@ -89,7 +89,7 @@ pub fn run(command: &mut Command) -> (bool, String) {
 /// Copies an example as a user gets it, without the file `except`: files instead of symbolic links, and nothing that was
 /// built. An exception are the crates that cargo has compiled, with their times, because to compile them again takes
 /// half a minute.
-fn copy(from: &Path, to: &Path, except: &Path) {
+pub fn copy(from: &Path, to: &Path, except: &Path) {
     fs::create_dir_all(to).expect("make a folder");
     for entry in fs::read_dir(from).expect("read a folder") {
         let path = entry.expect("read a folder").path();

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::test::duration;
 use super::{Exit, Failure, Flags, PluginFlags, load_for_plugin, log, print};
-use crate::plugin::{Engine, Grant, Import, Inspection, LoadError, Producer};
+use crate::plugin::{Engine, Grant, Import, Inspection, LoadError, Producer, Toolchain};
 
 /// What is said of a component that does not fit a slot.
 const ON_DEMAND: &str = "on demand, each with memory of its own: it does not fit a slot, and starts more slowly";
@@ -100,12 +100,12 @@ impl Report<'_> {
         line("size", &format!("{} ({} bytes)", BinaryBytes(inspection.bytes as u64), inspection.bytes));
         line("digest", &inspection.digest);
         line("contract", inspection.contract.as_deref().unwrap_or("none: it exports no host:plugin/processor"));
-        for (role, title) in [("language", "language"), ("processed-by", "made by"), ("sdk", "sdk")] {
-            let made: Vec<String> =
-                inspection.producers.iter().filter(|producer| producer.role == role).map(maker).collect();
-            if !made.is_empty() {
-                line(title, &made.join(", "));
-            }
+        if let Some(toolchain) = inspection.toolchain {
+            line("language", toolchain.language());
+        }
+        let made = makers(inspection);
+        if !made.is_empty() {
+            line("made by", &made.join(", "));
         }
         line("compiled", &format!("in {}", duration(inspection.compile_time)));
         let uses = &inspection.full_engine_for;
@@ -122,6 +122,9 @@ impl Report<'_> {
         if let (Some(time), Some(bytes)) = (inspection.start_time, inspection.memory_bytes) {
             let (bytes, limit) = (BinaryBytes(bytes as u64), BinaryBytes(self.memory_limit_bytes as u64));
             line("started", &format!("in {}, with {bytes} of memory; the limit is {limit}", duration(time)));
+        }
+        for warning in &inspection.warnings {
+            line("warning", warning);
         }
         text += "\n  imports\n";
         let width = inspection.imports.iter().map(|import| import.name.len()).max().unwrap_or_default();
@@ -152,6 +155,8 @@ impl Report<'_> {
             bytes: found.map(|found| found.bytes),
             digest: found.map(|found| found.digest.as_str()),
             contract: found.and_then(|found| found.contract.as_deref()),
+            language: found.and_then(|found| found.toolchain).map(Toolchain::language),
+            toolchain: found.and_then(|found| found.toolchain).map(Toolchain::tool),
             producers: found.map(|found| found.producers.iter().map(ProducerFacts::from).collect()),
             imports: found.map(|found| found.imports.iter().map(ImportFacts::from).collect()),
             exports: found.map(|found| found.exports.as_slice()),
@@ -162,6 +167,7 @@ impl Report<'_> {
             start_ms: found.and_then(|found| found.start_time).map(milliseconds),
             memory_bytes: found.and_then(|found| found.memory_bytes),
             memory_limit_bytes: self.memory_limit_bytes,
+            warnings: found.map(|found| found.warnings.as_slice()).unwrap_or_default(),
             problems,
         }
     }
@@ -175,6 +181,8 @@ struct Facts<'a> {
     bytes: Option<usize>,
     digest: Option<&'a str>,
     contract: Option<&'a str>,
+    language: Option<&'static str>,
+    toolchain: Option<&'static str>,
     producers: Option<Vec<ProducerFacts<'a>>>,
     imports: Option<Vec<ImportFacts<'a>>>,
     exports: Option<&'a [String]>,
@@ -186,6 +194,7 @@ struct Facts<'a> {
     start_ms: Option<f64>,
     memory_bytes: Option<usize>,
     memory_limit_bytes: usize,
+    warnings: &'a [&'static str],
     problems: Vec<String>,
 }
 
@@ -225,6 +234,13 @@ impl<'a> From<&'a Import> for ImportFacts<'a> {
 fn milliseconds(time: Duration) -> f64 {
     // The measurement is not more precise than a microsecond.
     time.as_micros() as f64 / 1e3
+}
+
+/// The tools that made a plugin: first the one that its language is known by, which may not have said so.
+fn makers(inspection: &Inspection) -> Vec<String> {
+    let said = || inspection.producers.iter().filter(|producer| producer.role != "language");
+    let silent = inspection.toolchain.map(Toolchain::tool).filter(|tool| said().all(|producer| producer.name != *tool));
+    silent.map(str::to_owned).into_iter().chain(said().map(maker)).collect()
 }
 
 /// Name and version of a tool that made a plugin. The text comes from the plugin, so control characters are escaped.

@@ -4,6 +4,15 @@ use std::path::PathBuf;
 
 use super::outcome::Failure;
 use super::text::{because, list};
+use super::toolchain::Toolchain;
+
+/// How to make a component with an unknown toolchain.
+const COMPONENT: &str = "build it for the target wasm32-wasip2, or make a component of it with `host componentize`";
+
+/// How to choose the world, behind a sentence that names it.
+fn world(toolchain: Option<Toolchain>) -> &'static str {
+    toolchain.map_or("", Toolchain::world)
+}
 
 /// A plugin that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -36,13 +45,14 @@ pub enum LoadError {
     },
     /// A core module, not a component.
     #[error(
-        "cannot load the plugin {}: it is a core module, not a component; build it for the target wasm32-wasip2, \
-         or make a component of it with `host componentize`",
-        .path.display()
+        "cannot load the plugin {}: it is a core module, not a component; {}",
+        .path.display(), .toolchain.map_or(COMPONENT, Toolchain::component)
     )]
     CoreModule {
         /// The plugin's file.
         path: PathBuf,
+        /// The toolchain that made the file, if it is known.
+        toolchain: Option<Toolchain>,
     },
     /// A component that is damaged, or that uses disabled features.
     #[error("cannot compile the plugin {}: {reason}; build it again with a current toolchain", .path.display())]
@@ -90,24 +100,28 @@ pub enum LoadError {
     /// A plugin of a version of the contract that this host does not run.
     #[error(
         "cannot use the plugin {}: it exports {export}, and this host runs host:plugin/processor of the versions 1.x and \
-         0.1.x; build it against the world `plugin` in wit/, or use a host that runs its version",
-        .path.display()
+         0.1.x; build it against the world `plugin` in wit/{}, or use a host that runs its version",
+        .path.display(), world(*.toolchain)
     )]
     WrongVersion {
         /// The plugin's file.
         path: PathBuf,
+        /// The toolchain that made the file, if it is known.
+        toolchain: Option<Toolchain>,
         /// The interface with the version that the component exports.
         export: String,
     },
     /// A component for another world, or with other types in this one.
     #[error(
         "cannot use the plugin {}: it does not export {expected}, but {}{}; \
-         build it against the world `plugin` in wit/",
-        .path.display(), list(.exports), because(.reason)
+         build it against the world `plugin` in wit/{}",
+        .path.display(), list(.exports), because(.reason), world(*.toolchain)
     )]
     WrongWorld {
         /// The plugin's file.
         path: PathBuf,
+        /// The toolchain that made the file, if it is known.
+        toolchain: Option<Toolchain>,
         /// The interface that a plugin must export.
         expected: &'static str,
         /// What the component exports.
@@ -118,20 +132,27 @@ pub enum LoadError {
     /// A component that needs an import which the host does not provide.
     #[error(
         "cannot use the plugin {}: it imports {}, which this host does not provide; \
-         a plugin may import WASI 0.2 or 0.3 and the imports of the world `plugin` in wit/",
-        .path.display(), list(.imports)
+         a plugin may import WASI 0.2 or 0.3 and the imports of the world `plugin` in wit/{}",
+        .path.display(), list(.imports), world(*.toolchain)
     )]
     UnknownImports {
         /// The plugin's file.
         path: PathBuf,
+        /// The toolchain that made the file, if it is known.
+        toolchain: Option<Toolchain>,
         /// The missing imports.
         imports: Vec<String>,
     },
     /// A component with an import that has another type in the host.
-    #[error("cannot use the plugin {}: {reason}; build it against WASI 0.2 or 0.3 and the files in wit/", .path.display())]
+    #[error(
+        "cannot use the plugin {}: {reason}; build it against WASI 0.2 or 0.3 and the files in wit/{}",
+        .path.display(), world(*.toolchain)
+    )]
     WrongImports {
         /// The plugin's file.
         path: PathBuf,
+        /// The toolchain that made the file, if it is known.
+        toolchain: Option<Toolchain>,
         /// Wasmtime's error.
         reason: String,
     },

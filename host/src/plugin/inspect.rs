@@ -5,8 +5,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use wasmparser::{KnownCustom, Name, NameSectionReader, Parser, Payload, ProducersSectionReader};
-
 use super::compiled::Plugin;
 use super::compiler::off_the_data_path;
 use super::contract;
@@ -15,6 +13,7 @@ use super::error::LoadError;
 use super::imports::{self, Grant};
 use super::loader::{self, Binary};
 use super::shape;
+use super::toolchain::{Origin, Producer, Toolchain};
 use crate::config::PluginConfig;
 
 /// Facts about a component: contents, requirements and cost.
@@ -26,8 +25,12 @@ pub struct Inspection {
     pub digest: String,
     /// The exported plugin interface with its version: `host:plugin/processor@1.0.0`.
     pub contract: Option<String>,
+    /// The toolchain of the author's code; `None` if it is unknown.
+    pub toolchain: Option<Toolchain>,
     /// The tools that made the component, by the component's own account, without repetition.
     pub producers: Vec<Producer>,
+    /// What does not keep a host from using the plugin, but will surprise its author.
+    pub warnings: Vec<&'static str>,
     /// All imports, in the component's order.
     pub imports: Vec<Import>,
     /// Names of all exports, in the component's order.
@@ -47,17 +50,6 @@ pub struct Inspection {
     pub problems: Vec<LoadError>,
     /// The plugin, ready for use; `None` if there are problems.
     pub plugin: Option<Plugin>,
-}
-
-/// A line of the `producers` section of a component, or of a module in the component.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Producer {
-    /// `language`, `processed-by` or `sdk`.
-    pub role: String,
-    /// Name of the language or tool.
-    pub name: String,
-    /// Version; may be empty.
-    pub version: String,
 }
 
 /// An import of a component.
@@ -110,13 +102,16 @@ fn inspect(engine: &Engine, path: &Path, configuration: Arc<PluginConfig>) -> Re
     let imports = loader::import_names(&component)
         .into_iter()
         .map(|name| Import { grant: imports::grant(&name), name })
-        .collect();
-    let problems = loader::misfits(&component, path);
+        .collect::<Vec<_>>();
+    let problems = loader::misfits(&component, &bytes, path);
+    let Origin { toolchain, producers } = Origin::of(&bytes);
     let mut inspection = Inspection {
         bytes: bytes.len(),
         digest: digest.clone(),
         contract: exports.iter().find(|name| contract::is_ours(name)).cloned(),
-        producers: producers(&bytes),
+        toolchain,
+        producers,
+        warnings: warnings(toolchain, &imports),
         imports,
         exports,
         compile_time,
@@ -128,7 +123,7 @@ fn inspect(engine: &Engine, path: &Path, configuration: Arc<PluginConfig>) -> Re
         plugin: None,
     };
     if inspection.problems.is_empty() {
-        match loader::resolve(&component, path) {
+        match loader::resolve(&component, &bytes, path) {
             Ok(ready) => inspection.plugin = Some(Plugin::new(ready, digest, configuration, engine.clone())),
             Err(problem) => inspection.problems.push(problem),
         }
@@ -136,68 +131,12 @@ fn inspect(engine: &Engine, path: &Path, configuration: Arc<PluginConfig>) -> Re
     Ok(inspection)
 }
 
-/// Prefix of the names of modules that a tool added when it made a component of a core module. Such modules are WASI
-/// adapters, written by other authors in another language.
-const ADDED_MODULE: &str = "wit-component:";
+/// QuickJS seeds its generator while the component is built.
+const FROZEN_RANDOM: &str = "Math.random() gives the same numbers in every instance: its state is part of the component, \
+    which does not import wasi:random/random; import it in the world, and take the numbers from there, as plugins of \
+    `host new --lang typescript` do";
 
-/// The `producers` sections of the component and of its author's modules. Wasmtime has already accepted the bytes, so a
-/// damaged section is ignored.
-fn producers(bytes: &[u8]) -> Vec<Producer> {
-    let mut producers: Vec<Producer> = Vec::new();
-    // The open components and modules at this place, each with its producers, and whether they come from another
-    // author.
-    let mut open: Vec<(Vec<Producer>, bool)> = Vec::new();
-    for payload in Parser::new(0).parse_all(bytes) {
-        match payload {
-            Ok(Payload::Version { .. }) => open.push((Vec::new(), false)),
-            Ok(Payload::CustomSection(section)) => match (section.as_known(), open.last_mut()) {
-                (KnownCustom::Producers(fields), Some((said, _))) => said.extend(listed(fields)),
-                (KnownCustom::Name(names), Some((_, is_added))) => *is_added |= is_added_module(names),
-                _ => {}
-            },
-            Ok(Payload::End(_)) => {
-                let said = open.pop().filter(|(_, is_added)| !is_added).map(|(said, _)| said);
-                for producer in said.unwrap_or_default() {
-                    if !producers.contains(&producer) {
-                        producers.push(producer);
-                    }
-                }
-            }
-            _ => {}
-        }
-    }
-    producers
-}
-
-fn listed(fields: ProducersSectionReader<'_>) -> impl Iterator<Item = Producer> {
-    fields.into_iter().flatten().flat_map(|field| {
-        let role = field.name;
-        field.values.into_iter().flatten().map(move |value| Producer {
-            role: role.into(),
-            name: value.name.into(),
-            version: value.version.into(),
-        })
-    })
-}
-
-fn is_added_module(names: NameSectionReader<'_>) -> bool {
-    names.into_iter().flatten().any(|name| matches!(name, Name::Module { name, .. } if name.starts_with(ADDED_MODULE)))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_language_is_the_authors_and_not_that_of_an_adapter() {
-        let component = wat::parse_str(
-            r#"(component
-                (core module $main (@producers (language "Go" "1.27") (processed-by "Go cmd/compile" "1.27")))
-                (core module $"wit-component:adapter:wasi_snapshot_preview1" (@producers (language "Rust" "2021")))
-                (@producers (processed-by "wit-component" "0.254")))"#,
-        );
-        let found = producers(&component.unwrap());
-        let found: Vec<(&str, &str)> = found.iter().map(|producer| (&*producer.role, &*producer.name)).collect();
-        assert_eq!(found, [("language", "Go"), ("processed-by", "Go cmd/compile"), ("processed-by", "wit-component")]);
-    }
+fn warnings(toolchain: Option<Toolchain>, imports: &[Import]) -> Vec<&'static str> {
+    let has_random = imports.iter().any(|import| import.name.starts_with("wasi:random/random@"));
+    if toolchain == Some(Toolchain::QuickJs) && !has_random { vec![FROZEN_RANDOM] } else { Vec::new() }
 }

@@ -19,6 +19,7 @@ use super::imports::{self, Grant};
 use super::outcome::Failure;
 use super::shape::{self, Refusal};
 use super::text::one_line;
+use super::toolchain::Toolchain;
 use crate::config::PluginConfig;
 use crate::time::millis;
 
@@ -118,9 +119,9 @@ async fn announced<T>(path: &Path, bytes: usize, compiling: impl Future<Output =
 fn prepare(engine: &Engine, binary: &Binary, configuration: Arc<PluginConfig>) -> Result<Plugin, LoadError> {
     let Binary { path, bytes, digest } = binary;
     let component = compile(engine, bytes, path)?;
-    match misfits(&component, path).into_iter().next() {
+    match misfits(&component, bytes, path).into_iter().next() {
         Some(misfit) => Err(misfit),
-        None => Ok(Plugin::new(resolve(&component, path)?, digest.clone(), configuration, engine.clone())),
+        None => Ok(Plugin::new(resolve(&component, bytes, path)?, digest.clone(), configuration, engine.clone())),
     }
 }
 
@@ -139,14 +140,15 @@ pub(super) fn compile(engine: &Engine, bytes: &[u8], path: &Path) -> Result<Comp
         return Err(LoadError::NotWasm { path: path.to_owned() });
     }
     if &bytes[6..8] == LAYER_CORE_MODULE {
-        return Err(LoadError::CoreModule { path: path.to_owned() });
+        return Err(LoadError::CoreModule { path: path.to_owned(), toolchain: Toolchain::of(bytes) });
     }
     engine.compile(bytes).map_err(|error| not_compiled(path.to_owned(), bytes, one_line(&error)))
 }
 
 /// Why a component was not compiled. The engine's text decides, because the causes differ.
 fn not_compiled(path: PathBuf, bytes: &[u8], reason: String) -> LoadError {
-    if let Some(Refusal { what, advice, .. }) = shape::refusal(bytes) {
+    if let Some(&Refusal { what, advice, features }) = shape::refusal(bytes) {
+        let advice = Toolchain::of(bytes).and_then(|made| made.without(features)).unwrap_or(advice);
         return LoadError::Needs { path, what, advice };
     }
     if reason.contains("make memory executable") {
@@ -171,20 +173,23 @@ pub(super) fn import_names(component: &Component) -> Vec<String> {
 }
 
 /// Misfits with the contract, as far as names show them.
-pub(super) fn misfits(component: &Component, path: &Path) -> Vec<LoadError> {
-    let path = || path.to_owned();
+pub(super) fn misfits(component: &Component, bytes: &[u8], path: &Path) -> Vec<LoadError> {
+    let (path, toolchain) = (|| path.to_owned(), || Toolchain::of(bytes));
     let mut misfits = Vec::new();
     // The export comes first: the author of a wrong file needs that error, and not one about the file's imports.
     let exports = exports(component);
     if Contract::among(&exports).is_none() {
         misfits.push(match exports.iter().find(|name| contract::is_ours(name)) {
-            Some(ours) => LoadError::WrongVersion { path: path(), export: ours.clone() },
-            None => LoadError::WrongWorld { path: path(), expected: contract::EXPORT, exports, reason: None },
+            Some(ours) => LoadError::WrongVersion { path: path(), toolchain: toolchain(), export: ours.clone() },
+            None => {
+                let expected = contract::EXPORT;
+                LoadError::WrongWorld { path: path(), toolchain: toolchain(), expected, exports, reason: None }
+            }
         });
     }
     let unknown: Vec<String> = import_names(component).into_iter().filter_map(missing).collect();
     if !unknown.is_empty() {
-        misfits.push(LoadError::UnknownImports { path: path(), imports: unknown });
+        misfits.push(LoadError::UnknownImports { path: path(), toolchain: toolchain(), imports: unknown });
     }
     misfits
 }
@@ -200,22 +205,22 @@ fn missing(import: String) -> Option<String> {
 
 /// Resolves imports and exports of a component without misfits, and finds out whether it may ask for the context of a
 /// call. The error names types that differ.
-pub(super) fn resolve(component: &Component, path: &Path) -> Result<(Ready, bool), LoadError> {
-    let path = path.to_owned();
+pub(super) fn resolve(component: &Component, bytes: &[u8], path: &Path) -> Result<(Ready, bool), LoadError> {
+    let wrong_imports = |error: wasmtime::Error| LoadError::WrongImports {
+        path: path.to_owned(),
+        toolchain: Toolchain::of(bytes),
+        reason: one_line(&error),
+    };
     let exports = exports(component);
     let mut linker = Linker::new(component.engine());
-    imports::link(&mut linker, component)
-        .map_err(|error| LoadError::WrongImports { path: path.clone(), reason: one_line(&error) })?;
-    let linked = match linker.instantiate_pre(component) {
-        Ok(linked) => linked,
-        Err(error) => return Err(LoadError::WrongImports { path, reason: one_line(&error) }),
+    imports::link(&mut linker, component).map_err(wrong_imports)?;
+    let linked = linker.instantiate_pre(component).map_err(wrong_imports)?;
+    let checked = Contract::among(&exports).map(|contract| contract.check(linked));
+    let reason = match checked {
+        Some(Ok(ready)) => return Ok((ready, imports::ask_for_context(&import_names(component)))),
+        Some(Err(error)) => Some(one_line(&error)),
+        None => None,
     };
-    let expected = contract::EXPORT;
-    let Some(contract) = Contract::among(&exports) else {
-        return Err(LoadError::WrongWorld { path, expected, exports, reason: None });
-    };
-    match contract.check(linked) {
-        Ok(ready) => Ok((ready, imports::ask_for_context(&import_names(component)))),
-        Err(error) => Err(LoadError::WrongWorld { path, expected, exports, reason: Some(one_line(&error)) }),
-    }
+    let (path, toolchain) = (path.to_owned(), Toolchain::of(bytes));
+    Err(LoadError::WrongWorld { path, toolchain, expected: contract::EXPORT, exports, reason })
 }

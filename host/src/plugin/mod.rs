@@ -4,6 +4,7 @@
 //!
 //! | file | contents |
 //! | --- | --- |
+//! | `toolchain`, `advice` | the language of a component, and how its toolchain is told what to do |
 //! | `outcome`, `error`, `text` | values: the outcome of a call, the errors of a plugin, texts for a log line |
 //! | `limits`, `journal`, `shape` | limits and log output of one instance; shape and required features of a component |
 //! | `bindings`, `imports/` | the contract in `wit/` as Rust types; all imports of a guest, and the store |
@@ -16,6 +17,7 @@
 //!
 //! Invariant: a store whose call ended without an answer is dropped and never called again.
 
+mod advice;
 mod bindings;
 mod cache;
 mod compiled;
@@ -37,6 +39,7 @@ mod shape;
 #[cfg(test)]
 pub(crate) mod tests;
 mod text;
+mod toolchain;
 
 pub use compiled::Plugin;
 pub use compiler::Haste;
@@ -44,7 +47,8 @@ pub use engine::Engine;
 pub use error::LoadError;
 pub use functions::Functions;
 pub use imports::{Context, Grant};
-pub use inspect::{Import, Inspection, Producer};
+pub use inspect::{Import, Inspection};
 pub use instance::Instance;
 pub use loader::Binary;
 pub use outcome::{Failure, Outcome, Output};
+pub use toolchain::{Producer, Toolchain};

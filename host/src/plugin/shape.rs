@@ -62,7 +62,7 @@ const WASI_0_3: &str = "WASI 0.3";
 
 /// What is disabled in both engines, with advice.
 pub(super) struct Refusal {
-    features: WasmFeatures,
+    pub(super) features: WasmFeatures,
     /// What the component uses.
     pub(super) what: &'static str,
     /// Advice for the author.
