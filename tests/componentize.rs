@@ -220,6 +220,24 @@ fn imports_of_wasi_preview_1_and_of_the_contract_are_linked() {
 }
 
 #[test]
+fn debug_information_is_left_out_and_names_stay() {
+    let more = r#"
+        (@producers (language "C11" "") (processed-by "clang" "22.1.8"))
+        (@custom ".debug_info" (after code) "debug information of the module")
+        (@custom ".debug_str" "clang version 22.1.8")
+        (@custom "mine" "a section of the author's own")
+        (func $a_function_with_a_name)"#;
+    let (folder, ended) = componentize(&dropping(&process("1.0.0"), "", more));
+    expect_silence(&ended);
+    let facts = expect_a_dropping_plugin(&folder);
+    assert_eq!((&facts["language"], &facts["toolchain"]), (&"C".into(), &"clang".into()));
+    let component = fs::read(folder.path().join("plugin.wasm")).unwrap();
+    let has = |text: &str| component.windows(text.len()).any(|part| part == text.as_bytes());
+    assert!(has("a_function_with_a_name") && has("a section of the author's own"));
+    assert!(!has(".debug_") && !has("debug information") && !has("clang version"));
+}
+
+#[test]
 fn a_module_that_cannot_become_a_plugin_is_refused_with_advice() {
     let process = process("1.0.0");
     let text = |text: &str| wat::parse_str(text).expect("WebAssembly text");

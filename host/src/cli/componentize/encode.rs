@@ -21,7 +21,7 @@ pub(super) fn component(module: &[u8]) -> Result<Vec<u8>, Problem> {
     let Some(contract) = shape.contract() else {
         return Err(Problem::NoProcess { exports: shape.exports.iter().map(|name| format!("`{name}`")).collect() });
     };
-    let mut module = module.to_vec();
+    let mut module = without_debug_sections(module)?;
     if !has_types_of(contract, &module)? {
         embed(&mut module, contract)?;
     }
@@ -72,6 +72,30 @@ impl Shape {
     fn contract(&self) -> Option<&'static Contract> {
         CONTRACTS.iter().find(|contract| self.exports.contains(&export(contract.version)))
     }
+}
+
+/// The module without DWARF, which no host reads, and which is most of a module that a C compiler has not stripped. The
+/// names of functions stay, for the stack of a trap, and so does the section that names the compiler.
+fn without_debug_sections(module: &[u8]) -> Result<Vec<u8>, Problem> {
+    let mut kept = Vec::with_capacity(module.len());
+    // A section's contents begin behind its id and length, and end where the next section begins.
+    let mut end = 0;
+    for payload in Parser::new(0).parse_all(module) {
+        let payload = payload.map_err(damaged)?;
+        let range = match &payload {
+            Payload::Version { range, .. } => range.clone(),
+            payload => match payload.as_section() {
+                Some((_, range)) => range,
+                None => continue,
+            },
+        };
+        let is_debug = matches!(&payload, Payload::CustomSection(custom) if custom.name().starts_with(".debug_"));
+        if !is_debug {
+            kept.extend_from_slice(module.get(end..range.end).unwrap_or_default());
+        }
+        end = range.end;
+    }
+    Ok(kept)
 }
 
 /// Whether the module has the types of the contract, as with an object file of a binding generator. A module may also
