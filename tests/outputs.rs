@@ -229,3 +229,82 @@ fn cases_expect_results_by_output_and_know_the_configured_names() {
     let blessed = fs::read_to_string(&cases).unwrap();
     assert!(blessed.ends_with(r#""outputs": {"fraud": {"n": 2}, "main": {"n": 1}}}"#), "{blessed}");
 }
+
+/// Id of a host that has one consumer.
+fn id(redis: &Redis, others: &[&str]) -> String {
+    let ids = redis.consumer_ids();
+    let ids = ids.iter().filter_map(|consumer| consumer.strip_suffix("/1")).find(|id| !others.contains(id));
+    ids.expect("a host").to_owned()
+}
+
+#[test]
+fn hosts_with_different_named_outputs_say_so_once_and_lose_nothing() {
+    let redis = Redis::start();
+    let beating = |launch: Launch| launch.arg("--heartbeat-interval", "50ms").arg("--report-interval", "200ms");
+    let with = beating(configured(&redis)).ready(&redis, 1);
+    let with_id = id(&redis, &[]);
+    let other = redis.folder().join("other.toml");
+    fs::write(&other, OUTPUTS.replace("messages:fraud", "messages:suspects").replace("audit", "checks")).unwrap();
+    let without = beating(Host::on(&redis).arg("--config", &other)).ready(&redis, 1);
+    let without_id = id(&redis, &[with_id.as_str()]);
+
+    let audit = "audit (messages:audit) is only";
+    for (host, own, theirs, words) in [
+        (
+            &with,
+            &with_id,
+            &without_id,
+            [format!("{audit} here"), "messages:fraud here and messages:suspects there".into()],
+        ),
+        (
+            &without,
+            &without_id,
+            &with_id,
+            [format!("{audit} there"), "messages:suspects here and messages:fraud there".into()],
+        ),
+    ] {
+        let line = format!("this host, {own}, and the host {theirs} of the same group have different named outputs");
+        host.wait_for_log(&line);
+        for words in words {
+            host.wait_for_log(&words);
+        }
+        let reports = host.written().lines().count();
+        wait_until("some more heartbeats", || host.written().lines().count() >= reports + 3);
+        assert_eq!(host.log().matches("different named outputs").count(), 1, "{}", host.log());
+    }
+
+    let ids: Vec<String> = (0..200).map(|n| format!("m-{n}")).collect();
+    Publisher::new(&redis).publish_all(ids.iter().map(|id| message(id, for_all(1))));
+    redis.wait_for_an_empty_inbox();
+    wait_until("a result or a dead letter of each message", || redis.length(OUTPUT) + redis.length(DEAD) == ids.len());
+    assert_eq!(redis.length(FRAUD), redis.length(OUTPUT), "a result is written with all the others of its message");
+    assert_eq!(redis.length(AUDIT), 2 * redis.length(OUTPUT));
+    let letters = redis.dead_letters();
+    assert!(letters.iter().all(|letter| letter.text("payload").contains("emit-all")), "the messages are kept");
+
+    // Once the hosts agree again, there is nothing to say, and the dead letters can be replayed.
+    without.stop();
+    let address = redis.url();
+    let ended = Launch::subcommand("dead").words(&["replay", "--all", "--redis", &address]).run();
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    wait_until("all results", || redis.length(OUTPUT) == ids.len());
+    expect_of_each(&redis, OUTPUT, &ids, 1);
+    assert_eq!(with.log().matches("different named outputs").count(), 1);
+}
+
+#[test]
+fn hosts_with_the_same_named_outputs_have_nothing_to_say() {
+    let redis = Redis::start();
+    // The bound of the length and the order are no difference.
+    let other = redis.folder().join("other.toml");
+    let (fraud, audit) = OUTPUTS.split_once("[outputs.audit]").expect("two sections");
+    fs::write(&other, format!("[outputs.audit]{audit}{}", fraud.replace("1000", "7"))).unwrap();
+    let beating = |launch: Launch| launch.arg("--heartbeat-interval", "50ms").arg("--report-interval", "200ms");
+    let hosts =
+        [configured(&redis), Host::on(&redis).arg("--config", &other)].map(|host| beating(host).ready(&redis, 1));
+    for host in &hosts {
+        let reports = host.written().lines().count();
+        wait_until("some heartbeats", || host.written().lines().count() >= reports + 3);
+        assert!(!host.log().contains("named outputs"), "{}", host.log());
+    }
+}

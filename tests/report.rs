@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{Host, Publisher, Redis, message, wait_until};
+use crate::support::{Host, Publisher, Redis, Signal, message, wait_until};
 
 const COUNTERS: [&str; 11] = [
     "messages_per_second",
@@ -142,4 +142,44 @@ fn the_report_tells_who_is_active_and_what_waits_to_be_appended() {
     for host in [&first, &second] {
         host.wait_for_report("nothing that waits", |report| report["position_lag"] == 0);
     }
+}
+
+#[test]
+fn the_group_counts_messages_wherever_their_results_went() {
+    let redis = Redis::start();
+    let path = redis.folder().join("host.toml");
+    std::fs::write(&path, "[outputs.fraud]\nkey = \"messages:fraud\"\n").unwrap();
+    let launch = || {
+        let launch = Host::on(&redis).arg("--config", &path).arg("--log-format", "json");
+        launch.arg("--report-interval", "200ms").arg("--heartbeat-interval", "100ms").arg("--heartbeat-ttl", "1s")
+    };
+    let [first, second, third] = [(); 3].map(|()| launch().ready(&redis, 2));
+    let to_fraud =
+        json!({"do": "emit-all", "ms": 5, "results": [{"to": "fraud", "body": "{}"}, {"to": "fraud", "body": "{}"}]});
+    let order = |n: usize| [to_fraud.clone(), json!({"do": "drop"}), json!({"do": "reject"})][n % 3].clone();
+    Publisher::new(&redis).publish_all((0..300).map(|n| message(&format!("m-{n}"), order(n))));
+    let all = |report: &Value| report["group_processed"] == 300;
+    for host in [&first, &second, &third] {
+        host.wait_for_report("all messages of the group", all);
+        assert!(host.reports().iter().any(|report| report["group_messages_per_second"].as_f64() > Some(0.0)));
+    }
+    assert_eq!((redis.length("messages:fraud"), redis.length(crate::support::records::OUTPUT)), (200, 0));
+
+    // A host that was paused for too long counts as dead, and continues with a new id. What it has done counts once.
+    second.signal(Signal::Stop);
+    wait_until("a host that counts as dead", || redis.consumer_ids().len() == 4);
+    second.signal(Signal::Continue);
+    second.wait_for_log("it continues with a new id");
+    wait_until("its return", || redis.consumer_ids().len() == 6);
+
+    // A host that leaves and a host that dies have done what they have done.
+    first.stop();
+    second.kill();
+    wait_until("the end of both", || redis.consumer_ids().len() == 2);
+    let seen = third.reports().len();
+    wait_until("two further reports", || third.reports().len() >= seen + 2);
+    Publisher::new(&redis).publish(message("last", to_fraud));
+    third.wait_for_report("one more", |report| report["group_processed"] == 301);
+    let counts: Vec<u64> = third.reports().iter().map(|report| report["group_processed"].as_u64().unwrap()).collect();
+    assert!(counts.is_sorted() && counts.iter().all(|count| *count <= 301), "{counts:?}");
 }

@@ -26,6 +26,8 @@ pub struct Counters {
     pub received: Counter,
     /// Messages settled by this host's consumers: results, drops and dead letters, but no duplicates and no retries.
     pub processed: Counter,
+    /// Those of them that the group counts under an earlier id of this host.
+    pub processed_before: Counter,
     /// Results written by this host's consumers.
     pub results: Counter,
     /// Messages that the plugin dropped on purpose.
@@ -48,4 +50,17 @@ pub struct Counters {
     pub taken_over: Counter,
     /// Deliveries that another host settled first.
     pub outrun: Counter,
+}
+
+impl Counters {
+    /// Messages that this host has settled since it has its present id.
+    #[must_use]
+    pub fn processed_with_id(&self) -> u64 {
+        self.processed.get().saturating_sub(self.processed_before.get())
+    }
+
+    /// The host continues with a new id.
+    pub fn begin_with_new_id(&self) {
+        self.processed_before.add(usize::try_from(self.processed_with_id()).unwrap_or(usize::MAX));
+    }
 }

@@ -203,8 +203,7 @@ impl Running {
         let fingerprint = reload::fingerprint(plugin.digest(), &config);
         let versions = Arc::new(Versions::new(plugin, fingerprint, config.consumers));
         let farewell: Reconnecting = group.connect("farewell");
-        let registry =
-            Arc::new(Registry::new(group.clone(), config.registry.clone(), config.dedup_window, versions.clone()));
+        let registry = Arc::new(Registry::new(group.clone(), &config, versions.clone()));
         meet(&group, &farewell, &registry, &config).await?;
 
         let (fetcher, queue) = Fetcher::new(group.clone(), config.registry.takeover_interval);

@@ -1,19 +1,19 @@
 //! This host's heartbeat, and with it `consumer:ids` and the descriptor of the group.
 //! The heartbeat never waits for a plugin. This file knows no messages.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::{error, info, warn};
 
-use crate::config::RegistryConfig;
+use crate::config::{Config, RegistryConfig};
 use crate::group::Group;
 use crate::redis::client::reconnecting::Reconnecting;
 use crate::redis::store::entry::FORMAT;
-use crate::redis::store::group::{Agreement, Member, Misfit, join};
+use crate::redis::store::group::{Agreement, Member, Misfit, OutputKeys, Stranger, join};
 use crate::redis::store::registry::{Beat, BeatReply, Presence, beat};
 use crate::throttle::Throttle;
 use crate::version::{Status, Versions};
@@ -28,6 +28,10 @@ pub struct Registry {
     config: RegistryConfig,
     /// How long this host remembers message ids.
     dedup_window: Duration,
+    /// This host's named outputs.
+    outputs: OutputKeys,
+    /// The last warning about a host with other named outputs.
+    warned_of: Mutex<Option<Stranger>>,
     /// Number of consumers of this host; 0 before the host has joined.
     consumers: AtomicU32,
     /// Source of the plugin's status.
@@ -47,10 +51,19 @@ struct About<'a> {
 impl Registry {
     /// The entry of a host that has not joined yet.
     #[must_use]
-    pub fn new(group: Arc<Group>, config: RegistryConfig, dedup_window: Duration, versions: Arc<Versions>) -> Registry {
-        let connection = group.connect("control");
-        let (consumers, misfits) = (AtomicU32::new(0), Throttle::default());
-        Registry { group, connection, config, dedup_window, consumers, versions, misfits }
+    pub fn new(group: Arc<Group>, config: &Config, versions: Arc<Versions>) -> Registry {
+        let outputs = config.outputs.iter().map(|output| (output.name.clone(), output.key.clone()));
+        Registry {
+            connection: group.connect("control"),
+            config: config.registry.clone(),
+            dedup_window: config.dedup_window,
+            outputs: outputs.collect(),
+            warned_of: Mutex::default(),
+            consumers: AtomicU32::new(0),
+            versions,
+            misfits: Throttle::default(),
+            group,
+        }
     }
 
     /// Joins the group.
@@ -59,7 +72,7 @@ impl Registry {
     /// When this host disagrees with the group, for example about the channel.
     pub async fn join_group(&self) -> Result<Agreement, Misfit> {
         let host_id = &*self.group.identity.host_id();
-        let member = Member { host_id, ttl: self.config.beat_ttl, dedup_window: self.dedup_window };
+        let member = self.member(host_id, self.config.beat_ttl);
         let agreed = self
             .connection
             .repeat("join the group", move |mut connection| async move {
@@ -68,6 +81,30 @@ impl Registry {
             .await?;
         self.group.set_format(agreed.format);
         Ok(agreed)
+    }
+
+    /// This host's part of the descriptor.
+    fn member<'a>(&'a self, host_id: &'a str, ttl: Duration) -> Member<'a> {
+        let processed = self.group.counters.processed_with_id();
+        Member { host_id, ttl, dedup_window: self.dedup_window, processed, outputs: &self.outputs }
+    }
+
+    /// Warns once of a host whose named outputs are others, and again when the difference is another one.
+    fn compare_outputs(&self, stranger: Option<Stranger>) {
+        let mut warned_of = self.warned_of.lock().unwrap_or_else(PoisonError::into_inner);
+        if *warned_of == stranger {
+            return;
+        }
+        if let Some(stranger) = &stranger {
+            warn!(
+                "this host, {}, and the host {} of the same group have different named outputs: {}; a message whose result \
+                 names an output that its host does not have becomes a dead letter; give both the same sections [outputs.NAME]",
+                self.group.identity.host_id(),
+                stranger.host_id,
+                stranger.differences(&self.outputs)
+            );
+        }
+        *warned_of = stranger;
     }
 
     /// Lists this number of consumers, and removes stale ids from the list. The first call adds the host to the
@@ -93,6 +130,7 @@ impl Registry {
             if self.send(Beat::Stay).await == BeatReply::TakenForDead {
                 let old = self.group.identity.host_id();
                 let new = self.group.identity.renew();
+                self.group.counters.begin_with_new_id();
                 warn!(%old, %new, "this host counted as dead, because its heartbeat came too late; it continues with a new id");
                 self.send(Beat::Join).await;
             }
@@ -128,18 +166,27 @@ impl Registry {
                 let presence = Presence { host_id, consumers, status, ttl: self.config.beat_ttl };
                 let asked = Instant::now();
                 let reply = beat(&mut connection, &group.keys, presence, kind).await?;
-                let member = Member { host_id, ttl, dedup_window: self.dedup_window };
-                Ok((asked, reply, join(&mut connection, &group.keys, member).await?))
+                // An id that counted as dead must not come back, not even in the descriptor.
+                let joined = match reply {
+                    BeatReply::Alive { .. } => {
+                        Some(join(&mut connection, &group.keys, self.member(host_id, ttl)).await?)
+                    }
+                    BeatReply::TakenForDead => None,
+                };
+                Ok((asked, reply, joined))
             })
             .await;
         match joined {
-            Ok(agreed) => group.set_format(agreed.format),
+            Some(Ok(agreed)) => {
+                group.set_format(agreed.format);
+                self.compare_outputs(agreed.stranger);
+            }
             // The host agreed with the group at its start. Since then the descriptor was deleted, or Redis was away for
             // long.
-            Err(misfit) if self.misfits.permit().is_some() => {
+            Some(Err(misfit)) if self.misfits.permit().is_some() => {
                 error!("this host no longer fits into its group: {misfit}")
             }
-            Err(_) => {}
+            Some(Err(_)) | None => {}
         }
         if let BeatReply::Alive { hosts, consumers, server_ms } = reply {
             group.pace.set_group(hosts, consumers);

@@ -24,11 +24,11 @@ pub struct Snapshot {
     pub host: String,
     /// Messages a second that this host settled in the last interval.
     pub messages_per_second: f64,
-    /// Results a second that the whole group wrote in the last interval; `None` without Redis.
+    /// Messages a second that the whole group settled in the last interval, wherever the results went; `None` without Redis.
     pub group_messages_per_second: Option<f64>,
     /// Messages that this host has settled since its start.
     pub processed: u64,
-    /// Results ever written to the output stream; `None` without Redis.
+    /// Messages that the group has settled since the first of its hosts started; `None` without Redis.
     pub group_processed: Option<u64>,
     /// Messages that this host dropped, because their id was already claimed.
     pub duplicates: u64,
@@ -101,7 +101,7 @@ impl Sampler {
         };
         let mut sampler = Sampler { group, versions, connection: None, before };
         let stats = sampler.stats().await;
-        sampler.before.group = stats.map(|stats| (Instant::now(), stats.results));
+        sampler.before.group = stats.map(|stats| (Instant::now(), stats.processed));
         sampler
     }
 
@@ -116,14 +116,14 @@ impl Sampler {
         let now = Instant::now();
         let processed = counters.processed.get();
         let messages_per_second = rate(processed - before.processed, now - before.at);
-        let group_messages_per_second = stats.zip(before.group).map(|(stats, (at, results))| {
-            // Fewer results than before: the stream was deleted meanwhile.
-            rate(stats.results.saturating_sub(results), now - at)
+        let group_messages_per_second = stats.zip(before.group).map(|(stats, (at, processed))| {
+            // Fewer messages than before: Redis was emptied meanwhile.
+            rate(stats.processed.saturating_sub(processed), now - at)
         });
         before.at = now;
         before.processed = processed;
         if let Some(stats) = stats {
-            before.group = Some((now, stats.results));
+            before.group = Some((now, stats.processed));
         }
         let place = self.group.standing.place();
         let plugin = self.versions.status();
@@ -135,7 +135,7 @@ impl Sampler {
             messages_per_second,
             group_messages_per_second,
             processed,
-            group_processed: stats.map(|stats| stats.results),
+            group_processed: stats.map(|stats| stats.processed),
             duplicates: counters.duplicates.get(),
             dead_letters: counters.dead_letters.get(),
             inbox: stats.map(|stats| stats.inbox),
@@ -164,14 +164,15 @@ impl Sampler {
     async fn stats(&mut self) -> Option<GroupStats> {
         let kept = self.connection.take();
         let (connector, keys) = (&self.group.connector, &self.group.keys);
+        let (host_id, processed) = (&*self.group.identity.host_id(), self.group.counters.processed_with_id());
         let read = async {
             if let Some(mut connection) = kept
-                && let Ok(stats) = group_stats(&mut connection, keys).await
+                && let Ok(stats) = group_stats(&mut connection, keys, host_id, processed).await
             {
                 return Some((connection, stats));
             }
             let mut connection = connector.connect().await.ok()?;
-            let stats = group_stats(&mut connection, keys).await.ok()?;
+            let stats = group_stats(&mut connection, keys, host_id, processed).await.ok()?;
             Some((connection, stats))
         };
         let (connection, stats) = tokio::time::timeout(STATS_TIMEOUT, read).await.ok().flatten()?;

@@ -221,7 +221,6 @@ fn needed<'a>(keys: &'a Keys, marks_channel: &'a str, claim: &'a str, permit: &'
         needs("XPENDING", &keys.inbox, &["x"]),
         needs("XCLAIM", &keys.inbox, &["x", "x", "0", "0-1"]),
         needs("XINFO CONSUMERS", &keys.inbox, &["x"]),
-        needs("XINFO STREAM", &keys.output, &[]),
         needs("XLEN", &keys.inbox, &[]),
         needs("TYPE", &keys.output, &[]),
         needs("ZCARD", &keys.retry, &[]),

@@ -1,7 +1,7 @@
 //! The descriptor of a group: the facts on which all hosts of the group must agree. The first host writes the
 //! descriptor, every heartbeat renews it, and it expires with the last host.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::LazyLock;
 use std::time::Duration;
 
@@ -24,15 +24,48 @@ pub struct Member<'a> {
     pub ttl: Duration,
     /// Dedup window of the host.
     pub dedup_window: Duration,
+    /// Messages that the host has settled since it has this id.
+    pub processed: u64,
+    /// Named outputs of the host.
+    pub outputs: &'a OutputKeys,
+}
+
+/// Named outputs: the stream of each name.
+pub type OutputKeys = BTreeMap<String, String>;
+
+/// A host alive with other named outputs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stranger {
+    /// The host's id.
+    pub host_id: String,
+    /// Its named outputs.
+    pub outputs: OutputKeys,
+}
+
+impl Stranger {
+    /// What differs, output by output, for a sentence.
+    #[must_use]
+    pub fn differences(&self, ours: &OutputKeys) -> String {
+        let names: BTreeSet<&String> = ours.keys().chain(self.outputs.keys()).collect();
+        let differences = names.into_iter().filter_map(|name| match (ours.get(name), self.outputs.get(name)) {
+            (Some(here), Some(there)) if here == there => None,
+            (Some(here), Some(there)) => Some(format!("{name} is {here} here and {there} there")),
+            (Some(here), None) => Some(format!("{name} ({here}) is only here")),
+            (None, there) => Some(format!("{name} ({}) is only there", there.map_or("", String::as_str))),
+        });
+        differences.collect::<Vec<_>>().join(", ")
+    }
 }
 
 /// The facts on which the group agrees.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Agreement {
     /// The format that hosts write, which all of them can read.
     pub format: u32,
     /// The longest dedup window of the hosts alive.
     pub dedup_window: Duration,
+    /// A host with other named outputs, if there is one: always the same one of several.
+    pub stranger: Option<Stranger>,
 }
 
 /// Reason why a host cannot join the group.
@@ -85,16 +118,23 @@ pub async fn join(
     keys: &Keys,
     member: Member<'_>,
 ) -> Result<Result<Agreement, Misfit>, RedisError> {
-    let Member { host_id, ttl, dedup_window } = member;
+    let Member { host_id, ttl, dedup_window, processed, outputs } = member;
+    // Serialisation cannot fail: texts by texts.
+    let outputs = serde_json::to_string(outputs).unwrap_or_default();
     let mut command = JOIN.command(&[&keys.descriptor]);
     command.arg(host_id).arg(millis(ttl)).arg(&keys.channel).arg(FORMAT).arg(millis(dedup_window));
+    command.arg(processed).arg(outputs);
     let reply: Vec<Value> = from_redis_value(JOIN.run(connection, &command).await?)?;
     let mut reply = reply.into_iter();
     let mut next = || reply.next().unwrap_or(Value::Nil);
     let (joined, format, window_ms): (u8, u32, u64) =
         (from_redis_value(next())?, from_redis_value(next())?, from_redis_value(next())?);
     if joined == 1 {
-        return Ok(Ok(Agreement { format, dedup_window: Duration::from_millis(window_ms) }));
+        let (host_id, outputs): (Option<String>, Option<String>) =
+            (from_redis_value(next())?, from_redis_value(next())?);
+        let outputs = outputs.and_then(|outputs| serde_json::from_str(&outputs).ok());
+        let stranger = host_id.zip(outputs).map(|(host_id, outputs)| Stranger { host_id, outputs });
+        return Ok(Ok(Agreement { format, dedup_window: Duration::from_millis(window_ms), stranger }));
     }
     let output = keys.output.clone();
     let theirs: String = from_redis_value(next())?;
@@ -141,6 +181,17 @@ pub fn unversioned(alive: &[String], statuses: &HashMap<String, String>) -> Vec<
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_differs_between_named_outputs_is_named() {
+        let outputs = |pairs: &[(&str, &str)]| -> OutputKeys {
+            pairs.iter().map(|(name, key)| ((*name).to_owned(), (*key).to_owned())).collect()
+        };
+        let stranger = Stranger { host_id: "h".into(), outputs: outputs(&[("a", "s:a"), ("b", "s:x"), ("d", "s:d")]) };
+        let ours = outputs(&[("a", "s:a"), ("b", "s:b"), ("c", "s:c")]);
+        let expected = "b is s:b here and s:x there, c (s:c) is only here, d (s:d) is only there";
+        assert_eq!(stranger.differences(&ours), expected);
+    }
 
     #[test]
     fn only_a_host_that_lives_and_says_no_format_is_too_old() {

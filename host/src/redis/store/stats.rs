@@ -1,15 +1,18 @@
 //! Figures about the whole group from Redis, for the report.
 
+use std::sync::LazyLock;
+
 use redis::{Pipeline, RedisError, Value, from_redis_value};
 
 use super::keys::Keys;
 use crate::redis::client::connector::LibraryConnection;
+use crate::redis::client::script::Source;
 
 /// Figures about the group.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct GroupStats {
-    /// Results ever written to the output stream, by all hosts.
-    pub results: u64,
+    /// Messages that the hosts of the group have settled, wherever the results went, since the first of them started.
+    pub processed: u64,
     /// Inbox entries waiting or in progress.
     pub inbox: u64,
     /// Waiting retries.
@@ -20,40 +23,37 @@ pub struct GroupStats {
     pub memory_bytes_max: u64,
 }
 
-/// Reads the figures.
+static TALLY: LazyLock<Source> = LazyLock::new(|| Source::new(include_str!("scripts/tally.lua")));
+
+/// Reads the figures, and adds this host's own number of settled messages to the group's.
 ///
 /// # Errors
 /// Errors of the network or the server.
-pub async fn group_stats(connection: &mut LibraryConnection, keys: &Keys) -> Result<GroupStats, RedisError> {
+pub async fn group_stats(
+    connection: &mut LibraryConnection,
+    keys: &Keys,
+    host_id: &str,
+    processed: u64,
+) -> Result<GroupStats, RedisError> {
+    let mut tally = TALLY.command(&[&keys.descriptor]);
+    tally.arg(host_id).arg(processed);
+    let processed = from_redis_value(TALLY.run(connection, &tally).await?)?;
     let mut pipeline = Pipeline::new();
-    pipeline.cmd("XINFO").arg("STREAM").arg(&keys.output);
     pipeline.cmd("XLEN").arg(&keys.inbox);
     pipeline.cmd("ZCARD").arg(&keys.retry);
     pipeline.cmd("INFO").arg("memory");
     let replies = connection.send_packed_commands(&pipeline, 0, pipeline.len()).await?;
-    let [output, inbox, retries, memory]: [Value; 4] = replies
+    let [inbox, retries, memory]: [Value; 3] = replies
         .try_into()
         .map_err(|_| RedisError::from((redis::ErrorKind::UnexpectedReturnType, "too few replies")))?;
     let memory: String = from_redis_value(memory.extract_error()?)?;
     Ok(GroupStats {
-        results: entries_added(output),
+        processed,
         inbox: from_redis_value(inbox.extract_error()?)?,
         retries_waiting: from_redis_value(retries.extract_error()?)?,
         memory_bytes: info_number(&memory, "used_memory"),
         memory_bytes_max: info_number(&memory, "maxmemory"),
     })
-}
-
-/// From the flat list of `XINFO STREAM`; an error means that the stream does not exist yet.
-fn entries_added(info: Value) -> u64 {
-    let Ok(Value::Array(fields)) = info.extract_error() else {
-        return 0;
-    };
-    let is_name = |field: &Value| matches!(field, Value::BulkString(name) if name == b"entries-added");
-    match fields.iter().skip_while(|field| !is_name(field)).nth(1) {
-        Some(Value::Int(added)) => u64::try_from(*added).unwrap_or(0),
-        _ => 0,
-    }
 }
 
 /// One line of an `INFO` reply.

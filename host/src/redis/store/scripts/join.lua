@@ -4,13 +4,17 @@
 --
 -- KEYS  1 descriptor of the group, a hash
 -- ARGV  1 host id   2 how long this is valid, in ms; 0 to leave   3 channel   4 the newest format that the host reads
---       5 how long the host remembers message ids, in ms
--- Reply {1, format that the group writes, longest dedup window of its hosts in ms},
+--       5 how long the host remembers message ids, in ms   6 messages that the host has finished since its start
+--       7 the named outputs of the host, a text
+-- Reply {1, format that the group writes, longest dedup window of its hosts in ms}, and behind that for a host with other
+--       named outputs, if there is one: its id, its outputs;
 --       or {0, format that the group writes, the window, channel of the group} when the host does not fit in: then it has not
 --       joined.
 --
 -- Fields: channel and format belong to the group. Each host has one field, "host <id>", with its expiry (ms, server
--- time), the newest format that it reads, and its window. The first host writes the channel. The format is the newest
+-- time), the newest format that it reads, and its window; one field, "processed <id>", with the number of messages, which
+-- the field "processed" of the group takes over from a host that is gone; and one field, "outputs <id>". An older host
+-- has no such fields, and leaves those of others as they are. The first host writes the channel. The format is the newest
 -- one that every host reads. While any host is alive the format only rises, because a host that cannot read it is
 -- refused. Atomic, because two hosts that start at the same moment must not both be the first. Expires with the last
 -- host.
@@ -22,12 +26,17 @@ end
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
+local alive = {[host] = ttl > 0}
 local group, lowest, longest, last = {}, reads, tonumber(window), now + ttl
-local others = 0
+local others, counted, outputs = 0, {}, {}
 local fields = redis.call('HGETALL', key)
 for at = 1, #fields, 2 do
-  local id = string.match(fields[at], '^host (.*)$')
-  if not id then
+  local kind_of, id = string.match(fields[at], '^(%l+) (.*)$')
+  if kind_of == 'processed' then
+    counted[id] = tonumber(fields[at + 1])
+  elseif kind_of == 'outputs' then
+    outputs[id] = fields[at + 1]
+  elseif kind_of ~= 'host' then
     group[fields[at]] = fields[at + 1]
   elseif id ~= host then
     local expires, format, remembers = string.match(fields[at + 1], '^(%d+) (%d+) (%d+)$')
@@ -36,10 +45,34 @@ for at = 1, #fields, 2 do
       redis.call('HDEL', key, fields[at])
     else
       others = others + 1
+      alive[id] = true
       last = math.max(last, expires)
       lowest = math.min(lowest, tonumber(format))
       longest = math.max(longest, tonumber(remembers))
     end
+  end
+end
+
+-- A host that leaves a second time, because the first reply was lost, has no count any more.
+if ttl > 0 or counted[host] then
+  counted[host] = tonumber(ARGV[6])
+end
+local gone = 0
+for id, count in pairs(counted) do
+  if not alive[id] then
+    gone = gone + count
+    redis.call('HDEL', key, 'processed ' .. id)
+  end
+end
+if gone > 0 then
+  redis.call('HSET', key, 'processed', (group.processed or 0) + gone)
+end
+local other = nil
+for id in pairs(outputs) do
+  if not alive[id] then
+    redis.call('HDEL', key, 'outputs ' .. id)
+  elseif outputs[id] ~= ARGV[7] and id ~= host and (not other or id < other) then
+    other = id
   end
 end
 
@@ -58,5 +91,6 @@ if others > 0 then
   lowest = math.max(lowest, format)
 end
 redis.call('HSET', key, 'channel', channel, 'format', lowest, 'host ' .. host, (now + ttl) .. ' ' .. reads .. ' ' .. window)
+redis.call('HSET', key, 'processed ' .. host, counted[host], 'outputs ' .. host, ARGV[7])
 redis.call('PEXPIREAT', key, last)
-return {1, lowest, longest}
+return {1, lowest, longest, other, other and outputs[other]}
