@@ -112,6 +112,9 @@ impl Report<'_> {
         if !uses.is_empty() {
             let price = "a call costs more than in the fast one";
             line("engine", &format!("the full one, for {}; {price}", uses.join(", ")));
+            for advice in &inspection.fast_engine_advice {
+                line("", &format!("for the fast one, {advice}"));
+            }
         }
         let instances = match inspection.pooled {
             true => "in slots that a host reserves at its start",
@@ -163,6 +166,7 @@ impl Report<'_> {
             compile_ms: found.map(|found| milliseconds(found.compile_time)),
             engine: found.map(|found| if found.full_engine_for.is_empty() { "fast" } else { "full" }),
             full_engine_for: found.map(|found| found.full_engine_for.as_slice()),
+            fast_engine_advice: found.map(|found| found.fast_engine_advice.as_slice()),
             pooled: found.map(|found| found.pooled),
             start_ms: found.and_then(|found| found.start_time).map(milliseconds),
             memory_bytes: found.and_then(|found| found.memory_bytes),
@@ -190,6 +194,7 @@ struct Facts<'a> {
     /// `fast` or `full`.
     engine: Option<&'static str>,
     full_engine_for: Option<&'a [&'static str]>,
+    fast_engine_advice: Option<&'a [&'static str]>,
     pooled: Option<bool>,
     start_ms: Option<f64>,
     memory_bytes: Option<usize>,

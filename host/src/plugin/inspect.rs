@@ -39,6 +39,8 @@ pub struct Inspection {
     pub compile_time: Duration,
     /// What the component uses that only the full engine has; empty for a component of the fast engine.
     pub full_engine_for: Vec<&'static str>,
+    /// How its toolchain makes a component for the fast engine, as far as there is a way.
+    pub fast_engine_advice: Vec<&'static str>,
     /// Whether its instances use slots that a host reserves at its start. Otherwise each instance maps its own memory, which
     /// makes its start slower.
     pub pooled: bool,
@@ -105,6 +107,8 @@ fn inspect(engine: &Engine, path: &Path, configuration: Arc<PluginConfig>) -> Re
         .collect::<Vec<_>>();
     let problems = loader::misfits(&component, &bytes, path);
     let Origin { toolchain, producers } = Origin::of(&bytes);
+    let needs = if engine.is_full(&component) { shape::needs(&bytes) } else { Vec::new() };
+    let advice = |need: &&shape::Need| toolchain.and_then(|made| made.without(need.features));
     let mut inspection = Inspection {
         bytes: bytes.len(),
         digest: digest.clone(),
@@ -115,7 +119,8 @@ fn inspect(engine: &Engine, path: &Path, configuration: Arc<PluginConfig>) -> Re
         imports,
         exports,
         compile_time,
-        full_engine_for: if engine.is_full(&component) { shape::needs(&bytes) } else { Vec::new() },
+        full_engine_for: needs.iter().map(|need| need.what).collect(),
+        fast_engine_advice: needs.iter().filter_map(advice).collect(),
         pooled: engine.has_slots_for(&component),
         start_time: None,
         memory_bytes: None,

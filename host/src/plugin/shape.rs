@@ -42,13 +42,13 @@ impl Shape {
 
 /// A feature that the fast engine does not have, in words for the author of a component.
 pub(super) struct Need {
-    features: WasmFeatures,
+    pub(super) features: WasmFeatures,
     /// What the component uses.
     pub(super) what: &'static str,
 }
 
 /// Features of the full engine: see `engine`.
-const OF_FULL: [Need; 4] = [
+static OF_FULL: [Need; 4] = [
     Need { features: WasmFeatures::CM_ASYNC, what: "async functions" },
     Need { features: WasmFeatures::EXCEPTIONS, what: "exceptions" },
     Need { features: WasmFeatures::GC, what: "garbage collection" },
@@ -58,7 +58,7 @@ const OF_FULL: [Need; 4] = [
 /// Version of WASI that only the full engine has, because most of its interfaces are async.
 const WASI_OF_FULL: &str = "@0.3.";
 /// What a component uses that imports this version.
-const WASI_0_3: &str = "WASI 0.3";
+static WASI_0_3: Need = Need { features: WasmFeatures::empty(), what: "WASI 0.3" };
 
 /// What is disabled in both engines, with advice.
 pub(super) struct Refusal {
@@ -110,12 +110,12 @@ pub(super) fn looks_fast(bytes: &[u8]) -> bool {
 }
 
 /// What the component uses that only the full engine has. Empty if the component is not valid even with all features.
-pub(super) fn needs(bytes: &[u8]) -> Vec<&'static str> {
+pub(super) fn needs(bytes: &[u8]) -> Vec<&'static Need> {
     if !is_valid_without(bytes, WasmFeatures::empty()) {
         return Vec::new();
     }
-    let lacking = OF_FULL.iter().filter(|need| !is_valid_without(bytes, need.features)).map(|need| need.what);
-    lacking.chain(imports_wasi_of_full(bytes).then_some(WASI_0_3)).collect()
+    let lacking = OF_FULL.iter().filter(|need| !is_valid_without(bytes, need.features));
+    lacking.chain(imports_wasi_of_full(bytes).then_some(&WASI_0_3)).collect()
 }
 
 /// A feature that the component uses and no engine has. `None` if the component is not valid even with all features.
@@ -184,7 +184,8 @@ mod tests {
             (r#"(component (component (import "wasi:random/random@0.3.0" (instance))))"#, &[]),
         ] {
             let bytes = wat::parse_str(text).unwrap();
-            assert_eq!(needs(&bytes), expected, "{text}");
+            let needed: Vec<&str> = needs(&bytes).iter().map(|need| need.what).collect();
+            assert_eq!(needed, expected, "{text}");
             // The exception in the function alone is found when the fast engine compiles it.
             assert_eq!(looks_fast(&bytes), expected.is_empty() || text.contains("try_table"), "{text}");
             assert!(refusal(&bytes).is_none(), "{text}");
