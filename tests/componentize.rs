@@ -1,5 +1,5 @@
 //! `host wit` and `host componentize`: the contract as files, and plugins out of core modules.
-//! The modules are written by hand here, except for the examples in C and Go, which are built as their authors build them.
+//! The modules are written by hand here, except for the examples in C, Zig and Go, which are built as their authors build them.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -304,6 +304,46 @@ fn a_plugin_in_c_passes_its_cases() {
     expect(&host(&["test", &plugin, "plugins/enrich-c/cases.jsonl"]), 0, &[]);
 }
 
+#[test]
+fn every_function_for_zig_does_what_it_says() {
+    let scratch = tempfile::tempdir().unwrap();
+    let dir = scratch.path().to_str().expect("a path of text");
+    expect(&host(&["new", "probe", "--lang", "zig", "--dir", dir]), 0, &[]);
+    let folder = scratch.path().join("probe");
+    fs::copy(repository().join("tests/languages/probe.zig"), folder.join("enrich.zig")).unwrap();
+    let ended = end(Command::new(folder.join("build")).env("HOST_BINARY", BINARY));
+    assert_eq!(ended.code, Some(0), "{}{}", ended.stdout, ended.stderr);
+    let plugin = folder.join("probe.wasm").display().to_string();
+    let asked = |order: &str| {
+        let message = format!(r#"{{"message_id":1,"do":"{order}"}}"#);
+        let words = ["test", &plugin, "--plugin-config", "currency=EUR", "--log-level", "debug", "--message", &message];
+        let ended = host(&words);
+        (ended.stdout.trim_end().to_owned(), ended.stderr)
+    };
+    for (order, expected) in [
+        ("drop", r#"{"drop": true}"#),
+        ("retry", r#"{"retry": true}"#),
+        ("retry-later", r#"{"retry": 1500}"#),
+        ("reject", r#"{"reject": "bad 7%s"}"#),
+        ("fail", r#"{"fail": "worse 8"}"#),
+        ("error", r#"{"fail": "Broken"}"#),
+        ("several", r#"{"emit": [{"currency": "EUR", "missing": true}, {"n": 2}]}"#),
+        (
+            "facts",
+            r#"{"emit": {"channel": "messages:published", "consumer": "test", "generation": 1, "attempt": 1, "now": true}}"#,
+        ),
+    ] {
+        let (stdout, stderr) = asked(order);
+        assert_eq!(stdout, expected, "{order}: {stderr}");
+    }
+    let (stdout, _) = asked("out-of-bounds");
+    assert!(stdout.contains("panic: index out of bounds"), "{stdout}");
+    let (_, log) = asked("log");
+    for line in ["DEBUG to debug", "INFO to the log: 1", "WARN (part) to warn", "ERROR to error"] {
+        assert!(log.contains(line), "no {line:?} in: {log}");
+    }
+}
+
 /// What becomes of a message, with `R` for the random value.
 #[track_caller]
 fn answer(plugin: &str, message: &str) -> String {
@@ -316,8 +356,8 @@ fn answer(plugin: &str, message: &str) -> String {
 }
 
 #[test]
-fn helpers_for_c_and_go_keep_every_digit_and_the_order() {
-    let plugins = [built("enrich-c"), built("enrich-go")];
+fn helpers_for_c_zig_and_go_keep_every_digit_and_the_order() {
+    let plugins = [built("enrich-c"), built("enrich-zig"), built("enrich-go")];
     for (message, expected) in [
         (r#"{"message_id":"1"}"#, r#"{"emit": {"random_property": R}}"#),
         // Names below the top level are others.

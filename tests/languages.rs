@@ -12,8 +12,17 @@ use crate::support::host::{Ended, Launch};
 use crate::support::languages::run;
 use crate::support::{Host, Publisher, Redis, repository};
 
-const EXAMPLES: [&str; 8] =
-    ["enrich-typescript", "enrich-python", "enrich-go", "enrich-c", "redact", "route", "validate", "filter"];
+const EXAMPLES: [&str; 9] = [
+    "enrich-typescript",
+    "enrich-python",
+    "enrich-go",
+    "enrich-c",
+    "enrich-zig",
+    "redact",
+    "route",
+    "validate",
+    "filter",
+];
 
 /// The component of an example, as `just plugins` builds it.
 pub fn example(name: &str) -> PathBuf {

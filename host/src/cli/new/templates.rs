@@ -5,7 +5,7 @@
 use crate::cli::wit::contract::Contract;
 
 /// Languages with templates.
-pub(super) const LANGUAGES: [&str; 5] = ["rust", "typescript", "python", "go", "c"];
+pub(super) const LANGUAGES: [&str; 6] = ["rust", "typescript", "python", "go", "c", "zig"];
 
 /// Examples that are templates.
 pub(super) const EXAMPLES: [&str; 5] = ["enrich", "filter", "redact", "route", "validate"];
@@ -136,6 +136,21 @@ pub(super) const TEMPLATES: &[Template] = &[
             files!("enrich-c":
                 ".clangd", ".gitignore", "C.md", "README.md", "bindings/contract.sha256", "bindings/plugin.c",
                 "bindings/plugin.h", "build", "cases.jsonl", "compile_flags.txt", "enrich.c", "host/host.c", "host/host.h",
+                "host/json.c", "requirements.txt",
+            ),
+            TOOLCHAIN,
+            &[],
+        ],
+    },
+    Template {
+        language: "zig",
+        example: "enrich",
+        summary: "the same in Zig",
+        folder: "enrich-zig",
+        files: [
+            files!("enrich-zig":
+                ".gitignore", "README.md", "ZIG.md", "bindings/contract.sha256", "bindings/plugin.c",
+                "bindings/plugin.h", "build", "cases.jsonl", "enrich.zig", "host.zig", "host/host.c", "host/host.h",
                 "host/json.c", "requirements.txt",
             ),
             TOOLCHAIN,
