@@ -101,3 +101,16 @@ pub fn memory_mib(process: u32, what: &str) -> Result<f64> {
     let kib = status.lines().find_map(|line| line.strip_prefix(what)?.strip_prefix(':')?.trim().strip_suffix(" kB"));
     Ok(kib.with_context(|| format!("the system does not tell {what}"))?.trim().parse::<f64>()? / 1024.0)
 }
+
+/// Memory in MB that would not exist without this process: what the process has written, and the initial memory of
+/// plugins, once. Not the pages of the program, which the system can read again. The memory of `VmRSS` contains
+/// the initial memory once for each instance. NaN if the system does not tell.
+pub fn own_memory_mb(process: u32) -> f64 {
+    let kib = |what: &str| -> Option<f64> {
+        let all = fs::read_to_string(format!("/proc/{process}/smaps_rollup")).ok()?;
+        let kib =
+            all.lines().find_map(|line| line.strip_prefix(what)?.strip_prefix(':')?.trim().strip_suffix(" kB"))?;
+        kib.trim().parse().ok()
+    };
+    kib("Pss_Anon").zip(kib("Pss_Shmem")).map_or(f64::NAN, |(written, initial)| (written + initial) * 1.024e-3)
+}

@@ -12,6 +12,7 @@ mod findings;
 mod floor;
 mod growth;
 mod guests;
+mod languages;
 mod latency;
 mod ledger;
 mod load;
@@ -43,7 +44,7 @@ use machine::Machine;
 #[derive(Debug, Parser)]
 #[command(name = "just bench", bin_name = "just bench")]
 struct Args {
-    /// Parts to measure; all parts if none is named
+    /// Parts to measure; all parts but `languages` if none is named
     parts: Vec<Part>,
 
     /// Messages in a burst; the parts take this or a fixed share or multiple of it
@@ -120,6 +121,8 @@ enum Part {
     Swap,
     /// The parts of the host's own work, each alone
     Micro,
+    /// The same plugin in Rust, TypeScript, Python, Go, C and Zig
+    Languages,
 }
 
 impl Part {
@@ -138,6 +141,7 @@ impl Part {
             Part::Start => "start",
             Part::Swap => "swap",
             Part::Micro => "micro",
+            Part::Languages => "languages",
         }
     }
 
@@ -168,6 +172,11 @@ impl Part {
                  the rest includes the 250 ms for which a file must stay unchanged"
             }
             Part::Micro => "deliveries of 128 small messages, in one thread, without Redis",
+            Part::Languages => {
+                "`enrich` as in plugins/; a call that parses and writes: with the language's own JSON library; ready: with 10 \
+                 consumers; memory: after the messages, without the pages of the program; after compiling: by a host that had \
+                 to compile the plugin"
+            }
         }
     }
 
@@ -188,6 +197,7 @@ impl Part {
             Part::Start => memory::measure(args, args.rounds, &enrich, start::measure(args.rounds, &enrich)?)?,
             Part::Swap => swap::measure(args.rounds, &enrich)?,
             Part::Micro => micro::measure(args.rounds, &enrich)?.into(),
+            Part::Languages => languages::measure(args, args.rounds, &enrich)?,
         })
     }
 }
@@ -208,7 +218,11 @@ fn main() -> Result<()> {
     if args.burn {
         looping::burn();
     }
-    let wanted = |part: &Part| args.parts.is_empty() || args.parts.contains(part);
+    // `languages` brings tools of other languages, which nobody needs who measures the host.
+    let wanted = |part: &Part| match &*args.parts {
+        [] => *part != Part::Languages,
+        named => named.contains(part),
+    };
     let parts: Vec<Part> = Part::value_variants().iter().copied().filter(wanted).collect();
     ensure!(args.chart.is_none() || parts.contains(&Part::Path), "--chart draws the part path; name it too");
     measure(&args, &parts)

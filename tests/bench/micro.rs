@@ -79,14 +79,7 @@ struct Work {
 
 impl Work {
     fn new(instance: Instance, config: Config) -> Work {
-        let load = Load::small(DELIVERY);
-        let message = |number| {
-            let body = load.message(number);
-            Message { id: load::id(&body), body: String::from_utf8_lossy(&body).into_owned(), history: None }
-        };
-        let messages = (0..DELIVERY).map(message).collect();
-        let delivery = Delivery::new(ENTRY_ID.into(), messages);
-        Work { instance, keys: Keys::new(config.keys.clone()), config, delivery }
+        Work { instance, keys: Keys::new(config.keys.clone()), config, delivery: delivery() }
     }
 
     /// Nanoseconds a message, in the order of the parts.
@@ -117,6 +110,16 @@ impl Work {
     }
 }
 
+/// A delivery of small messages.
+pub fn delivery() -> Delivery {
+    let load = Load::small(DELIVERY);
+    let message = |number| {
+        let body = load.message(number);
+        Message { id: load::id(&body), body: String::from_utf8_lossy(&body).into_owned(), history: None }
+    };
+    Delivery::new(ENTRY_ID.into(), (0..DELIVERY).map(message).collect())
+}
+
 /// Nanoseconds a message for `work` on a delivery.
 fn timed(mut work: impl FnMut() -> Result<()>) -> Result<f64> {
     let start = Instant::now();
@@ -136,8 +139,8 @@ fn parse(message: &Message, limits: &MessageLimits) -> Result<()> {
     Ok(())
 }
 
-/// Runs `work` and returns its time and its result.
-async fn call(instance: &mut Instance, delivery: &Delivery) -> Result<(f64, Vec<String>)> {
+/// Nanoseconds a message for calls of the plugin, and the results of a delivery.
+pub async fn call(instance: &mut Instance, delivery: &Delivery) -> Result<(f64, Vec<String>)> {
     let mut results = Vec::with_capacity(delivery.messages.len());
     let start = Instant::now();
     for _ in 0..REPEATS {

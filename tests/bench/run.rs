@@ -13,7 +13,7 @@ use redis::{Connection, FromRedisValue, RedisResult, cmd};
 
 use crate::ledger;
 use crate::load::{self, Load};
-use crate::machine::{CpuTime, memory_mib};
+use crate::machine::{CpuTime, memory_mib, own_memory_mb};
 use crate::progress_bar;
 
 /// The binary.
@@ -104,18 +104,25 @@ pub struct Arm {
     pub warm_up: u64,
     /// Number of entries in the output stream before.
     pub filled: u64,
+    /// Cache folder with the compiled plugin. Without one, a host compiles at its start.
+    pub cache: Option<PathBuf>,
 }
 
 impl Arm {
     /// A subject under a load, called by the subject's name.
     pub fn new(subject: Subject, load: Load, plugin: &Path) -> Arm {
         let name = subject.to_string();
-        Arm { name, subject, load, plugin: plugin.to_owned(), warm_up: 0, filled: 0 }
+        Arm { name, subject, load, plugin: plugin.to_owned(), warm_up: 0, filled: 0, cache: None }
     }
 
     /// The same arm with another name.
     pub fn called(self, name: impl Into<String>) -> Arm {
         Arm { name: name.into(), ..self }
+    }
+
+    /// The same arm with compiled plugins from this cache folder.
+    pub fn with_cache(self, folder: &Path) -> Arm {
+        Arm { cache: Some(folder.to_owned()), ..self }
     }
 
     /// The same arm again, with a name that says so: the difference between the two is noise.
@@ -137,6 +144,8 @@ pub struct Measured {
     pub ready_mib: f64,
     /// Memory of that process after the burst.
     pub loaded_mib: f64,
+    /// Memory after the burst that would not exist without that process, in MB.
+    pub own_mb: f64,
 }
 
 /// Ends a process when dropped.
@@ -193,6 +202,7 @@ pub fn measure(arm: &Arm) -> Result<Measured> {
         process_us: cpu_between(processes_before, processes_after) * 1e6 / load.messages as f64,
         ready_mib,
         loaded_mib: memory_mib(first, "VmRSS")?,
+        own_mb: own_memory_mb(first),
     };
 
     ledger::expect_each_once(&mut redis, load.messages, before)?;
@@ -272,7 +282,13 @@ pub fn start(arm: &Arm, server: &Embedded) -> Result<Vec<Ended>> {
                 command.env_clear().stdin(Stdio::null()).stdout(Stdio::null());
                 command
             }
-            Subject::Host { consumers } | Subject::Hosts { consumers, .. } => host(*consumers, server, &arm.plugin),
+            Subject::Host { consumers } | Subject::Hosts { consumers, .. } => {
+                let mut command = host(*consumers, server, &arm.plugin);
+                if let Some(folder) = &arm.cache {
+                    command.env_remove("HOST_NO_CACHE").env("XDG_CACHE_HOME", folder);
+                }
+                command
+            }
             Subject::Native { consumers } => host_at(&native_host(), *consumers, server, &arm.plugin),
         })
     };
