@@ -71,6 +71,25 @@ fn every_example_gets_instances_in_slots_and_is_compiled_once() {
 }
 
 #[test]
+fn a_host_does_not_keep_the_memory_that_the_compiler_took() {
+    let redis = Redis::start();
+    let cache = redis.folder().join("cache");
+    let launch = || Host::on(&redis).arg("--plugin", example("enrich-typescript")).env("XDG_CACHE_HOME", &cache);
+    let after_a_start = || {
+        let host = launch().ready(&redis, 2);
+        let (bytes, log) = (host.resident_bytes(), host.log());
+        assert_eq!(host.stop().code, Some(0));
+        (bytes, log.contains("compiling the plugin, because the cache"))
+    };
+    let (cold, compiled) = after_a_start();
+    assert!(compiled, "the first start compiles");
+    let (warm, compiled) = after_a_start();
+    assert!(!compiled, "the second start does not");
+    // A compilation in the same process leaves 60 MB.
+    assert!(cold < warm + (20 << 20), "{cold} bytes after compiling, {warm} without");
+}
+
+#[test]
 fn redact_redacts_the_configured_kinds() {
     let plugin = example("redact");
     let payload = json!({"message_id": "1", "to": "a@example.org", "card": "4111 1111 1111 1111"}).to_string();

@@ -122,7 +122,7 @@ async fn start(config: Config, control: Control) -> Result<Running, RunError> {
     let keys: Keys = Arc::new(config.keys.clone());
     let checked = checks::check(&connector, &keys, &config.outputs).await?;
     let group = Arc::new(Group::new(connector, keys));
-    let engine = reload::engine(&config)?;
+    let engine = reload::engine(&config)?.compiling_apart(control.apart.clone());
     let plugin = engine.load(&path, &config.plugin_config).await?;
     let (address, server) = (group.connector.address(), &checked.server);
     info!(redis = address, server, plugin = %path.display(), digest = plugin.digest(), "starting");

@@ -85,6 +85,9 @@ Exit codes:
 pub struct Cli {
     #[command(flatten)]
     flags: Flags,
+    /// Compile the component on standard input, as a host asks of another process
+    #[arg(long, hide = true)]
+    compile: bool,
     #[command(subcommand)]
     command: Option<Command>,
 }
@@ -134,7 +137,10 @@ pub fn parse() -> Result<Cli, u8> {
 /// The exit code and the error.
 pub fn execute(cli: Cli) -> Result<(), Failure> {
     match cli.command {
-        None => run::execute(&cli.flags.overlaid_with(Flags::default())),
+        None => {
+            let given = cli.flags.overlaid_with(Flags::default());
+            if cli.compile { run::compile(&given) } else { run::execute(&given) }
+        }
         Some(Command::Config(args)) => config::execute(cli.flags, args),
         Some(Command::Dead(args)) => dead::execute(cli.flags, args),
         Some(Command::Demo(args)) => demo::execute(&cli.flags, args),

@@ -1,5 +1,6 @@
 //! `host` without a command: runs a host until a signal stops it.
 
+use std::io::{self, Read as _};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
@@ -10,8 +11,21 @@ use super::signals::Hangup;
 use super::{Exit, Failure, load, log};
 use crate::config::{Config, Given, Loaded};
 use crate::host;
+use crate::plugin::Apart;
 use crate::redis::embedded::Embedded;
-use crate::reload::Control;
+use crate::reload::{self, Control};
+
+/// The switch that makes a host compile the component on its standard input, and then end.
+const COMPILE: &str = "--compile";
+
+/// Compiles a component for the cache, with the configuration of the host that asks for it.
+pub(super) fn compile(given: &Given) -> Result<(), Failure> {
+    let config = load(given)?.into_runnable()?;
+    let mut component = Vec::new();
+    io::stdin().read_to_end(&mut component)?;
+    reload::engine(&config)?.fill_cache(&component)?;
+    Ok(())
+}
 
 pub(super) fn execute(given: &Given) -> Result<(), Failure> {
     let started = Instant::now();
@@ -65,5 +79,7 @@ fn control(given: &Given, file: Option<PathBuf>, (named, redis): (String, String
         }
         Ok(config)
     };
-    Control { reread: Box::new(reread), file, asked: Arc::default(), started }
+    // Without it, this process compiles.
+    let apart = Apart::this_program(COMPILE).ok();
+    Control { reread: Box::new(reread), file, asked: Arc::default(), started, apart }
 }

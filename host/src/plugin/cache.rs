@@ -6,10 +6,12 @@
 
 use std::ffi::OsString;
 use std::fs::{DirBuilder, Metadata};
+use std::hash::{Hash, Hasher};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use wasmtime::{Cache, CacheConfig};
+use sha2::{Digest as _, Sha256};
+use wasmtime::{Cache, CacheConfig, Engine};
 
 /// Size of the folder above which wasmtime removes the least recently used files.
 const FOLDER_BYTES_MAX: u64 = 512 << 20;
@@ -67,6 +69,45 @@ fn open_in(folder: &Path) -> Result<Cache, String> {
     Cache::new(config).map_err(|error| format!("{error:#}"))
 }
 
+/// Whether the cache has this component, compiled for this engine.
+///
+/// Wasmtime does not tell, so its name for the file is made here once more. If another release of wasmtime has other
+/// names, nothing is found, and a test fails.
+pub(super) fn has(cache: &Cache, engine: &Engine, bytes: &[u8]) -> bool {
+    let mut hash = Name(Sha256::new());
+    let debug_information: Option<&[u8]> = None;
+    let intrinsics: Option<&str> = None;
+    (engine.precompile_compatibility_hash(), bytes, debug_information, intrinsics).hash(&mut hash);
+    let name = base64url(&hash.0.finalize());
+    let Ok(folders) = std::fs::read_dir(cache.directory().join("modules")) else { return false };
+    folders.flatten().any(|folder| folder.path().join(&name).is_file())
+}
+
+/// Wasmtime hashes all values into one digest.
+struct Name(Sha256);
+
+impl Hasher for Name {
+    fn write(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    /// Not asked for: the digest has 256 bits.
+    fn finish(&self) -> u64 {
+        0
+    }
+}
+
+/// Base64 with the alphabet for file names, without padding.
+fn base64url(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    let digits = |group: &[u8]| {
+        let bits = group.iter().chain([0, 0].iter()).take(3).fold(0_usize, |bits, byte| bits << 8 | usize::from(*byte));
+        let digits = [18, 12, 6, 0].map(|shift| char::from(DIGITS[bits >> shift & 63]));
+        digits.into_iter().take(group.len() + 1)
+    };
+    bytes.chunks(3).flat_map(digits).collect()
+}
+
 fn private(folder: &Metadata, own: &Metadata) -> Result<(), String> {
     if folder.uid() != own.uid() {
         return Err("the folder belongs to another user".into());
@@ -100,6 +141,22 @@ mod tests {
         assert!(open_in(folder.path()).is_ok());
         std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o770)).unwrap();
         assert_eq!(open_in(folder.path()).unwrap_err(), "other users may write to the folder");
+    }
+
+    #[test]
+    fn the_cache_is_asked_for_a_component_by_the_name_that_wasmtime_gives_its_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = open_in(folder.path()).unwrap();
+        let mut config = wasmtime::Config::new();
+        let engine = Engine::new(config.cache(Some(cache.clone()))).unwrap();
+        let [known, unknown] = ["(component)", "(component (core module))"].map(|text| wat::parse_str(text).unwrap());
+        assert!(!has(&cache, &engine, &known));
+        wasmtime::component::Component::from_binary(&engine, &known).unwrap();
+        assert!(has(&cache, &engine, &known));
+        assert!(!has(&cache, &engine, &unknown));
+        // Compiled with other settings.
+        let other = Engine::new(config.epoch_interruption(true)).unwrap();
+        assert!(!has(&cache, &other, &known));
     }
 
     #[test]

@@ -4,6 +4,7 @@
 mod tuning;
 
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::{Arc, OnceLock, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -11,6 +12,7 @@ use std::time::Duration;
 use wasmtime::component::Component;
 
 use self::tuning::{Features, Memory, Tuning};
+use super::apart::{self, Apart};
 use super::cache;
 use super::compiler::Background;
 use super::error::LoadError;
@@ -25,6 +27,8 @@ const TICK: Duration = Duration::from_millis(10);
 #[derive(Clone)]
 pub struct Engine {
     inner: Arc<Inner>,
+    /// Compiles large components that the cache does not have.
+    apart: Option<Apart>,
 }
 
 struct Inner {
@@ -99,7 +103,42 @@ impl Engine {
                 background: Background::default(),
                 _ticker: ticker,
             }),
+            apart: None,
         })
+    }
+
+    /// The same engine, but at the start of a host large components are compiled by this process. Without a cache there is
+    /// no difference.
+    #[must_use]
+    pub fn compiling_apart(self, apart: Option<Apart>) -> Engine {
+        Engine { apart, ..self }
+    }
+
+    /// Compiles a component for the cache: what the process of [`Apart`] is for. Blocks.
+    ///
+    /// # Errors
+    /// When the component cannot be compiled.
+    pub fn fill_cache(&self, bytes: &[u8]) -> Result<(), LoadError> {
+        let invalid = |error| LoadError::Invalid { path: PathBuf::from("-"), reason: format!("{error:#}") };
+        self.compile(bytes).map(drop).map_err(invalid)
+    }
+
+    /// Has another process compile a large component that the cache does not have, and then the cache has it. Whatever
+    /// goes wrong there, this process compiles the component afterwards. Blocks.
+    pub(super) fn compile_apart(&self, bytes: &[u8]) {
+        let (Some(apart), Some(cache)) = (&self.apart, &self.inner.tuning.cache) else { return };
+        if bytes.len() < apart::BYTES_MIN {
+            return;
+        }
+        let full = if shape::looks_fast(bytes) { None } else { self.full().ok() };
+        let mut engines = self.inner.pooled.iter().chain([&self.inner.on_demand]).chain(full);
+        if engines.any(|engine| cache::has(cache, engine, bytes)) {
+            return;
+        }
+        tracing::debug!("compiling the plugin in a process of its own");
+        if let Err(error) = apart.compile(bytes) {
+            tracing::debug!("the plugin was not compiled in a process of its own: {error}");
+        }
     }
 
     /// Maximum number of instances, while as many old instances may still exist.
@@ -157,14 +196,15 @@ impl Engine {
 
     fn compile_full(&self, bytes: &[u8]) -> wasmtime::Result<Component> {
         tracing::debug!("compiling the plugin for the full engine");
-        let engine = match self.inner.full.get() {
-            Some(engine) => engine,
-            None => {
-                let engine = self.inner.tuning.start(Features::Full, Memory::OnDemand)?;
-                self.inner.full.get_or_init(|| engine)
-            }
-        };
-        Component::from_binary(engine, bytes)
+        Component::from_binary(self.full()?, bytes)
+    }
+
+    fn full(&self) -> wasmtime::Result<&wasmtime::Engine> {
+        if let Some(engine) = self.inner.full.get() {
+            return Ok(engine);
+        }
+        let engine = self.inner.tuning.start(Features::Full, Memory::OnDemand)?;
+        Ok(self.inner.full.get_or_init(|| engine))
     }
 
     /// Whether this component was compiled for the full engine.

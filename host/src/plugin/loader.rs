@@ -77,7 +77,10 @@ impl Engine {
         let (engine, configuration) = (self.clone(), Arc::new(configuration.clone()));
         let (path, bytes) = (binary.path.clone(), binary.bytes.len());
         let prepared = off_the_data_path(&path, move || match haste {
-            Haste::Now => prepare(&engine, &binary, configuration),
+            Haste::Now => {
+                engine.compile_apart(&binary.bytes);
+                prepare(&engine, &binary, configuration)
+            }
             Haste::Background => engine.background().run(&binary.path, || prepare(&engine, &binary, configuration)),
         });
         let plugin = match haste {

@@ -9,7 +9,7 @@
 //! | `limits`, `journal`, `shape` | limits and log output of one instance; shape and required features of a component |
 //! | `bindings`, `imports/` | the contract in `wit/` as Rust types; all imports of a guest, and the store |
 //! | `contract` | the versions of the contract that the host runs, and a guest of any of them |
-//! | `cache`, `engine`, `compiler` | tuning of wasmtime, and the threads that compile |
+//! | `cache`, `engine`, `compiler`, `apart` | tuning of wasmtime, and the threads and the process that compile |
 //! | `compiled` | a [`Plugin`]: ready for use |
 //! | `instance` | a consumer's own [`Instance`], which runs `process` |
 //! | `loader` | from a file to a tested plugin |
@@ -18,6 +18,7 @@
 //! Invariant: a store whose call ended without an answer is dropped and never called again.
 
 mod advice;
+mod apart;
 mod bindings;
 mod cache;
 mod compiled;
@@ -41,6 +42,7 @@ pub(crate) mod tests;
 mod text;
 mod toolchain;
 
+pub use apart::Apart;
 pub use compiled::Plugin;
 pub use compiler::Haste;
 pub use engine::Engine;

@@ -20,7 +20,7 @@ use tracing::{info, warn};
 
 use crate::cases::Cases;
 use crate::config::{Config, ConfigError, Watch, needing_a_start};
-use crate::plugin::{Binary, Engine, Haste, LoadError, Plugin};
+use crate::plugin::{Apart, Binary, Engine, Haste, LoadError, Plugin};
 use crate::time::millis;
 use crate::version::{Fingerprint, Versions};
 use watch::Watched;
@@ -41,6 +41,8 @@ pub struct Control {
     pub asked: Arc<Notify>,
     /// Start of the process.
     pub started: Instant,
+    /// The process that compiles a large plugin at the start.
+    pub apart: Option<Apart>,
 }
 
 impl Control {
@@ -52,6 +54,7 @@ impl Control {
             file: None,
             asked: Arc::default(),
             started: Instant::now(),
+            apart: None,
         }
     }
 }
