@@ -3,8 +3,8 @@
 import { addProperty, emit, type Message, type Outcome, plugin } from "./host";
 
 function process(message: Message): Outcome {
-  const random = crypto.getRandomValues(new Uint8Array(8));
-  const text = Array.from(random, (byte) => byte.toString(16).padStart(2, "0")).join("");
+  const [random] = crypto.getRandomValues(new BigUint64Array(1));
+  const text = random!.toString(16).padStart(16, "0");
   return emit(addProperty(message.body, "random_property", text));
 }
 

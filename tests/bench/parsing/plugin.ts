@@ -3,9 +3,9 @@
 import { emit, type Message, type Outcome, plugin } from "./host";
 
 function process(message: Message): Outcome {
-  const random = crypto.getRandomValues(new Uint8Array(8));
+  const [random] = crypto.getRandomValues(new BigUint64Array(1));
   const body = JSON.parse(message.body);
-  body.random_property = Array.from(random, (byte) => byte.toString(16).padStart(2, "0")).join("");
+  body.random_property = random!.toString(16).padStart(16, "0");
   return emit(JSON.stringify(body));
 }
 
