@@ -20,6 +20,7 @@ mod engines;
 mod failover;
 mod groups;
 mod hostile;
+mod http;
 mod ids;
 mod languages;
 mod large_results;

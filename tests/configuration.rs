@@ -75,8 +75,10 @@ fn line<'a>(config: &'a str, key: &str) -> &'a str {
 fn value(setting: &Setting) -> String {
     match (setting.kind, setting.default()) {
         (Kind::File, _) => format!("{}.pem", setting.key),
+        (Kind::Address, _) => "127.0.0.1:9090".to_owned(),
+        (Kind::Token, _) => "0123456789abcdef".to_owned(),
         _ if setting.key == "url" => "rediss://redis.example".to_owned(),
-        (_, default) => default.expect("only files are left out by default").to_owned(),
+        (_, default) => default.expect("everything else has a default").to_owned(),
     }
 }
 

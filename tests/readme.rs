@@ -55,12 +55,22 @@ fn runs_for_ever(command: &str) -> bool {
     }
 }
 
+/// In place of `curl` where that is not installed.
+const CURL: &str = "#!/usr/bin/env python3
+import sys, urllib.request
+print(urllib.request.urlopen(sys.argv[-1]).read().decode())
+";
+
 /// A folder to put first in PATH: `redis-cli` there speaks to the test's Redis, as it speaks to the reader's by
 /// default, and `host` is the binary under test.
 fn programs(redis: &Redis) -> PathBuf {
     let folder = redis.folder().join("programs");
     fs::create_dir(&folder).expect("make a folder");
     let search = env::var_os("PATH").expect("PATH is set");
+    if !env::split_paths(&search).any(|folder| folder.join("curl").is_file()) {
+        fs::write(folder.join("curl"), CURL).expect("write a script");
+        fs::set_permissions(folder.join("curl"), fs::Permissions::from_mode(0o755)).expect("make it a program");
+    }
     for name in ["redis-cli", "valkey-cli"] {
         if let Some(real) = env::split_paths(&search).map(|folder| folder.join(name)).find(|file| file.is_file()) {
             let script = format!("#!/bin/sh\nexec {} -p {} \"$@\"\n", real.display(), redis.port());

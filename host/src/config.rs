@@ -8,6 +8,7 @@
 //! `plugin_config`.
 
 mod file;
+mod http;
 mod layers;
 mod outputs;
 mod plugin_config;
@@ -22,9 +23,11 @@ mod setting;
 mod value;
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use http::Token;
 pub use layers::{ConfigError, Given, Loaded, Source, load};
 pub(crate) use outputs::MAIN;
 pub use outputs::{NamedOutput, Outputs};
@@ -327,6 +330,29 @@ settings! {
         pub beat_ttl: Duration = flag("heartbeat-ttl").default("7s").between("150ms", "8s");
         /// Time between two searches for deliveries of dead hosts.
         pub takeover_interval: Duration = flag("takeover-interval").default("1s").between("50ms", "1m");
+    }
+
+    /// The HTTP listener.
+    #[derive(Clone, Debug)]
+    pub struct HttpConfig [http = "http"], "HTTP" {
+        /// Address on which the host answers HTTP, or only a port for 127.0.0.1. Without it there is no listener.
+        ///
+        /// Examples: `9090`, `127.0.0.1:9090`, `[::]:9090`. An address that other machines can reach needs a token.
+        pub address: Option<SocketAddr> = flag("http").common();
+        /// File with the token that every request carries, in the header `Authorization: Bearer TOKEN`.
+        ///
+        /// `/health` and `/ready` need no token.
+        pub token_file: Option<PathBuf> = flag("http-token-file");
+        /// The token itself, in place of the file.
+        ///
+        /// Put it into the environment variable: every user of the machine can read the command line.
+        pub token: Option<Token> = flag("http-token").secret();
+        /// PEM file with the certificate of the listener and its chain. With it the listener speaks TLS only.
+        pub cert_file: Option<PathBuf> = flag("http-cert-file");
+        /// PEM file with the private key of the listener's certificate.
+        pub key_file: Option<PathBuf> = flag("http-key-file");
+        /// Maximum number of open connections. Further ones wait.
+        pub connections_max: u32 = flag("max-http-connections").default("1000").between("1", "100000");
     }
 
     open sections {

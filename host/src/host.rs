@@ -18,6 +18,7 @@ use crate::consumer::crew::Crew;
 use crate::consumer::fetch::{Fetcher, Work};
 use crate::consumer::queue::Queue;
 use crate::group::Group;
+use crate::http::{Http, HttpError};
 use crate::intake::Intake;
 use crate::plugin::{Engine, Failure, LoadError, Plugin};
 use crate::redis::client::connector::{Connector, ConnectorError};
@@ -65,6 +66,9 @@ pub enum RunError {
     /// The cases for new versions cannot be used.
     #[error("cannot use the cases of --reload-cases:\n  {}", .0.join("\n  "))]
     Cases(Vec<String>),
+    /// The HTTP listener cannot start.
+    #[error(transparent)]
+    Http(#[from] HttpError),
     /// The system refuses to start threads.
     #[error("cannot start the host's threads: {0}")]
     Threads(#[from] io::Error),
@@ -153,6 +157,7 @@ struct Running {
     registry: Arc<Registry>,
     queue: Queue<Work>,
     intake: Intake,
+    http: Option<Http>,
     /// Connection for a stop, independent of anything that the other connections wait for.
     farewell: Reconnecting,
     /// Heartbeat, retries and reports, on the caller's thread.
@@ -204,6 +209,8 @@ impl Running {
         let versions = Arc::new(Versions::new(plugin, fingerprint, config.consumers));
         let farewell: Reconnecting = group.connect("farewell");
         let registry = Arc::new(Registry::new(group.clone(), &config, versions.clone()));
+        // Before the host joins: an address that is in use must not disturb the group.
+        let http = Http::start(&config, &group, &versions).await?;
         meet(&group, &farewell, &registry, &config).await?;
 
         let (fetcher, queue) = Fetcher::new(group.clone(), config.registry.takeover_interval);
@@ -240,6 +247,7 @@ impl Running {
             registry,
             queue,
             intake,
+            http,
             farewell,
             tasks,
             fetching,
@@ -254,6 +262,9 @@ impl Running {
         self.intake.ready().await;
         let (host, consumers) = (self.group.identity.host_id(), self.crew.size());
         info!(%host, consumers, after_ms = millis(self.started.elapsed()), "ready");
+        if let Some(http) = &self.http {
+            http.set_ready(true);
+        }
         tokio::select! {
             () = self.reloader.run() => {}
             () = self.crew.run() => {}
@@ -283,6 +294,9 @@ impl Running {
 
     /// Stops fetching, finishes deliveries in progress, releases the intake, removes the host from the registry.
     async fn stop(mut self) -> Summary {
+        if let Some(http) = &self.http {
+            http.set_ready(false);
+        }
         self.fetching.abort();
         // Wait for the end of the task, so that a delivery in its hands is in the queue and is handed back as well.
         let _ = tokio::time::timeout(FAREWELL_TIMEOUT, &mut self.fetching).await;
@@ -309,6 +323,9 @@ impl Running {
         // The heartbeat must not join again what leaves here.
         self.tasks.shutdown().await;
         self.registry.leave(FAREWELL_TIMEOUT).await;
+        if let Some(http) = self.http.take() {
+            http.stop().await;
+        }
         let counters = &self.group.counters;
         let summary = Summary {
             processed: counters.processed.get(),

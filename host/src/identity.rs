@@ -46,6 +46,12 @@ impl Identity {
         }
     }
 
+    /// Whether a heartbeat has confirmed the id, and the host cannot count as dead at this moment.
+    #[must_use]
+    pub fn is_confirmed(&self) -> bool {
+        Instant::now() < self.0.read().unwrap_or_else(PoisonError::into_inner).until
+    }
+
     /// The host cannot count as dead before this moment.
     pub fn confirm(&self, until: Instant) {
         self.0.write().unwrap_or_else(PoisonError::into_inner).until = until;

@@ -25,6 +25,7 @@ pub mod dead_letter;
 pub mod dead_letters;
 pub mod group;
 pub mod host;
+pub mod http;
 pub mod identity;
 pub mod intake;
 pub mod message;

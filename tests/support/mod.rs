@@ -5,6 +5,7 @@
 pub mod flow;
 pub mod guests;
 pub mod host;
+pub mod http;
 pub mod languages;
 pub mod proxy;
 pub mod publisher;

@@ -48,7 +48,11 @@ pub struct Failure {
 impl From<RunError> for Failure {
     fn from(error: RunError) -> Self {
         let exit = match &error {
-            RunError::NoPlugin | RunError::Cases(_) | RunError::Connector(_) | RunError::Misfit(_) => Exit::Usage,
+            RunError::NoPlugin
+            | RunError::Cases(_)
+            | RunError::Connector(_)
+            | RunError::Misfit(_)
+            | RunError::Http(_) => Exit::Usage,
             RunError::Redis(_) => Exit::Redis,
             RunError::Plugin(_) | RunError::Consumers(_) => Exit::Plugin,
             RunError::Threads(_) => Exit::Other,

@@ -154,6 +154,8 @@ fn arg(setting: &Setting) -> Arg {
         Kind::Number => arg.value_name("N"),
         Kind::Duration => arg.value_name("DURATION"),
         Kind::Size => arg.value_name("SIZE"),
+        Kind::Address => arg.value_name("ADDRESS"),
+        Kind::Token => arg.value_name("TOKEN"),
         Kind::File => arg.value_name("FILE").value_hint(ValueHint::FilePath),
         // With a required `=` the argument after a bare flag is never taken for the value.
         Kind::Switch => arg

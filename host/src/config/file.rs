@@ -110,7 +110,9 @@ impl Reader<'_> {
             (Kind::Duration, _) => {
                 self.wrong_type(setting, value, "text with a unit of time such as \"250ms\", \"3s\" or \"5m\"");
             }
-            (Kind::Text | Kind::File | Kind::Choice(_), _) => self.wrong_type(setting, value, "text in quotes"),
+            (Kind::Text | Kind::Address | Kind::Token | Kind::File | Kind::Choice(_), _) => {
+                self.wrong_type(setting, value, "text in quotes");
+            }
         }
     }
 

@@ -6,7 +6,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use super::outputs::{self, NamedOutput, OUTPUTS_MAX, Outputs};
-use super::{Config, Kind, PluginConfig, SETTINGS, Setting, file, plugin_config, redis_url, rules};
+use super::{Config, Kind, PluginConfig, SETTINGS, Setting, file, plugin_config, rules};
 
 /// Environment variable that names the file when `--config` does not.
 pub(super) const FILE_VARIABLE: &str = "HOST_CONFIG";
@@ -217,7 +217,7 @@ impl Layers {
         match (setting.set)(&mut self.loaded.config, text) {
             Ok(()) => self.loaded.sources[index] = source,
             Err(problem) => {
-                let value = redis_url::shown(text);
+                let value = setting.shown(text);
                 self.problems.push(format!("{source}: `{value}` is not valid for {}: {problem}", setting.path()));
             }
         }
@@ -267,7 +267,7 @@ impl Loaded {
     /// The value as errors and `host config` show it: without a password.
     pub(super) fn shown(&self, setting: &Setting) -> Option<String> {
         let text = (setting.get)(&self.config)?;
-        Some(if setting.is_secret() { redis_url::shown(&text) } else { text })
+        Some(if setting.is_secret() { setting.shown(&text) } else { text })
     }
 
     /// Where the value of the setting with this path came from.

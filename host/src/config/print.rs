@@ -37,7 +37,12 @@ impl Loaded {
         let Some(value) = self.shown(setting) else {
             return push_line(text, &format!("#{} = \"\"", setting.key));
         };
-        if setting.is_secret() && redis_url::is_masked(&value) {
+        if setting.kind == Kind::Token {
+            push_line(
+                text,
+                "# The token is masked. `host` refuses to run with ***: set HOST_HTTP_TOKEN, or name a file with the token.",
+            );
+        } else if setting.is_secret() && redis_url::is_masked(&value) {
             push_line(text, "# The password is masked. `host` refuses to log in with ***: set HOST_REDIS to the whole");
             push_line(text, "# URL, or write the password here and make this file readable for your user only.");
         }

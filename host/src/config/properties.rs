@@ -38,6 +38,8 @@ fn valid(setting: &'static Setting) -> BoxedStrategy<String> {
                 .prop_map(|ns| Duration::from_nanos(ns).text().unwrap())
                 .boxed()
         }
+        Kind::Address => "(127\\.0\\.0\\.1|\\[::1\\]):[1-9][0-9]{0,3}".boxed(),
+        Kind::Token => "[!-~]{16,40}".boxed(),
         Kind::File => any::<String>().prop_filter("an empty name is none", |text| !text.is_empty()).boxed(),
         Kind::Text => match setting.path().as_str() {
             "redis.url" => prop_oneof![
@@ -210,7 +212,9 @@ proptest! {
             let absolute = |(path, text): (String, Option<String>)| {
                 let is_file = SETTINGS.iter().any(|setting| setting.path() == path && setting.kind == Kind::File);
                 let from_root = |text: String| std::path::absolute(text).unwrap().to_string_lossy().into_owned();
-                (path, if is_file { text.map(from_root) } else { text })
+                let is_token = SETTINGS.iter().any(|setting| setting.path() == path && setting.kind == Kind::Token);
+                let shown = if is_token { text.map(|_| redis_url::MASK.to_owned()) } else { text };
+                (path, if is_file { shown.map(from_root) } else { shown })
             };
             let expected: Vec<_> = texts(&loaded.config).into_iter().map(absolute).collect();
             prop_assert_eq!(texts(&again.config), expected);

@@ -35,8 +35,8 @@ host config --sources --consumers 50
   An empty variable counts as unset. `host` warns of variables that begin with `HOST_` and belong to no setting.
 - A **wrong value or an unknown key** is an error, which names the place and the valid values. `host` reports all problems
   at once, including wrong values that a stronger source overrides. The exit code is 2.
-- **Passwords** in `redis.url` and the values of the plugin's own configuration appear as `***` in all output of `host`.
-  A host refuses to run with `***` as a value.
+- **Passwords** in `redis.url`, the token in `http.token` and the values of the plugin's own configuration appear as `***` in
+  all output of `host`. A host refuses to run with `***` as a value.
 
 A running host reads the configuration again when the file changes or SIGHUP arrives: see
 [reload](reload.md#changing-the-configuration).
@@ -49,7 +49,8 @@ A running host reads the configuration again when the file changes or SIGHUP arr
 | `DURATION` | a number with a unit of time: `250ms`, `3s`, `5m`, `1h`, `7d` |
 | `SIZE` | a number of bytes, with or without a unit: `1048576`, `64KiB`, `1MiB`, `2GiB` |
 | `FILE` | a path |
-| `TEXT`, `URL` | any text |
+| `ADDRESS` | an IP address with a port: `127.0.0.1:9090`, `[::1]:9090`; or only a port, for `127.0.0.1` |
+| `TEXT`, `TOKEN`, `URL` | any text |
 | `WORD` | one of the listed words |
 | `true\|false` | a switch: `--flag` or `--flag=true`, and `--flag=false` |
 
@@ -57,7 +58,7 @@ In the file, write numbers and switches without quotes, and all other values in 
 "#;
 
 /// A sentence at the start of each section.
-const SECTIONS: [(&str, &str); 13] = [
+const SECTIONS: [(&str, &str); 14] = [
     ("", "These settings stand at the top of the file, before the first section."),
     ("redis", "See [Redis](operating.md#redis)."),
     (
@@ -73,6 +74,7 @@ const SECTIONS: [(&str, &str); 13] = [
     ("limits", "See [limits](writing-plugins.md#limits)."),
     ("message", "See [messages](writing-plugins.md#messages)."),
     ("registry", "How the hosts of a group detect each other, and detect that a host has died."),
+    ("http", "See [the HTTP listener](operating.md#the-http-listener)."),
     (
         Outputs::SECTION,
         "Streams beside the main output, to which a plugin may send single results by name: see \
@@ -158,6 +160,8 @@ fn value_name(setting: &Setting) -> &'static str {
         Kind::Number => " N",
         Kind::Duration => " DURATION",
         Kind::Size => " SIZE",
+        Kind::Address => " ADDRESS",
+        Kind::Token => " TOKEN",
         Kind::File => " FILE",
         Kind::Choice(_) => " WORD",
         Kind::Switch => "",

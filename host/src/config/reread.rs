@@ -39,6 +39,8 @@ mod tests {
             let words = match setting.kind {
                 Kind::Choice(words) => words,
                 Kind::Switch => &["true", "false"],
+                Kind::Address => &["127.0.0.1:9090"],
+                Kind::Token => &["another-token-0123"],
                 _ => &["another"],
             };
             let mut candidates = values.into_iter().flatten().chain(words.iter().copied());

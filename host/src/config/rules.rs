@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::{Loaded, PluginConfig, SETTINGS};
+use super::{Loaded, PluginConfig, SETTINGS, Token};
 use super::{outputs, redis_url};
 
 /// The consumers of a killed host leave `consumer:ids` one interval after its last heartbeat has expired. The promise
@@ -56,6 +56,7 @@ pub(super) fn problems(loaded: &Loaded) -> Vec<String> {
         "the dedup window must be at least twice the lease; otherwise messages that are received while a subscription begins \
          could be lost when the active host dies",
     );
+    check.http();
     check.require(
         config.message.bytes_max <= intake.buffer_bytes_max,
         &["message.bytes_max", "intake.buffer_bytes_max"],
@@ -84,6 +85,13 @@ pub(super) fn missing(loaded: &Loaded) -> Vec<String> {
             "{}: the password in redis.url is masked (***), as `host config` prints it: put the URL with its \
              password into HOST_REDIS, or write the password into the file",
             loaded.source("redis.url")
+        ));
+    }
+    if loaded.config.http.token.as_ref().is_some_and(Token::is_masked) {
+        problems.push(format!(
+            "{}: the token in http.token is masked (***), as `host config` prints it: put the token into HOST_HTTP_TOKEN, or name a \
+             file with the token",
+            loaded.source("http.token")
         ));
     }
     problems.extend(masked_plugin_config(loaded));
@@ -175,6 +183,23 @@ impl Check<'_> {
         });
         let named = named.collect::<Vec<_>>().join(", ");
         self.problems.push(format!("{named}: {problem}"));
+    }
+
+    /// Whoever reaches the listener can read payloads and send commands.
+    fn http(&mut self) {
+        let http = &self.loaded.config.http;
+        self.require(
+            http.cert_file.is_some() == http.key_file.is_some(),
+            &["http.cert_file", "http.key_file"],
+            "a certificate needs both files",
+        );
+        let is_local = http.address.is_none_or(|address| address.ip().is_loopback());
+        self.require(
+            is_local || http.token.is_some() || http.token_file.is_some(),
+            &["http.address"],
+            "an address that other machines can reach needs a token: put one into HOST_HTTP_TOKEN, or name a file with \
+             --http-token-file; `openssl rand -hex 32` makes a token",
+        );
     }
 
     /// Two keys with the same name would overwrite each other's data.

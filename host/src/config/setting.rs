@@ -2,6 +2,7 @@
 //! This file knows no particular setting.
 
 use super::Config;
+use super::redis_url;
 use super::value::{Kind, Value};
 
 /// Everything about one setting except its type, name and documentation, which stand beside it in the table.
@@ -124,6 +125,14 @@ impl Setting {
     /// Whether the value may contain a password.
     pub fn is_secret(&self) -> bool {
         self.spec.secret
+    }
+
+    /// A text that was given as the value, without its secret, even if it is no valid value.
+    pub(super) fn shown(&self, text: &str) -> String {
+        match self.kind {
+            Kind::Token => redis_url::MASK.to_owned(),
+            _ => redis_url::shown(text),
+        }
     }
 
     /// Whether `-h` shows the setting.

@@ -17,6 +17,10 @@ pub enum Kind {
     Duration,
     /// A number of bytes, with or without a unit: `1048576`, `64KiB`, `1MiB`.
     Size,
+    /// An IP address with a port. The setting may be absent.
+    Address,
+    /// A secret, which no output shows. The setting may be absent.
+    Token,
     /// A path to a file. The setting may be absent.
     File,
     /// One of these words.

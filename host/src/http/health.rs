@@ -1,0 +1,50 @@
+//! `/health` and `/ready`, for supervisors and load balancers. Both need no token and tell no secret.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+
+use super::Service;
+use crate::standing;
+use crate::version::Status;
+
+/// Whether a host is ready, and what is missing.
+#[derive(Debug, Serialize)]
+struct Ready {
+    ready: bool,
+    /// A clause for each reason; empty when the host is ready.
+    missing: Vec<&'static str>,
+}
+
+/// The host's own counts and states, without asking Redis.
+pub(super) async fn status(State(service): State<Arc<Service>>) -> Json<Status> {
+    Json(service.versions.status())
+}
+
+/// The process answers.
+pub(super) async fn health() -> Json<serde_json::Value> {
+    Json(serde_json::json!({ "healthy": true }))
+}
+
+/// The host is in the registry, hears the channel end to end, and has a plugin in use.
+pub(super) async fn ready(State(service): State<Arc<Service>>) -> Response {
+    let mut missing = Vec::new();
+    if !service.is_ready.load(Ordering::Relaxed) {
+        missing.push("the host starts or stops");
+    }
+    if !service.group.identity.is_confirmed() {
+        missing.push("Redis has not confirmed the last heartbeat in time");
+    }
+    let state = service.group.standing.place().state;
+    if matches!(state, standing::State::Deaf | standing::State::Owing) {
+        missing.push("no mark arrives on the subscription");
+    }
+    let ready = missing.is_empty();
+    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, Json(Ready { ready, missing })).into_response()
+}

@@ -1,0 +1,141 @@
+//! The HTTP listener: health and readiness for whoever watches the host. It has a thread of its own, so that no client can
+//! delay a message or a heartbeat. Handlers read what the host says about itself; they are not on the path of a message.
+
+mod access;
+mod answer;
+mod health;
+mod listener;
+mod tls;
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use axum::Router;
+use axum::routing::get;
+use tokio::sync::watch;
+use tracing::{info, warn};
+
+use crate::config::{Config, Token};
+use crate::group::Group;
+use crate::version::Versions;
+use listener::Listener;
+
+/// How long answers in progress may take when the host stops.
+const FAREWELL_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Reason why the listener cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum HttpError {
+    /// The address cannot be used.
+    #[error("cannot listen for HTTP on {address}: {error}; choose another address with --http")]
+    Address {
+        /// The address of the settings.
+        address: SocketAddr,
+        /// The system's error.
+        error: io::Error,
+    },
+    /// A file cannot be read or used.
+    #[error("cannot use {} of --http-{setting}: {problem}", path.display())]
+    File {
+        /// Flag without its prefix.
+        setting: &'static str,
+        /// Path of the file.
+        path: PathBuf,
+        /// A clause with the reason.
+        problem: String,
+    },
+    /// A token and a file with one.
+    #[error(
+        "there is one token, and the settings have two: --http-token-file names a file, and http.token (HOST_HTTP_TOKEN) is set; \
+         leave one of them out"
+    )]
+    TwoTokens,
+    /// The system refuses to start a thread.
+    #[error("cannot start the thread of the HTTP listener: {0}")]
+    Thread(io::Error),
+}
+
+/// What all handlers read.
+#[derive(Debug)]
+pub struct Service {
+    group: Arc<Group>,
+    versions: Arc<Versions>,
+    /// What every request must carry, if anything.
+    token: Option<Token>,
+    /// Whether the host is ready: between the end of its start and its stop.
+    is_ready: AtomicBool,
+}
+
+/// A running listener.
+#[derive(Debug)]
+pub struct Http {
+    service: Arc<Service>,
+    stop: watch::Sender<bool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Http {
+    /// Listens at the configured address. `None` if the settings name none.
+    ///
+    /// # Errors
+    /// When the address, a certificate or the token cannot be used.
+    pub async fn start(
+        config: &Config,
+        group: &Arc<Group>,
+        versions: &Arc<Versions>,
+    ) -> Result<Option<Http>, HttpError> {
+        let Some(address) = config.http.address else { return Ok(None) };
+        let token = access::token(&config.http)?;
+        let listener = Listener::bind(address, &config.http)?;
+        let (address, scheme) = (listener.address(), listener.scheme());
+        let service = Arc::new(Service {
+            group: group.clone(),
+            versions: versions.clone(),
+            token,
+            is_ready: AtomicBool::new(false),
+        });
+        let (stop, stopped) = watch::channel(false);
+        let router = router(service.clone());
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(HttpError::Thread)?;
+        let thread = std::thread::Builder::new()
+            .name("http".into())
+            .spawn(move || runtime.block_on(listener.run(router, stopped, FAREWELL_TIMEOUT)))
+            .map_err(HttpError::Thread)?;
+        info!("listening for HTTP on {scheme}://{address}");
+        Ok(Some(Http { service, stop, thread: Some(thread) }))
+    }
+
+    /// Tells whether the host is ready.
+    pub fn set_ready(&self, is_ready: bool) {
+        self.service.is_ready.store(is_ready, Ordering::Relaxed);
+    }
+
+    /// Accepts nothing more, and waits for answers in progress.
+    pub async fn stop(mut self) {
+        self.stop.send_replace(true);
+        if let Some(thread) = self.thread.take() {
+            let joined = tokio::task::spawn_blocking(move || thread.join()).await;
+            if !matches!(joined, Ok(Ok(()))) {
+                warn!("the thread of the HTTP listener ended in a panic");
+            }
+        }
+    }
+}
+
+fn router(service: Arc<Service>) -> Router {
+    let open = Router::new().route("/health", get(health::health)).route("/ready", get(health::ready));
+    // A route is guarded unless there is a reason against it.
+    let guarded = Router::new()
+        .route("/api/v1/status", get(health::status))
+        .layer(axum::middleware::from_fn_with_state(service.clone(), access::guard));
+    open.merge(guarded)
+        .fallback(answer::unknown_path)
+        .method_not_allowed_fallback(answer::wrong_method)
+        .layer(axum::middleware::from_fn(answer::bounded))
+        .with_state(service)
+}
