@@ -1,6 +1,7 @@
 //! Counters of a host since its start. Every counter only grows; a rate comes from two readings.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// A counter that only grows, shared by all threads.
 #[derive(Debug, Default)]
@@ -16,6 +17,35 @@ impl Counter {
     #[must_use]
     pub fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Messages that one consumer has settled. In a cache line of its own, so that no consumer waits for another one.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+pub struct Tally(pub Counter);
+
+/// The tallies of all consumers, by number; the first consumer has number 1.
+#[derive(Debug, Default)]
+pub struct Tallies(Mutex<Vec<Arc<Tally>>>);
+
+impl Tallies {
+    /// The tally of a consumer. A consumer that is started again under its number continues its tally.
+    #[must_use]
+    pub fn of(&self, number: u32) -> Arc<Tally> {
+        let mut tallies = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let index = number.saturating_sub(1) as usize;
+        if tallies.len() <= index {
+            tallies.resize_with(index + 1, Arc::default);
+        }
+        tallies[index].clone()
+    }
+
+    /// What the first consumers have settled, this number of them at most.
+    #[must_use]
+    pub fn read(&self, consumers: usize) -> Vec<u64> {
+        let tallies = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        tallies.iter().take(consumers).map(|tally| tally.0.get()).collect()
     }
 }
 
@@ -50,6 +80,8 @@ pub struct Counters {
     pub taken_over: Counter,
     /// Deliveries that another host settled first.
     pub outrun: Counter,
+    /// The share of each consumer in `processed`.
+    pub consumers: Tallies,
 }
 
 impl Counters {

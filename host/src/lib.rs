@@ -14,6 +14,7 @@
 // without a reader.
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 
+mod announcer;
 #[cfg(test)]
 mod arbitrary;
 pub mod cases;

@@ -9,10 +9,12 @@ use serde::Serialize;
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::{error, info, warn};
 
+use crate::announcer::Announcer;
 use crate::config::{Config, RegistryConfig};
 use crate::group::Group;
 use crate::redis::client::reconnecting::Reconnecting;
 use crate::redis::store::entry::FORMAT;
+use crate::redis::store::figures::Figures;
 use crate::redis::store::group::{Agreement, Member, Misfit, OutputKeys, Stranger, join};
 use crate::redis::store::registry::{Beat, BeatReply, Presence, beat};
 use crate::throttle::Throttle;
@@ -36,6 +38,8 @@ pub struct Registry {
     consumers: AtomicU32,
     /// Source of the plugin's status.
     versions: Arc<Versions>,
+    /// Source of the other figures.
+    announcer: Announcer,
     misfits: Throttle,
 }
 
@@ -46,6 +50,7 @@ struct About<'a> {
     plugin: &'a Status,
     /// The newest format that the host reads.
     format: u32,
+    figures: Figures,
 }
 
 impl Registry {
@@ -61,6 +66,7 @@ impl Registry {
             warned_of: Mutex::default(),
             consumers: AtomicU32::new(0),
             versions,
+            announcer: Announcer::new(group.clone(), &config.registry),
             misfits: Throttle::default(),
             group,
         }
@@ -158,7 +164,8 @@ impl Registry {
             _ => (self.consumers.load(Ordering::Relaxed), self.config.beat_ttl),
         };
         // Serialisation cannot fail: the status consists of texts and numbers.
-        let about = About { plugin: &self.versions.status(), format: FORMAT };
+        let figures = self.announcer.figures(consumers);
+        let about = About { plugin: &self.versions.status(), format: FORMAT, figures };
         let status = &serde_json::to_string(&about).unwrap_or_default();
         let (asked, reply, joined) = self
             .connection

@@ -15,6 +15,7 @@ use tokio::sync::{Mutex, MutexGuard};
 use tracing::{info, warn};
 
 use crate::config::{OutputConfig, Outputs, RetryConfig};
+use crate::counters::Tally;
 use crate::group::Group;
 use crate::identity::consumer_id;
 use crate::plugin::Failure;
@@ -66,6 +67,8 @@ pub struct Consumer {
     /// Host id and consumer id, as last used.
     ids: (Arc<str>, Arc<str>),
     settlement: Settlement,
+    /// What this consumer has settled; the heartbeat reads it.
+    tally: Arc<Tally>,
 }
 
 impl Consumer {
@@ -81,8 +84,8 @@ impl Consumer {
         let host_id = workplace.group.identity.host_id();
         let id = consumer_id(&host_id, number);
         let processor = Processor::start(workplace.versions.clone(), id.clone()).await?;
-        let settlement = Settlement::default();
-        Ok(Consumer { number, workplace, connection, processor, ids: (host_id, id), settlement })
+        let (settlement, tally) = (Settlement::default(), workplace.group.counters.consumers.of(number));
+        Ok(Consumer { number, workplace, connection, processor, ids: (host_id, id), settlement, tally })
     }
 
     /// Works until the queue is closed, or until the number of consumers is reduced below this consumer's number.
@@ -167,6 +170,7 @@ impl Consumer {
         match settled {
             Settling::Done => {
                 counters.processed.add(settlement.messages);
+                self.tally.0.add(settlement.messages);
                 counters.results.add(settlement.results.len());
                 counters.dropped.add(settlement.dropped);
                 counters.dead_letters.add(settlement.dead_letters.len());

@@ -10,6 +10,7 @@ pub mod dead;
 pub mod entries;
 pub mod entry;
 mod fence;
+pub mod figures;
 pub mod group;
 pub mod handed;
 pub mod inbox;
