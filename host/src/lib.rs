@@ -30,6 +30,7 @@ pub mod http;
 pub mod identity;
 pub mod intake;
 pub mod message;
+pub mod observe;
 pub mod output;
 pub mod pace;
 pub mod plugin;

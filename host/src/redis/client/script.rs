@@ -65,6 +65,14 @@ impl Source {
         }
     }
 
+    /// Loads the script, for commands among others that cannot load it themselves.
+    ///
+    /// # Errors
+    /// Errors of the network or the server.
+    pub async fn load(&self, connection: &mut LibraryConnection) -> Result<(), RedisError> {
+        self.script.load_async(connection).await.map(drop)
+    }
+
     /// Runs a command made by [`Source::command`]. If the server does not have the script, loads the script first.
     ///
     /// # Errors

@@ -15,6 +15,7 @@ pub mod group;
 pub mod handed;
 pub mod inbox;
 pub mod keys;
+pub mod look;
 pub mod marks;
 pub mod output;
 mod pages;
