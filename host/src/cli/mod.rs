@@ -16,7 +16,9 @@ mod new;
 mod publish;
 mod run;
 mod signals;
+mod since;
 mod test;
+mod text;
 mod wit;
 
 use std::io::{self, Write as _};
