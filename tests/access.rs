@@ -43,7 +43,7 @@ fn a_password_with_reserved_characters_works_percent_encoded() {
 
 /// What `ACL SETUSER` needs for a host, as the handbook documents it: everything after the user's name but the
 /// password.
-fn documented_rule() -> Vec<String> {
+pub fn documented_rule() -> Vec<String> {
     let chapter = fs::read_to_string(repository().join("host/docs/operating.md")).expect("read the chapter");
     let joined = chapter.replace("\\\n", " ");
     let line = joined.lines().find(|line| line.contains("ACL SETUSER")).expect("the chapter documents the ACL rule");
@@ -52,7 +52,7 @@ fn documented_rule() -> Vec<String> {
     rule.filter(|word| !word.starts_with('>')).map(str::to_owned).collect()
 }
 
-fn with_user(redis: &Redis, rule: &[String]) -> Launch {
+pub fn with_user(redis: &Redis, rule: &[String]) -> Launch {
     redis.run::<()>(cmd("ACL").arg("SETUSER").arg("host").arg("reset").arg(">secret").arg(rule));
     Host::on(redis).arg("--redis", format!("redis://host:secret@127.0.0.1:{}", redis.port()))
 }

@@ -48,6 +48,7 @@ mod rolling_upgrade;
 mod sandbox;
 mod scaling;
 mod start_up;
+mod status;
 mod stop;
 mod support;
 mod toolchains;

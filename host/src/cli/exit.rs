@@ -26,6 +26,8 @@ pub enum Exit {
     Plugin = 4,
     /// A stop left messages behind that were received, that Redis did not take, and that no other host has heard.
     Lost = 5,
+    /// `host status`: the group does not work. No host is alive, no intake is active, or Redis is full.
+    Unhealthy = 6,
     /// A second Ctrl-C or SIGTERM ended the process at once.
     Interrupted = 130,
 }

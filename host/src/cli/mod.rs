@@ -13,10 +13,12 @@ mod flags;
 mod log;
 mod man;
 mod new;
+mod observed;
 mod publish;
 mod run;
 mod signals;
 mod since;
+mod status;
 mod test;
 mod text;
 mod wit;
@@ -78,6 +80,8 @@ Exit codes:
   2    wrong usage or configuration
   3    Redis: unreachable, login refused, missing rights, too old, key of a wrong type
   4    plugin: missing, not a component, wrong world, does not start
+  5    a stop left messages behind that were received and are lost
+  6    `host status`: the group does not work
   130  ended at once by a second Ctrl-C or SIGTERM";
 
 /// The arguments of the process.
@@ -101,6 +105,8 @@ enum Command {
     Config(config::ConfigArgs),
     #[command(about = "List, show, replay and purge dead letters")]
     Dead(dead::DeadArgs),
+    #[command(about = "Show the state of a group: hosts, consumers, inbox, retries, dead letters, outputs")]
+    Status(status::StatusArgs),
     #[command(about = "Run a demonstration: a private Redis, a host and a publisher")]
     Demo(demo::DemoArgs),
     #[command(about = "Write a folder with a plugin to begin with, in the language of your choice")]
@@ -145,6 +151,7 @@ pub fn execute(cli: Cli) -> Result<(), Failure> {
         }
         Some(Command::Config(args)) => config::execute(cli.flags, args),
         Some(Command::Dead(args)) => dead::execute(cli.flags, args),
+        Some(Command::Status(args)) => status::execute(cli.flags, args),
         Some(Command::Demo(args)) => demo::execute(&cli.flags, args),
         Some(Command::New(args)) => new::execute(&cli.flags, &args),
         Some(Command::Dev(args)) => dev::execute(&cli.flags, &args),
@@ -227,7 +234,9 @@ mod tests {
 
     #[test]
     fn the_help_of_a_command_says_more_than_the_list_of_commands() {
-        for name in ["check", "componentize", "config", "dead", "demo", "dev", "new", "publish", "test", "wit"] {
+        for name in
+            ["check", "componentize", "config", "dead", "demo", "dev", "new", "publish", "status", "test", "wit"]
+        {
             let command = super::command();
             let command = command.find_subcommand(name).unwrap();
             let (short, long) = (command.get_about().unwrap(), command.get_long_about().unwrap());
