@@ -51,4 +51,5 @@ mod start_up;
 mod status;
 mod stop;
 mod support;
+mod tail;
 mod toolchains;

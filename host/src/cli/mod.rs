@@ -19,6 +19,7 @@ mod run;
 mod signals;
 mod since;
 mod status;
+mod tail;
 mod test;
 mod text;
 mod wit;
@@ -107,6 +108,8 @@ enum Command {
     Dead(dead::DeadArgs),
     #[command(about = "Show the state of a group: hosts, consumers, inbox, retries, dead letters, outputs")]
     Status(status::StatusArgs),
+    #[command(about = "Show results, retries and dead letters as they are written")]
+    Tail(tail::TailArgs),
     #[command(about = "Run a demonstration: a private Redis, a host and a publisher")]
     Demo(demo::DemoArgs),
     #[command(about = "Write a folder with a plugin to begin with, in the language of your choice")]
@@ -152,6 +155,7 @@ pub fn execute(cli: Cli) -> Result<(), Failure> {
         Some(Command::Config(args)) => config::execute(cli.flags, args),
         Some(Command::Dead(args)) => dead::execute(cli.flags, args),
         Some(Command::Status(args)) => status::execute(cli.flags, args),
+        Some(Command::Tail(args)) => tail::execute(cli.flags, args),
         Some(Command::Demo(args)) => demo::execute(&cli.flags, args),
         Some(Command::New(args)) => new::execute(&cli.flags, &args),
         Some(Command::Dev(args)) => dev::execute(&cli.flags, &args),
@@ -234,9 +238,20 @@ mod tests {
 
     #[test]
     fn the_help_of_a_command_says_more_than_the_list_of_commands() {
-        for name in
-            ["check", "componentize", "config", "dead", "demo", "dev", "new", "publish", "status", "test", "wit"]
-        {
+        for name in [
+            "check",
+            "componentize",
+            "config",
+            "dead",
+            "demo",
+            "dev",
+            "new",
+            "publish",
+            "status",
+            "tail",
+            "test",
+            "wit",
+        ] {
             let command = super::command();
             let command = command.find_subcommand(name).unwrap();
             let (short, long) = (command.get_about().unwrap(), command.get_long_about().unwrap());

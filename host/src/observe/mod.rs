@@ -4,6 +4,7 @@
 mod health;
 mod reasons;
 pub mod status;
+pub mod tail;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::{Duration, SystemTime};

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::LazyLock;
 
-use redis::{FromRedisValue, Pipeline, RedisError, Value, from_redis_value};
+use redis::{FromRedisValue, Pipeline, RedisError, Value, cmd, from_redis_value};
 
 use super::keys::{GROUP, Keys, about};
 use super::stats::{info_number, info_text};
@@ -184,6 +184,37 @@ pub async fn streams(connection: &mut LibraryConnection, keys: &[&str]) -> Resul
     let replies = connection.send_packed_commands(&pipeline, 0, pipeline.len()).await?;
     let mut replies = Replies(replies.into_iter());
     keys.iter().map(|key| replies.stream(key)).collect()
+}
+
+/// The server's time in ms since 1970, and waiting retries, this number of them at most.
+///
+/// # Errors
+/// Errors of the network or the server; `NOSCRIPT` before [`prepare`].
+pub async fn waiting(
+    connection: &mut LibraryConnection,
+    keys: &Keys,
+    retries_max: usize,
+) -> Result<(u64, Waiting), RedisError> {
+    let mut pipeline = Pipeline::new();
+    pipeline.cmd("TIME");
+    pipeline.add_command(WAITING.command(&[&keys.retry]).arg(retries_max).to_owned());
+    let replies = connection.send_packed_commands(&pipeline, 0, pipeline.len()).await?;
+    let mut replies = Replies(replies.into_iter());
+    let (seconds, micros): (u64, u64) = replies.next("")?;
+    Ok((seconds * 1_000 + micros / 1_000, read_waiting(replies.next(&keys.retry)?)?))
+}
+
+/// Named outputs that hosts announce, dead hosts that are still listed included.
+///
+/// # Errors
+/// Errors of the network or the server.
+pub async fn outputs(
+    connection: &mut LibraryConnection,
+    keys: &Keys,
+) -> Result<BTreeSet<(String, String)>, RedisError> {
+    let descriptor: Result<HashMap<String, String>, _> =
+        cmd("HGETALL").arg(&keys.descriptor).query_async(connection).await;
+    Ok(announced(&descriptor.map_err(|error| about(&keys.descriptor, error))?, |_| true))
 }
 
 /// The named outputs in the descriptor: a field `outputs <host id>` for each host, with the stream of each name.

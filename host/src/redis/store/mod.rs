@@ -11,6 +11,7 @@ pub mod entries;
 pub mod entry;
 mod fence;
 pub mod figures;
+pub mod follow;
 pub mod group;
 pub mod handed;
 pub mod inbox;
