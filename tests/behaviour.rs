@@ -53,3 +53,4 @@ mod stop;
 mod support;
 mod tail;
 mod toolchains;
+mod top;

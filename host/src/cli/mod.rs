@@ -22,6 +22,7 @@ mod status;
 mod tail;
 mod test;
 mod text;
+mod top;
 mod wit;
 
 use std::io::{self, Write as _};
@@ -110,6 +111,8 @@ enum Command {
     Status(status::StatusArgs),
     #[command(about = "Show results, retries and dead letters as they are written")]
     Tail(tail::TailArgs),
+    #[command(about = "Watch a group on the terminal")]
+    Top(top::TopArgs),
     #[command(about = "Run a demonstration: a private Redis, a host and a publisher")]
     Demo(demo::DemoArgs),
     #[command(about = "Write a folder with a plugin to begin with, in the language of your choice")]
@@ -156,6 +159,7 @@ pub fn execute(cli: Cli) -> Result<(), Failure> {
         Some(Command::Dead(args)) => dead::execute(cli.flags, args),
         Some(Command::Status(args)) => status::execute(cli.flags, args),
         Some(Command::Tail(args)) => tail::execute(cli.flags, args),
+        Some(Command::Top(args)) => top::execute(cli.flags, args),
         Some(Command::Demo(args)) => demo::execute(&cli.flags, args),
         Some(Command::New(args)) => new::execute(&cli.flags, &args),
         Some(Command::Dev(args)) => dev::execute(&cli.flags, &args),

@@ -8,6 +8,7 @@ use std::io;
 use anyhow::anyhow;
 use clap::Args;
 
+pub(super) use self::page::{dead_letters, retries};
 use super::observed::{GroupArgs, Observed, unreadable};
 use super::{Exit, Failure, Flags, log, print};
 use crate::observe::Observer;

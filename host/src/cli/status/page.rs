@@ -96,7 +96,7 @@ fn inbox(inbox: &Inbox) -> String {
     format!("{length} deliveries: {in_progress} in progress, {waiting} waiting{oldest}")
 }
 
-fn retries(retries: &Retries) -> String {
+pub(in crate::cli) fn retries(retries: &Retries) -> String {
     match retries.next_due_in_ms {
         Some(0) => format!("{} waiting; the next is due", grouped(retries.waiting)),
         Some(ms) => format!("{} waiting; the next in {}", grouped(retries.waiting), age(ms)),
@@ -104,7 +104,7 @@ fn retries(retries: &Retries) -> String {
     }
 }
 
-fn dead_letters(letters: &DeadLetterCounts) -> String {
+pub(in crate::cli) fn dead_letters(letters: &DeadLetterCounts) -> String {
     let DeadLetterCounts { length, counted, reasons } = letters;
     if *length == 0 {
         return "0".to_owned();
