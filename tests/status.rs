@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::access::{documented_rule, with_user};
 use crate::support::host::{Ended, Launch};
 use crate::support::records::{CHANNEL, DEAD, HEARTBEAT, HOSTS, IDS, INBOX, OUTPUT, RETRY};
-use crate::support::{BOUND, Host, Publisher, Redis, message, wait_for, wait_until};
+use crate::support::{BOUND, Host, Publisher, Redis, message, repository, wait_for, wait_until};
 
 /// Healthy, and not working.
 const HEALTHY: Option<i32> = Some(0);
@@ -270,6 +270,52 @@ fn a_redis_that_does_not_answer_and_a_wrong_url_are_told_apart() {
     let spoiled = status_with(&redis, &["--json"]);
     assert_eq!(spoiled.code, Some(3), "{}", spoiled.stderr);
     assert!(spoiled.stderr.contains(DEAD), "{}", spoiled.stderr);
+}
+
+/// Paths of all values, with `[]` for the items of a list.
+fn paths(value: &Value, path: &str, found: &mut BTreeSet<String>) {
+    let below = |name: &str| if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") };
+    match value {
+        Value::Object(fields) if !path.ends_with(".reasons") => {
+            fields.iter().for_each(|(name, value)| paths(value, &below(name), found))
+        }
+        Value::Array(items) => items.iter().for_each(|item| paths(item, &format!("{path}[]"), found)),
+        _ => drop(found.insert(path.to_owned())),
+    }
+}
+
+#[test]
+fn the_handbook_names_every_field_of_the_json() {
+    let redis = Redis::start();
+    let _host = host(&redis).ready(&redis, 1);
+    Publisher::new(&redis).publish("no message");
+    wait_until("a dead letter", || redis.length(DEAD) == 1);
+    let status = wait_for_status(&redis, "a complete status", |status| {
+        status["hosts"][0]["plugin"].is_object() && status["dead_letters"]["length"] == 1
+    });
+    let mut found = BTreeSet::new();
+    paths(&status, "", &mut found);
+    let (_, empty) = self::status(&Redis::start());
+    paths(&empty, "", &mut found);
+    // A list without items has no fields of its own.
+    found.retain(|path| path != "problems" && path != "warnings");
+    let chapter = fs::read_to_string(repository().join("host/docs/operating.md")).expect("read the chapter");
+    let rows = chapter.lines().filter_map(|line| line.strip_prefix("| `")).filter_map(|row| row.split_once(" |"));
+    let mut documented = BTreeSet::new();
+    for (fields, _) in rows {
+        // `a.b`, `c` stands for a.b and a.c.
+        let mut room = String::new();
+        for name in fields.split('`').map(|name| name.trim_matches([',', ' '])).filter(|name| !name.is_empty()) {
+            match name.rsplit_once('.') {
+                Some((before, _)) => room = format!("{before}."),
+                None if room.is_empty() => {}
+                None => drop(documented.insert(format!("{room}{name}"))),
+            }
+            documented.insert(name.to_owned());
+        }
+    }
+    let missing: Vec<&String> = found.iter().filter(|path| !documented.contains(*path)).collect();
+    assert!(missing.is_empty(), "host/docs/operating.md does not name {missing:?}");
 }
 
 #[test]
