@@ -78,7 +78,9 @@ impl OnTerminal {
             log.display()
         );
         let mut command = Command::new("python3");
-        command.args(["-c", "import pty, sys; pty.spawn(sys.argv[1:])", "sh", "-c", &host]);
+        // Tests that run under `nohup` ignore the hang-up, and hand that on.
+        let spawn = "import pty, signal, sys; signal.signal(signal.SIGHUP, signal.SIG_DFL); pty.spawn(sys.argv[1:])";
+        command.args(["-c", spawn, "sh", "-c", &host]);
         // `nohup` writes a file into the working directory.
         command.current_dir(folder.path()).env_remove("HOST_CONFIG");
         let terminal = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
