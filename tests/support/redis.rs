@@ -150,7 +150,7 @@ fn answers(folder: &TempDir, child: &mut Child) -> bool {
             return Ok(false);
         }
         let mut connection = connect(folder).map_err(|error| error.to_string())?;
-        match connection.req_command(&cmd("PING")) {
+        match connection.req_command(&cmd("PING")).and_then(redis::Value::extract_error) {
             Ok(_) => Ok(true),
             // A server with a password also answers: with a request to log in.
             Err(error) if error.code() == Some("NOAUTH") => Ok(true),
