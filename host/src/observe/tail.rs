@@ -175,8 +175,7 @@ impl Follower {
         outcomes: &[Outcome],
         since: Option<SystemTime>,
     ) -> Follower {
-        // An entry of that very moment is also wanted.
-        let begin = since.map(|since| format!("{}-{}", unix_ms(since).saturating_sub(1), u64::MAX));
+        let begin = since.map(|since| just_before(unix_ms(since)));
         let with_results = outcomes.contains(&Outcome::Result);
         let retries =
             outcomes.contains(&Outcome::Retry).then(|| Known { is_begun: since.is_some(), ..Known::default() });
@@ -253,7 +252,7 @@ impl Follower {
         let retries_max = if is_first { RETRIES_AT_FIRST } else { RETRIES_MAX };
         let (now_ms, waiting) = waiting(connection, &self.keys, retries_max).await?;
         self.clock_ms = now_ms.cast_signed() - unix_ms(SystemTime::now()).cast_signed();
-        self.begin.get_or_insert_with(|| format!("{now_ms}-0"));
+        self.begin.get_or_insert_with(|| just_before(now_ms));
         self.note_retries(&waiting, now_ms, page);
         self.retries_at = Some(Instant::now());
         Ok(())
@@ -323,6 +322,11 @@ impl Follower {
         }
         Ok(())
     }
+}
+
+/// The last id before this time in ms since 1970: an entry of that very moment is also wanted.
+fn just_before(ms: u64) -> String {
+    format!("{}-{}", ms.saturating_sub(1), u64::MAX)
 }
 
 impl Followed {
