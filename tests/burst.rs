@@ -3,7 +3,7 @@
 use redis::cmd;
 use serde_json::json;
 
-use crate::support::{Host, Publisher, Redis, enrich, expect_each_once, message};
+use crate::support::{BOUND, Host, Publisher, Redis, enrich, expect_each_once, message, wait_for};
 
 #[test]
 fn a_burst_of_400_000_messages_is_received_whole_under_the_limits_of_a_stock_redis() {
@@ -36,6 +36,30 @@ fn the_largest_messages_arrive_whole() {
     assert!(output.iter().all(|entry| entry.text("filler") == filler));
     drop(output);
     expect_each_once(&redis, ids);
+}
+
+#[test]
+fn the_memory_that_a_burst_took_is_given_back() {
+    let redis = Redis::start();
+    let host = Host::ready(&redis, 4);
+    let before = host.resident_bytes();
+    let filler = "x".repeat(1_000);
+    let mut publisher = Publisher::new(&redis);
+    let ids: Vec<String> = (0..150_000).map(|n| format!("burst-{n}")).collect();
+    for (round, some) in ids.chunks(10_000).enumerate() {
+        publisher.publish_all(some.iter().map(|id| message(id, json!({"filler": filler}))));
+        redis.wait_for_settled((round + 1) * 10_000);
+    }
+    let after = host.resident_bytes();
+    assert!(
+        after > before + (100 << 20),
+        "covered messages are kept for a while: {before} bytes before, {after} after"
+    );
+    // Then they are forgotten.
+    wait_for("the memory to be given back", BOUND, || {
+        let now = host.resident_bytes();
+        if now < before + (50 << 20) { Ok(()) } else { Err(format!("{before} bytes before, {after} after, {now} now")) }
+    });
 }
 
 #[test]

@@ -4,6 +4,10 @@ use std::process::ExitCode;
 
 use host::cli::{self, Exit};
 use host::output;
+use mimalloc::MiMalloc;
+
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 /// Everything in the binary; the benchmark has a second binary with the same contents.
 pub fn main() -> ExitCode {
