@@ -40,13 +40,10 @@ const PROBED_MS_MAX: u32 = 3_000;
 
 /// What a host may have more at the end than after the warm-up.
 const FILES_MORE_MAX: usize = 10;
-const THREADS_MORE_MAX: u64 = 4;
-const MEMORY_MORE_MAX_KIB: u64 = 192 << 10;
+const THREADS_MORE_MAX: usize = 4;
+const MEMORY_MORE_MAX_KIB: u64 = 96 << 10;
 
-/// The same after bursts that fill the intake's buffer of 384 MiB, which the allocator keeps.
-const BURST_MORE_MAX_KIB: u64 = 512 << 10;
-
-/// Threads that compiled a plugin end some time after it.
+/// Covered messages are kept for 10 s, and threads for blocking calls end some time after the last one.
 const FLAT_MS_MAX: u32 = 20_000;
 
 /// What is to be run.
@@ -159,11 +156,10 @@ fn heal(world: &Arc<World>) {
 /// Memory, open files and threads are what they were, once what a host does after a fault has ended.
 fn compare(world: &World, member: &Member, before: Option<&Use>) {
     let Some(before) = before else { return };
-    let memory_more_max_kib = if world.setup.long { BURST_MORE_MAX_KIB } else { MEMORY_MORE_MAX_KIB };
     let is_flat = |now: &Use| {
         now.files <= before.files + FILES_MORE_MAX
             && now.threads <= before.threads + THREADS_MORE_MAX
-            && now.memory_kib <= before.memory_kib + memory_more_max_kib
+            && now.memory_kib <= before.memory_kib + MEMORY_MORE_MAX_KIB
     };
     let until = world.clock.now() + FLAT_MS_MAX;
     while let Some(now) = member.usage() {

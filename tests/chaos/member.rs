@@ -64,7 +64,8 @@ pub struct End {
 pub struct Use {
     pub memory_kib: u64,
     pub files: usize,
-    pub threads: u64,
+    /// Without those that compile plugins: they start in steps, the slower the machine the more of them, and then stay.
+    pub threads: usize,
 }
 
 impl Use {
@@ -74,7 +75,11 @@ impl Use {
         let fields: HashMap<&str, &str> = status.lines().filter_map(|line| line.split_once(':')).collect();
         let number = |name: &str| fields.get(name)?.trim().split(' ').next()?.parse().ok();
         let files = fs::read_dir(format!("/proc/{process}/fd")).ok()?.count();
-        Some(Use { memory_kib: number("VmRSS")?, files, threads: number("Threads")? })
+        let names = fs::read_dir(format!("/proc/{process}/task")).ok()?;
+        // A thread may end between two looks.
+        let names = names.filter_map(|thread| fs::read_to_string(thread.ok()?.path().join("comm")).ok());
+        let threads = names.filter(|name| !name.starts_with("compiler-")).count();
+        Some(Use { memory_kib: number("VmRSS")?, files, threads })
     }
 }
 

@@ -204,7 +204,7 @@ impl Soak {
             let host = number + 1;
             add(format!("h{host} memory, KiB"), memory_kib);
             add(format!("h{host} open files"), files as u64);
-            add(format!("h{host} threads"), threads);
+            add(format!("h{host} threads"), threads as u64);
         }
         let mut redis = connect(self.redis.port()).expect("connect to Redis");
         let (mut cursor, mut claims) = (0_u64, 0);

@@ -3,7 +3,7 @@
 use std::io::{self, Read as _};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::anyhow;
 
@@ -18,6 +18,10 @@ use crate::reload::{self, Control};
 /// The switch that makes a host compile the component on its standard input, and then end.
 const COMPILE: &str = "--compile";
 
+/// How long a thread for blocking calls is kept without work. Work is handed to the thread that has been idle longest, and the
+/// files are looked at every second: with tokio's 10 s, a host would keep as many threads as it ever had at once.
+const IDLE_THREAD_KEPT: Duration = Duration::from_secs(1);
+
 /// Compiles a component for the cache, with the configuration of the host that asks for it.
 pub(super) fn compile(given: &Given) -> Result<(), Failure> {
     let config = load(given)?.into_runnable()?;
@@ -30,7 +34,8 @@ pub(super) fn compile(given: &Given) -> Result<(), Failure> {
 pub(super) fn execute(given: &Given) -> Result<(), Failure> {
     let started = Instant::now();
     // One thread: the host starts separate threads for consumers.
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().thread_keep_alive(IDLE_THREAD_KEPT).build()?;
     // First, because until then a SIGHUP ends the process.
     let hangup = {
         let _entered = runtime.enter();
