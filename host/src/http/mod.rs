@@ -5,6 +5,7 @@ mod access;
 mod answer;
 mod health;
 mod listener;
+mod look;
 mod tls;
 
 use std::io;
@@ -24,6 +25,7 @@ use crate::config::{Config, Token};
 use crate::group::Group;
 use crate::version::Versions;
 use listener::Listener;
+use look::Look;
 
 /// How long answers in progress may take when the host stops.
 const FAREWELL_TIMEOUT: Duration = Duration::from_secs(2);
@@ -65,6 +67,8 @@ pub enum HttpError {
 pub struct Service {
     group: Arc<Group>,
     versions: Arc<Versions>,
+    /// The group as Redis shows it.
+    look: Look,
     /// What every request must carry, if anything.
     token: Option<Token>,
     /// Whether the host is ready: between the end of its start and its stop.
@@ -96,6 +100,7 @@ impl Http {
         let service = Arc::new(Service {
             group: group.clone(),
             versions: versions.clone(),
+            look: Look::new(group.clone(), config.outputs.clone()),
             token,
             is_ready: AtomicBool::new(false),
         });
