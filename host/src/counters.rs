@@ -3,6 +3,8 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use crate::message::Reason;
+
 /// A counter that only grows, shared by all threads.
 #[derive(Debug, Default)]
 pub struct Counter(AtomicU64);
@@ -49,6 +51,38 @@ impl Tallies {
     }
 }
 
+/// A counter for each reason of a dead letter.
+#[derive(Debug, Default)]
+pub struct ByReason([Counter; Reason::ALL.len()]);
+
+impl ByReason {
+    /// Counts one for each of these reasons.
+    pub fn add(&self, reasons: &[Reason]) {
+        reasons.iter().for_each(|reason| self.0[*reason as usize].add(1));
+    }
+
+    /// The present value for this reason.
+    #[must_use]
+    pub fn get(&self, reason: Reason) -> u64 {
+        self.0[reason as usize].get()
+    }
+}
+
+/// What the plugin's outcomes were. A message that is tried again has an outcome at each attempt.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Outcomes {
+    /// One or more results, or none on purpose.
+    pub emitted: usize,
+    /// Dropped on purpose.
+    pub dropped: usize,
+    /// Rejected for good.
+    pub rejected: usize,
+    /// The plugin asked for another attempt.
+    pub retried: usize,
+    /// No outcome, or one that cannot be written.
+    pub failed: usize,
+}
+
 /// Counters of a host since its start.
 #[derive(Debug, Default)]
 pub struct Counters {
@@ -60,12 +94,22 @@ pub struct Counters {
     pub processed_before: Counter,
     /// Results written by this host's consumers.
     pub results: Counter,
+    /// Messages from which the plugin made results.
+    pub emitted: Counter,
     /// Messages that the plugin dropped on purpose.
     pub dropped: Counter,
+    /// Messages that the plugin rejected.
+    pub rejected: Counter,
+    /// Messages for which the plugin asked for another attempt, at each attempt.
+    pub retried: Counter,
+    /// Messages that the plugin failed, at each attempt.
+    pub failed: Counter,
     /// Messages dropped because their id was already claimed.
     pub duplicates: Counter,
     /// Dead letters written by this host, by its intake and its consumers.
     pub dead_letters: Counter,
+    /// The same by reason.
+    pub dead_letters_by_reason: ByReason,
     /// Retries scheduled by this host's consumers.
     pub retries: Counter,
     /// Messages that found the intake's buffer full, or could not be appended for another reason.
@@ -85,6 +129,17 @@ pub struct Counters {
 }
 
 impl Counters {
+    /// Counts the outcomes of a delivery.
+    pub fn add_outcomes(&self, outcomes: Outcomes) {
+        let Outcomes { emitted, dropped, rejected, retried, failed } = outcomes;
+        let counters = [&self.emitted, &self.dropped, &self.rejected, &self.retried, &self.failed];
+        for (counter, more) in counters.into_iter().zip([emitted, dropped, rejected, retried, failed]) {
+            if more > 0 {
+                counter.add(more);
+            }
+        }
+    }
+
     /// Messages that this host has settled since it has its present id.
     #[must_use]
     pub fn processed_with_id(&self) -> u64 {

@@ -172,8 +172,9 @@ impl Consumer {
                 counters.processed.add(settlement.messages);
                 self.tally.0.add(settlement.messages);
                 counters.results.add(settlement.results.len());
-                counters.dropped.add(settlement.dropped);
+                counters.add_outcomes(settlement.outcomes());
                 counters.dead_letters.add(settlement.dead_letters.len());
+                counters.dead_letters_by_reason.add(&settlement.reasons);
                 counters.retries.add(settlement.retries.len());
                 counters.duplicates.add(duplicates);
             }

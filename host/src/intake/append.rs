@@ -164,6 +164,7 @@ impl Append {
             self.group.pace.set_inbox(appended.inbox as u64);
             self.group.counters.duplicates.add(appended.copies);
             self.group.counters.dead_letters.add(round.dead_letters.len());
+            self.group.counters.dead_letters_by_reason.add(&round.reasons);
         }
         self.group.pace.set_intake_behind(protocol.is_filling());
         Ok(())

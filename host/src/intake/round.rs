@@ -5,7 +5,7 @@ use tracing::warn;
 
 use crate::config::{DeliveryConfig, MessageLimits};
 use crate::dead_letter::DeadLetter;
-use crate::message;
+use crate::message::{self, Reason};
 use crate::redis::store::entries::Entries;
 use crate::redis::store::entry::write_dead_letter;
 use crate::throttle::Throttle;
@@ -23,6 +23,8 @@ pub struct Round {
     pub deliveries: Entries,
     /// Entries for the dead letters.
     pub dead_letters: Entries,
+    /// Why the dead letters are no messages.
+    pub reasons: Vec<Reason>,
     refusals: Throttle,
 }
 
@@ -39,6 +41,7 @@ impl Round {
     ) {
         self.deliveries.clear();
         self.dead_letters.clear();
+        self.reasons.clear();
         let (mut messages, mut bytes) = (0, 0);
         for payload in payloads {
             match message::read_id(payload, limits) {
@@ -63,6 +66,7 @@ impl Round {
         if let Some(unlogged) = self.refusals.permit() {
             warn!(reason = %refusal.reason, bytes = payload.len(), unlogged, "{refusal}; it is kept as a dead letter");
         }
+        self.reasons.push(refusal.reason);
         let letter = DeadLetter { payload, reason: refusal.reason, error: &refusal.sentence, host_id, origin: None };
         write_dead_letter(&mut self.dead_letters, format, &letter);
     }

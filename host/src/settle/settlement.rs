@@ -6,6 +6,7 @@ use tracing::{info, warn};
 
 use super::attempts::next_wait;
 use crate::config::RetryConfig;
+use crate::counters::Outcomes;
 use crate::dead_letter::{DeadLetter, Origin};
 use crate::message::Reason;
 use crate::plugin::{Failure, Outcome};
@@ -24,8 +25,10 @@ pub struct Settlement {
     pub dead_letters: Entries,
     /// Messages to try again.
     pub retries: Retries,
-    /// Messages that the plugin dropped on purpose.
-    pub dropped: usize,
+    /// Why the dead letters were given up.
+    pub reasons: Vec<Reason>,
+    /// Outcomes other than results.
+    others: Outcomes,
     /// Finished messages: all messages of the delivery except retries.
     pub messages: usize,
     given_up: Throttle,
@@ -55,8 +58,17 @@ impl Settlement {
         self.results.clear();
         self.dead_letters.clear();
         self.retries.clear();
-        self.dropped = 0;
+        self.reasons.clear();
+        self.others = Outcomes::default();
         self.messages = 0;
+    }
+
+    /// The outcomes of the delivery.
+    #[must_use]
+    pub fn outcomes(&self) -> Outcomes {
+        let Outcomes { dropped, rejected, retried, failed, .. } = self.others;
+        let emitted = self.messages + self.retries.len() - (dropped + rejected + retried + failed);
+        Outcomes { emitted, ..self.others }
     }
 
     /// Decides what becomes of a message. The processor has already added the results.
@@ -70,21 +82,28 @@ impl Settlement {
         match outcome {
             Ok(Outcome::Emit(_) | Outcome::EmitAll(_)) => self.messages += 1,
             Ok(Outcome::Drop) => {
-                self.dropped += 1;
+                self.others.dropped += 1;
                 self.messages += 1;
             }
             Ok(Outcome::Retry(delay_ms)) => {
+                self.others.retried += 1;
                 let asked = "the plugin asked for another attempt";
                 self.try_again(delivery, message, delay_ms, Reason::PluginRetried, asked, terms);
             }
             Ok(Outcome::Reject(reason)) => {
+                self.others.rejected += 1;
                 let rejected = format!("the plugin rejected the message: {reason}");
                 self.give_up(delivery, message, Reason::PluginRejected, &rejected, terms);
             }
-            Err(failure) => match reason(&failure) {
-                Reason::BadResult => self.give_up(delivery, message, Reason::BadResult, &failure.to_string(), terms),
-                reason => self.try_again(delivery, message, None, reason, &failure.to_string(), terms),
-            },
+            Err(failure) => {
+                self.others.failed += 1;
+                match reason(&failure) {
+                    reason @ Reason::BadResult => {
+                        self.give_up(delivery, message, reason, &failure.to_string(), terms);
+                    }
+                    reason => self.try_again(delivery, message, None, reason, &failure.to_string(), terms),
+                }
+            }
         }
     }
 
@@ -106,6 +125,7 @@ impl Settlement {
 
     /// Gives a message up without another attempt, because several hosts died while processing it.
     pub fn record_host_killer(&mut self, delivery: &Delivery, message: &Message, terms: Terms<'_>) {
+        self.others.failed += 1;
         let deaths = delivery.crashes;
         let error = format!("{deaths} hosts died while processing the message");
         self.give_up(delivery, message, Reason::HostKiller, &error, terms);
@@ -132,6 +152,7 @@ impl Settlement {
 
     fn give_up(&mut self, delivery: &Delivery, message: &Message, reason: Reason, error: &str, terms: Terms<'_>) {
         self.messages += 1;
+        self.reasons.push(reason);
         let attempts = message.attempt();
         if let Some(unlogged) = self.given_up.permit() {
             let (message_id, consumer_id) = (&message.id, terms.consumer_id);
@@ -216,6 +237,7 @@ mod tests {
         for attempt in [1, 4] {
             let settlement = settle(attempt, attempts());
             assert_eq!((settlement.retries.len(), settlement.dead_letters.len(), settlement.messages), (7, 0, 0));
+            assert_eq!(settlement.outcomes(), Outcomes { retried: 2, failed: 5, ..Outcomes::default() });
         }
     }
 
@@ -250,7 +272,10 @@ mod tests {
                 Err(Failure::ResultTooLong { bytes_max: 1 }),
             ],
         );
-        assert_eq!((settlement.dropped, settlement.results.len(), settlement.retries.len()), (1, 0, 0));
+        assert_eq!((settlement.results.len(), settlement.retries.len()), (0, 0));
+        let outcomes = Outcomes { dropped: 1, rejected: 1, failed: 2, ..Outcomes::default() };
+        assert_eq!(settlement.outcomes(), outcomes);
+        assert_eq!(settlement.reasons, [Reason::PluginRejected, Reason::BadResult, Reason::BadResult]);
         assert_eq!(of_dead_letters(&settlement, "reason"), ["plugin-rejected", "bad-result", "bad-result"]);
     }
 }
