@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::contract::Ready;
 use super::engine::Engine;
 use super::journal::LogBudget;
+use super::limits::Usage;
 use crate::config::{PluginConfig, PluginLimits};
 
 /// Generation of the first version of a host.
@@ -66,6 +67,11 @@ impl Plugin {
     /// Maximum number of instances.
     pub fn instances_max(&self) -> u32 {
         self.inner.engine.instances()
+    }
+
+    /// What the instances of all versions take together.
+    pub fn usage(&self) -> &Arc<Usage> {
+        self.inner.engine.usage()
     }
 
     /// Dropped log lines of all instances together.

@@ -17,6 +17,7 @@ use super::cache;
 use super::compiler::Background;
 use super::error::LoadError;
 use super::functions::Functions;
+use super::limits::Usage;
 use super::shape::{self, Shape};
 use crate::config::{Config as Settings, PluginLimits};
 
@@ -42,6 +43,7 @@ struct Inner {
     tuning: Tuning,
     channel: Arc<str>,
     background: Background,
+    usage: Arc<Usage>,
     _ticker: Ticker,
 }
 
@@ -101,6 +103,7 @@ impl Engine {
                 tuning,
                 channel: channel.into(),
                 background: Background::default(),
+                usage: Arc::default(),
                 _ticker: ticker,
             }),
             apart: None,
@@ -151,6 +154,11 @@ impl Engine {
     #[must_use]
     pub fn limits(&self) -> &PluginLimits {
         &self.inner.tuning.limits
+    }
+
+    /// What the instances of this engine take.
+    pub(super) fn usage(&self) -> &Arc<Usage> {
+        &self.inner.usage
     }
 
     /// The channel from which the messages come.

@@ -171,6 +171,7 @@ impl Live {
             channel: Arc::clone(plugin.channel()),
             generation: plugin.generation(),
             consumer_id: Arc::clone(consumer_id),
+            usage: Arc::clone(plugin.usage()),
         };
         let mut store = Store::new(ready.engine(), imports::Store::new(limits, setup));
         store.limiter(|state| &mut state.limits);

@@ -1,6 +1,9 @@
 //! Limits of one instance: memory and tables, counted over the whole store. `instance` limits the time, where the calls
 //! are made.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use wasmtime::ResourceLimiter;
 
 use crate::config::PluginLimits;
@@ -22,6 +25,27 @@ pub(super) fn hand_over_bytes_max(result_bytes_max: usize) -> usize {
     result_bytes_max.saturating_mul(RESULTS_FACTOR)
 }
 
+/// What all instances of an engine take together.
+#[derive(Debug, Default)]
+pub struct Usage {
+    instances: AtomicU64,
+    memory_bytes: AtomicU64,
+}
+
+impl Usage {
+    /// Number of instances.
+    #[must_use]
+    pub fn instances(&self) -> u64 {
+        self.instances.load(Ordering::Relaxed)
+    }
+
+    /// Size of all their memories, in bytes.
+    #[must_use]
+    pub fn memory_bytes(&self) -> u64 {
+        self.memory_bytes.load(Ordering::Relaxed)
+    }
+}
+
 /// The limiter of one store.
 #[derive(Debug)]
 pub(super) struct StoreLimits {
@@ -37,10 +61,13 @@ pub(super) struct StoreLimits {
     granted_bytes: usize,
     /// Set when a growth was refused since the last `reset_refusal`.
     memory_refused: bool,
+    /// Where this store counts.
+    usage: Arc<Usage>,
 }
 
 impl StoreLimits {
-    pub(super) fn new(limits: &PluginLimits) -> StoreLimits {
+    pub(super) fn new(limits: &PluginLimits, usage: Arc<Usage>) -> StoreLimits {
+        usage.instances.fetch_add(1, Ordering::Relaxed);
         StoreLimits {
             memory_bytes_max: limits.memory_bytes_max,
             table_elements_max: limits.table_elements_max as usize,
@@ -50,6 +77,7 @@ impl StoreLimits {
             table_elements: 0,
             granted_bytes: 0,
             memory_refused: false,
+            usage,
         }
     }
 
@@ -69,6 +97,13 @@ impl StoreLimits {
     }
 }
 
+impl Drop for StoreLimits {
+    fn drop(&mut self) {
+        self.usage.memory_bytes.fetch_sub(self.memory_bytes as u64, Ordering::Relaxed);
+        self.usage.instances.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 impl ResourceLimiter for StoreLimits {
     fn memory_growing(&mut self, current: usize, desired: usize, _maximum: Option<usize>) -> wasmtime::Result<bool> {
         let growth = desired.saturating_sub(current);
@@ -81,11 +116,14 @@ impl ResourceLimiter for StoreLimits {
         }
         self.memory_bytes = total;
         self.granted_bytes = growth;
+        self.usage.memory_bytes.fetch_add(growth as u64, Ordering::Relaxed);
         Ok(true)
     }
 
     fn memory_grow_failed(&mut self, _error: wasmtime::Error) -> wasmtime::Result<()> {
-        self.memory_bytes = self.memory_bytes.saturating_sub(std::mem::take(&mut self.granted_bytes));
+        let granted = std::mem::take(&mut self.granted_bytes);
+        self.memory_bytes = self.memory_bytes.saturating_sub(granted);
+        self.usage.memory_bytes.fetch_sub(granted as u64, Ordering::Relaxed);
         self.memory_refused = true;
         Ok(())
     }

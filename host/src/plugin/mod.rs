@@ -51,6 +51,7 @@ pub use functions::Functions;
 pub use imports::{Context, Grant};
 pub use inspect::{Import, Inspection};
 pub use instance::Instance;
+pub use limits::Usage;
 pub use loader::Binary;
 pub use outcome::{Failure, Outcome, Output};
 pub use toolchain::{Producer, Toolchain};

@@ -11,7 +11,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use wasmtime::ResourceLimiter;
 
-use super::limits::StoreLimits;
+use super::limits::{StoreLimits, Usage};
 use super::{Context, Engine, Failure, Grant, Import, Instance, LoadError, Outcome, Output, Plugin};
 use crate::config::{Config, PluginConfig, PluginLimits};
 
@@ -304,7 +304,8 @@ async fn a_guest_that_eats_memory_is_ended() {
 
 #[test]
 fn all_memories_of_a_store_share_its_limit() {
-    let mut store = StoreLimits::new(&PluginLimits { memory_bytes_max: 1_000, ..limits() });
+    let usage: Arc<Usage> = Arc::default();
+    let mut store = StoreLimits::new(&PluginLimits { memory_bytes_max: 1_000, ..limits() }, Arc::clone(&usage));
     assert!(store.memory_growing(0, 600, None).unwrap());
     assert!(!store.memory_growing(0, 600, None).unwrap(), "a second memory");
     assert!(store.memory_refused());
@@ -314,6 +315,9 @@ fn all_memories_of_a_store_share_its_limit() {
     store.memory_grow_failed(wasmtime::Error::msg("no memory")).unwrap();
     assert!(store.memory_refused());
     assert!(store.memory_growing(0, 400, None).unwrap());
+    assert_eq!((usage.instances(), usage.memory_bytes()), (1, 1_000));
+    drop(store);
+    assert_eq!((usage.instances(), usage.memory_bytes()), (0, 0));
 }
 
 #[tokio::test]

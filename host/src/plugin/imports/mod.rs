@@ -14,7 +14,7 @@ use wasmtime::component::{Component, Linker, ResourceTable};
 use wasmtime_wasi::{WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 
 use super::journal::Journal;
-use super::limits::StoreLimits;
+use super::limits::{StoreLimits, Usage};
 use crate::config::{PluginConfig, PluginLimits};
 
 /// Generates for each entry of the list below: the module, a field in the store's state, the names, and the linking.
@@ -178,6 +178,7 @@ pub(super) struct Setup {
     pub(super) channel: Arc<str>,
     pub(super) generation: u64,
     pub(super) consumer_id: Arc<str>,
+    pub(super) usage: Arc<Usage>,
 }
 
 /// Whether a component with these imports may ask for the [`Context`] of a call.
@@ -200,7 +201,8 @@ impl Store {
         let states = States::new(&setup, &mut wasi);
         let mut handles = ResourceTable::new();
         handles.set_max_capacity(limits.handles_max as usize);
-        Store { limits: StoreLimits::new(limits), journal: setup.journal, wasi: wasi.build(), handles, states }
+        let limits = StoreLimits::new(limits, setup.usage);
+        Store { limits, journal: setup.journal, wasi: wasi.build(), handles, states }
     }
 
     /// Replaces the facts that the guest may ask for.
