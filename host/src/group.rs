@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::counters::Counters;
 use crate::identity::Identity;
+use crate::measured::Measured;
 use crate::pace::Pace;
 use crate::redis::client::clock::ServerClock;
 use crate::redis::client::connector::Connector;
@@ -29,6 +30,8 @@ pub struct Group {
     pub pace: Pace,
     /// Counters of the host.
     pub counters: Arc<Counters>,
+    /// Times, if somebody may ask for them.
+    pub measured: Option<Arc<Measured>>,
     /// What the host's intake is.
     pub standing: Standing,
     /// In which format entries are written.
@@ -46,9 +49,16 @@ impl Group {
             clock: Arc::default(),
             pace: Pace::default(),
             counters: Arc::default(),
+            measured: None,
             standing: Standing::default(),
             format: AtomicU32::new(FORMAT),
         }
+    }
+
+    /// The group with times measured, or without.
+    #[must_use]
+    pub fn measuring(self, is_wanted: bool) -> Group {
+        Group { measured: is_wanted.then(Arc::default), ..self }
     }
 
     /// A connection that reconnects after a failure. `name` is its purpose, for the log.

@@ -29,6 +29,7 @@ pub mod host;
 pub mod http;
 pub mod identity;
 pub mod intake;
+pub mod measured;
 pub mod message;
 pub mod observe;
 pub mod output;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 use crate::config::{OutputConfig, Outputs};
+use crate::measured::{Measured, Stopwatch};
 use crate::plugin::{Context, Failure, Instance, Outcome, Output};
 use crate::redis::store::output::{Own, write_result};
 use crate::redis::store::results::Results;
@@ -131,6 +132,8 @@ pub struct Processor {
     consumer_id: Arc<str>,
     /// Messages and failures since the last `add_up`.
     tally: (u64, u64),
+    /// Measures some of the calls, if somebody may ask.
+    stopwatch: Option<Stopwatch>,
 }
 
 impl Processor {
@@ -142,7 +145,15 @@ impl Processor {
         let mut orders = versions.subscribe();
         let version = orders.borrow_and_update().version.clone();
         let instance = version.plugin.instantiate(consumer_id.clone()).await?;
-        Ok(Processor { versions, orders, version, instance, consumer_id, tally: (0, 0) })
+        Ok(Processor { versions, orders, version, instance, consumer_id, tally: (0, 0), stopwatch: None })
+    }
+
+    /// Measures some of the calls of the consumer with this number.
+    #[must_use]
+    pub fn measuring(self, measured: Option<&Arc<Measured>>, number: u32) -> Processor {
+        let digest = self.version.plugin.digest();
+        let stopwatch = measured.map(|measured| Stopwatch::new(measured.clone(), digest, number));
+        Processor { stopwatch, ..self }
     }
 
     /// The wanted number of consumers.
@@ -172,6 +183,9 @@ impl Processor {
             // The new instance is created with its first message, after the old one is gone: a swap does not need
             // memory for two instances of each consumer.
             self.instance = version.plugin.instance_to_be(self.consumer_id.clone());
+            if let Some(stopwatch) = &mut self.stopwatch {
+                stopwatch.follow(version.plugin.digest());
+            }
         }
         self.version = version;
     }
@@ -185,7 +199,11 @@ impl Processor {
     /// Processes a message and adds its results to `results`.
     pub async fn process(&mut self, input: Input<'_>, signature: Signature<'_>, results: &mut Results) -> Processed {
         self.follow();
+        let begin = self.stopwatch.as_mut().and_then(Stopwatch::begin);
         let outcome = call(&mut self.instance, self.version.plugin.digest(), input, signature, results).await;
+        if let (Some(begin), Some(stopwatch)) = (begin, &self.stopwatch) {
+            stopwatch.end(begin);
+        }
         self.tally.0 += 1;
         if self.version.probation.is_some() {
             // A rollback is decided on all messages so far.

@@ -84,6 +84,7 @@ impl Consumer {
         let host_id = workplace.group.identity.host_id();
         let id = consumer_id(&host_id, number);
         let processor = Processor::start(workplace.versions.clone(), id.clone()).await?;
+        let processor = processor.measuring(workplace.group.measured.as_ref(), number);
         let (settlement, tally) = (Settlement::default(), workplace.group.counters.consumers.of(number));
         Ok(Consumer { number, workplace, connection, processor, ids: (host_id, id), settlement, tally })
     }
@@ -177,6 +178,7 @@ impl Consumer {
                 counters.dead_letters_by_reason.add(&settlement.reasons);
                 counters.retries.add(settlement.retries.len());
                 counters.duplicates.add(duplicates);
+                self.workplace.measure_latency(&work.delivery);
             }
             Settling::Outrun => {
                 counters.outrun.add(1);
@@ -216,6 +218,14 @@ impl Workplace {
         self.group.counters.outrun.add(1);
         let entry = &delivery.entry_id;
         info!(entry, "Redis does not have this delivery, or has another one in its place; nothing was written");
+    }
+
+    /// Measures how long the messages of a delivery that has just ended were in the inbox, if somebody may ask.
+    fn measure_latency(&self, delivery: &Delivery) {
+        let Some(measured) = &self.group.measured else { return };
+        if let Some(age) = self.group.clock.age_of(&delivery.entry_id) {
+            measured.latency.observe(age, delivery.messages.len());
+        }
     }
 
     /// Settles a delivery.
