@@ -125,7 +125,7 @@ async fn start(config: Config, control: Control) -> Result<Running, RunError> {
     let connector = Connector::new(&config.redis)?;
     let keys: Keys = Arc::new(config.keys.clone());
     let checked = checks::check(&connector, &keys, &config.outputs).await?;
-    let group = Arc::new(Group::new(connector, keys));
+    let group = Arc::new(Group::new(connector, keys).measuring(config.http.address.is_some()));
     let engine = reload::engine(&config)?.compiling_apart(control.apart.clone());
     let plugin = engine.load(&path, &config.plugin_config).await?;
     let (address, server) = (group.connector.address(), &checked.server);
@@ -216,6 +216,9 @@ impl Running {
         let (fetcher, queue) = Fetcher::new(group.clone(), config.registry.takeover_interval);
         let threads = available_parallelism()?.get();
         let workers = Workers::start(threads)?;
+        if let Some(http) = &http {
+            http.show_workers(&workers.handle);
+        }
         let workplace = Workplace {
             group: group.clone(),
             output: config.output.clone(),

@@ -1,4 +1,4 @@
-//! The HTTP listener: health and readiness for whoever watches the host. It has a thread of its own, so that no client can
+//! The HTTP listener: health, readiness and metrics for whoever watches the host. It has a thread of its own, so that no client can
 //! delay a message or a heartbeat. Handlers read what the host says about itself; they are not on the path of a message.
 
 mod access;
@@ -6,18 +6,20 @@ mod answer;
 mod health;
 mod listener;
 mod look;
+mod metrics;
 mod tls;
 
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use axum::Router;
 use axum::routing::get;
+use tokio::runtime::{Handle, RuntimeMetrics};
 use tokio::sync::watch;
 use tracing::{info, warn};
 
@@ -71,8 +73,18 @@ pub struct Service {
     look: Look,
     /// What every request must carry, if anything.
     token: Option<Token>,
+    /// What the scheduler counts on the threads of the consumers, once there are any.
+    workers: OnceLock<RuntimeMetrics>,
     /// Whether the host is ready: between the end of its start and its stop.
     is_ready: AtomicBool,
+}
+
+impl Service {
+    /// Time in which the threads of the consumers worked.
+    fn busy_time(&self) -> Duration {
+        let Some(workers) = self.workers.get() else { return Duration::ZERO };
+        (0..workers.num_workers()).map(|worker| workers.worker_total_busy_duration(worker)).sum()
+    }
 }
 
 /// A running listener.
@@ -102,6 +114,7 @@ impl Http {
             versions: versions.clone(),
             look: Look::new(group.clone(), config.outputs.clone()),
             token,
+            workers: OnceLock::new(),
             is_ready: AtomicBool::new(false),
         });
         let (stop, stopped) = watch::channel(false);
@@ -113,6 +126,12 @@ impl Http {
             .map_err(HttpError::Thread)?;
         info!("listening for HTTP on {scheme}://{address}");
         Ok(Some(Http { service, stop, thread: Some(thread) }))
+    }
+
+    /// Shows how busy the threads of the consumers are.
+    pub fn show_workers(&self, workers: &Handle) {
+        // The threads of a host are started once.
+        let _ = self.service.workers.set(workers.metrics());
     }
 
     /// Tells whether the host is ready.
@@ -137,6 +156,7 @@ fn router(service: Arc<Service>) -> Router {
     // A route is guarded unless there is a reason against it.
     let guarded = Router::new()
         .route("/api/v1/status", get(health::status))
+        .route("/metrics", get(metrics::metrics))
         .layer(axum::middleware::from_fn_with_state(service.clone(), access::guard));
     open.merge(guarded)
         .fallback(answer::unknown_path)
