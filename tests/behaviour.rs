@@ -25,6 +25,7 @@ mod ids;
 mod languages;
 mod large_results;
 mod load;
+mod metrics;
 mod new;
 mod output;
 mod outputs;

@@ -7,6 +7,7 @@ pub mod guests;
 pub mod host;
 pub mod http;
 pub mod languages;
+pub mod openmetrics;
 pub mod proxy;
 pub mod publisher;
 pub mod records;
