@@ -20,6 +20,7 @@ use crate::consumer::queue::Queue;
 use crate::group::Group;
 use crate::http::{Http, HttpError};
 use crate::intake::Intake;
+use crate::parts::{Parts, Rest};
 use crate::plugin::{Engine, Failure, LoadError, Plugin};
 use crate::redis::client::connector::{Connector, ConnectorError};
 use crate::redis::client::reconnecting::Reconnecting;
@@ -32,9 +33,11 @@ use crate::registry::Registry;
 use crate::reload::{self, Control, Reloader};
 use crate::report;
 use crate::retry::Forwarder;
+use crate::service_manager::News;
 use crate::settle::settler::Settler;
 use crate::time::millis;
 use crate::version::Versions;
+use crate::watchdog::Watchdog;
 
 /// How long a stop may take beyond its drain: handing deliveries back, leaving the registry.
 const FAREWELL_TIMEOUT: Duration = Duration::from_secs(2);
@@ -100,11 +103,13 @@ pub struct Summary {
 /// When the host cannot start. A running host continues through any failure of Redis.
 pub async fn run(config: Config, control: Control, shutdown: impl Future<Output = ()>) -> Result<Summary, RunError> {
     let mut shutdown = pin!(shutdown);
+    let manager = control.manager.clone();
     let mut running = tokio::select! {
         running = start(config, control) => running?,
         // A start can take long: Redis may go away meanwhile, or a large plugin has to be compiled.
         () = &mut shutdown => {
             info!("stopped before the start was complete");
+            manager.tell(&[News::Stopping]).await;
             return Ok(Summary::default());
         }
     };
@@ -167,6 +172,9 @@ struct Running {
     crew: Crew,
     /// Applies changes of plugin and configuration.
     reloader: Reloader,
+    /// What the service manager watches once the host is ready.
+    parts: Parts,
+    watchdog: Watchdog,
     /// Start of the process.
     started: Instant,
     /// Last field, because the threads must end after all other parts.
@@ -237,13 +245,21 @@ impl Running {
 
         let mut tasks = JoinSet::new();
         let beating = registry.clone();
-        tasks.spawn(async move { beating.run().await });
+        let heartbeat = tasks.spawn(async move { beating.run().await });
         // On the consumers' threads, so that the thread that receives a delivery also processes it.
         let fetching = workers.handle.spawn(async move { fetcher.run().await });
         let forwarder = Forwarder::new(group.clone(), config.delivery.clone());
-        tasks.spawn(async move { forwarder.run().await });
+        let retries = tasks.spawn(async move { forwarder.run().await });
         tasks.spawn(report::run(group.clone(), versions.clone(), config.report_interval, config.log_format));
+        let parts = Parts::default()
+            .with_threads("intake", intake.runtime(), Rest::Never)
+            .with_threads("consumers", &workers.handle, Rest::Allowed)
+            .with_task("heartbeat", heartbeat)
+            .with_task("fetching", fetching.abort_handle())
+            .with_task("retries", retries);
         Ok(Running {
+            parts,
+            watchdog: Watchdog::new(control.manager.clone(), group.clone(), versions.clone()),
             drain_timeout: config.drain_timeout,
             reloader: Reloader::new(control, config, engine, versions, workers.handle.clone()).await,
             group,
@@ -268,6 +284,7 @@ impl Running {
         if let Some(http) = &self.http {
             http.set_ready(true);
         }
+        self.watchdog.ready(std::mem::take(&mut self.parts), &mut self.tasks);
         tokio::select! {
             () = self.reloader.run() => {}
             () = self.crew.run() => {}
@@ -300,6 +317,7 @@ impl Running {
         if let Some(http) = &self.http {
             http.set_ready(false);
         }
+        self.watchdog.stopping(&mut self.tasks).await;
         self.fetching.abort();
         // Wait for the end of the task, so that a delivery in its hands is in the queue and is handed back as well.
         let _ = tokio::time::timeout(FAREWELL_TIMEOUT, &mut self.fetching).await;

@@ -14,6 +14,7 @@ use crate::host;
 use crate::plugin::Apart;
 use crate::redis::embedded::Embedded;
 use crate::reload::{self, Control};
+use crate::service_manager::ServiceManager;
 
 /// The switch that makes a host compile the component on its standard input, and then end.
 const COMPILE: &str = "--compile";
@@ -53,7 +54,12 @@ pub(super) fn execute(given: &Given) -> Result<(), Failure> {
     if let Some(private) = &private {
         tracing::info!(redis = private.url(), "started a private Redis that ends with this host");
     }
-    let control = control(given, file, (named, config.redis.url.clone()), started);
+    let manager = ServiceManager::named_by(|name| std::env::var_os(name)).unwrap_or_else(|error| {
+        tracing::warn!("{error}");
+        ServiceManager::default()
+    });
+    let mut control = control(given, file, (named, config.redis.url.clone()), started);
+    control.manager = manager;
     let result = runtime.block_on(run(config, control, hangup));
     // A blocked thread, such as one that compiles, must not delay the exit.
     runtime.shutdown_background();
@@ -63,7 +69,8 @@ pub(super) fn execute(given: &Given) -> Result<(), Failure> {
 
 async fn run(config: Config, control: Control, hangup: Hangup) -> Result<(), Failure> {
     let shutdown = hangup.shutdown(control.asked.clone())?;
-    match host::run(config, control, shutdown).await?.not_appended {
+    // On the heap: a running host is large.
+    match Box::pin(host::run(config, control, shutdown)).await?.not_appended {
         0 => Ok(()),
         messages => {
             let error = anyhow!(
@@ -86,5 +93,12 @@ fn control(given: &Given, file: Option<PathBuf>, (named, redis): (String, String
     };
     // Without it, this process compiles.
     let apart = Apart::this_program(COMPILE).ok();
-    Control { reread: Box::new(reread), file, asked: Arc::default(), started, apart }
+    Control {
+        reread: Box::new(reread),
+        file,
+        asked: Arc::default(),
+        started,
+        apart,
+        manager: ServiceManager::default(),
+    }
 }

@@ -15,6 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
+use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
 
 use crate::config::Config;
@@ -44,6 +45,7 @@ impl Handover {
 /// A running intake.
 pub struct Intake {
     thread: Option<JoinHandle<()>>,
+    runtime: Handle,
     stop: watch::Sender<bool>,
     is_placed: watch::Receiver<bool>,
     handover: Arc<Handover>,
@@ -83,6 +85,7 @@ impl Intake {
             throttles: Throttles::default(),
         };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let handle = runtime.handle().clone();
         let thread = std::thread::Builder::new().name("intake".into()).spawn(move || {
             runtime.block_on(async {
                 tokio::select! {
@@ -92,7 +95,13 @@ impl Intake {
             });
             finished.send_replace(true);
         })?;
-        Ok(Intake { thread: Some(thread), stop, is_placed: placed, handover, done })
+        Ok(Intake { thread: Some(thread), runtime: handle, stop, is_placed: placed, handover, done })
+    }
+
+    /// The runtime of the intake's thread, which wakes up at least ten times a second.
+    #[must_use]
+    pub fn runtime(&self) -> &Handle {
+        &self.runtime
     }
 
     /// Returns once the subscription is there.

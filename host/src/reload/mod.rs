@@ -21,6 +21,7 @@ use tracing::{info, warn};
 use crate::cases::Cases;
 use crate::config::{Config, ConfigError, Watch, needing_a_start};
 use crate::plugin::{Apart, Binary, Engine, Haste, LoadError, Plugin};
+use crate::service_manager::{News, ServiceManager};
 use crate::time::millis;
 use crate::version::{Fingerprint, Versions};
 use watch::Watched;
@@ -43,6 +44,8 @@ pub struct Control {
     pub started: Instant,
     /// The process that compiles a large plugin at the start.
     pub apart: Option<Apart>,
+    /// Hears of the start, of reloads and of the stop.
+    pub manager: ServiceManager,
 }
 
 impl Control {
@@ -55,6 +58,7 @@ impl Control {
             asked: Arc::default(),
             started: Instant::now(),
             apart: None,
+            manager: ServiceManager::default(),
         }
     }
 }
@@ -148,12 +152,14 @@ impl Reloader {
                 Occasion::Changed => self.reload().await,
                 Occasion::Asked => {
                     info!("reloading the plugin and the configuration after SIGHUP");
+                    self.control.manager.tell(&[News::Reloading]).await;
                     self.versions.forgive();
                     self.refused.clear();
                     self.seen = None;
                     (self.config_problem, self.file_problem) = (None, None);
                     self.watched.settle().await;
                     self.reload().await;
+                    self.control.manager.tell(&[News::Ready]).await;
                 }
                 // The end of a probation may allow more consumers.
                 Occasion::Review => self.resize(),
