@@ -52,6 +52,7 @@ mod start_up;
 mod status;
 mod stop;
 mod support;
+mod systemd;
 mod tail;
 mod toolchains;
 mod top;
