@@ -43,6 +43,10 @@ test *args: plugins test-plugins
 lint: setup
     @.ci/lint
 
+# Check the files of host/deploy with their own linters, which it installs
+lint-deploy:
+    @host/deploy/check
+
 # Generate the handbook's chapter on configuration from the table of settings
 docs: build
     target/release/host config --reference > host/docs/configuration.md

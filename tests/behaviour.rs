@@ -14,6 +14,7 @@ mod conformance;
 mod connection_loss;
 mod contract;
 mod dead_letters;
+mod deploy;
 mod dev;
 mod duplicates;
 mod engines;
