@@ -15,7 +15,7 @@ const PREPARATION: [&str; 9] =
     ["apt-get ", "brew ", "cargo install ", "cd ", "export ", "git clone ", "just ", "rustup ", "sudo "];
 
 /// The README and the chapters of the handbook, below the repository's root.
-const DOCUMENTS: [&str; 10] = [
+const DOCUMENTS: [&str; 12] = [
     "README.md",
     "host/docs/README.md",
     "host/docs/getting-started.md",
@@ -24,8 +24,10 @@ const DOCUMENTS: [&str; 10] = [
     "host/docs/configuration.md",
     "host/docs/reload.md",
     "host/docs/operating.md",
+    "host/docs/deploying.md",
     "host/docs/guarantees.md",
     "host/docs/benchmarks.md",
+    "SECURITY.md",
 ];
 
 fn read(document: &str) -> String {
@@ -166,7 +168,7 @@ fn every_command_in_operating_works() {
 
 #[test]
 fn every_command_in_the_other_chapters_works() {
-    for document in ["README", "languages", "reload", "guarantees", "benchmarks"] {
+    for document in ["README", "languages", "reload", "deploying", "guarantees", "benchmarks"] {
         expect_commands_to_work(&format!("host/docs/{document}.md"), 0);
     }
 }
