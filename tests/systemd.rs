@@ -16,6 +16,7 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use crate::support::host::Launch;
+use crate::support::http::{Request, address};
 use crate::support::{BOUND, Host, Publisher, Redis, Release, Signal, message, puppet, wait_for, wait_until};
 
 /// Without a sign of life for this long, the manager takes a host for hung.
@@ -376,6 +377,30 @@ fn a_host_whose_intake_hangs_is_silent() {
         *debugger.lock().unwrap() = Some(pipe);
     };
     expect_silence(&manager, &host, Some("intake"), hang, || *debugger.lock().unwrap() = None);
+    host.stop();
+}
+
+#[test]
+fn a_host_with_a_part_that_hangs_is_not_healthy_and_names_the_part() {
+    let redis = Redis::start();
+    let (plugin, cases) = (redis.folder().join("plugin.wasm"), redis.folder().join("cases.jsonl"));
+    Release::new("A").write_to(&plugin);
+    fs::write(&cases, CASE).unwrap();
+    let reloading =
+        Host::on(&redis).arg("--plugin", &plugin).arg("--reload-cases", &cases).arg("--http", "127.0.0.1:0");
+    let host = reloading.ready(&redis, 3);
+    let address = address(&host);
+    let health = || {
+        let answer = Request::get("/health").send(address);
+        (answer.status, answer.json())
+    };
+    let pipe = Pipe::new(redis.folder().join("pipe"));
+    // A consumers' thread tries the new version, and waits for a writer of the cases.
+    pipe.replace(&cases);
+    Release::new("B").write_to(&plugin);
+    wait_until("not healthy", || health() == (503, json!({"healthy": false, "late": ["consumers"]})));
+    pipe.give_back(&cases, CASE);
+    wait_until("healthy again", || health() == (200, json!({"healthy": true})));
     host.stop();
 }
 

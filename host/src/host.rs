@@ -252,6 +252,7 @@ impl Running {
         let retries = tasks.spawn(async move { forwarder.run().await });
         tasks.spawn(report::run(group.clone(), versions.clone(), config.report_interval, config.log_format));
         let parts = Parts::default()
+            .with_threads("main", &Handle::current(), Rest::Allowed)
             .with_threads("intake", intake.runtime(), Rest::Never)
             .with_threads("consumers", &workers.handle, Rest::Allowed)
             .with_task("heartbeat", heartbeat)
@@ -282,7 +283,7 @@ impl Running {
         let (host, consumers) = (self.group.identity.host_id(), self.crew.size());
         info!(%host, consumers, after_ms = millis(self.started.elapsed()), "ready");
         if let Some(http) = &self.http {
-            http.set_ready(true);
+            http.ready(self.parts.clone());
         }
         self.watchdog.ready(std::mem::take(&mut self.parts), &mut self.tasks);
         tokio::select! {
@@ -315,7 +316,7 @@ impl Running {
     /// Stops fetching, finishes deliveries in progress, releases the intake, removes the host from the registry.
     async fn stop(mut self) -> Summary {
         if let Some(http) = &self.http {
-            http.set_ready(false);
+            http.stopping();
         }
         self.watchdog.stopping(&mut self.tasks).await;
         self.fetching.abort();

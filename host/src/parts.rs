@@ -9,16 +9,16 @@ use tokio::runtime::{Handle, RuntimeMetrics};
 use tokio::task::AbortHandle;
 
 /// The parts of a host, with what was seen of them at the last look.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Parts(Vec<Part>);
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Part {
     name: &'static str,
     kind: Kind,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum Kind {
     /// The threads of a runtime.
     Threads { turns: RuntimeMetrics, seen: Vec<Turns>, rest: Rest },

@@ -13,6 +13,15 @@ use super::Service;
 use crate::standing;
 use crate::version::Status;
 
+/// Whether a host is alive, and which parts are not.
+#[derive(Debug, Serialize)]
+struct Health {
+    healthy: bool,
+    /// Parts that have not gone on for a time.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    late: Vec<&'static str>,
+}
+
 /// Whether a host is ready, and what is missing.
 #[derive(Debug, Serialize)]
 struct Ready {
@@ -26,9 +35,12 @@ pub(super) async fn status(State(service): State<Arc<Service>>) -> Json<Status> 
     Json(service.versions.status())
 }
 
-/// The process answers.
-pub(super) async fn health() -> Json<serde_json::Value> {
-    Json(serde_json::json!({ "healthy": true }))
+/// The process answers, and all of its parts go on.
+pub(super) async fn health(State(service): State<Arc<Service>>) -> Response {
+    let late = service.late.names();
+    let healthy = late.is_empty();
+    let status = if healthy { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, Json(Health { healthy, late })).into_response()
 }
 
 /// The host is in the registry, hears the channel end to end, and has a plugin in use.

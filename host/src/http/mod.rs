@@ -7,6 +7,7 @@ mod health;
 mod listener;
 mod look;
 mod metrics;
+mod parts;
 mod tls;
 
 use std::io;
@@ -25,9 +26,11 @@ use tracing::{info, warn};
 
 use crate::config::{Config, Token};
 use crate::group::Group;
+use crate::parts::Parts;
 use crate::version::Versions;
 use listener::Listener;
 use look::Look;
+use parts::Late;
 
 /// How long answers in progress may take when the host stops.
 const FAREWELL_TIMEOUT: Duration = Duration::from_secs(2);
@@ -77,6 +80,8 @@ pub struct Service {
     workers: OnceLock<RuntimeMetrics>,
     /// Whether the host is ready: between the end of its start and its stop.
     is_ready: AtomicBool,
+    /// Parts that do not go on.
+    late: Late,
 }
 
 impl Service {
@@ -91,6 +96,8 @@ impl Service {
 #[derive(Debug)]
 pub struct Http {
     service: Arc<Service>,
+    /// Of the listener's thread.
+    runtime: Handle,
     stop: watch::Sender<bool>,
     thread: Option<JoinHandle<()>>,
 }
@@ -116,16 +123,18 @@ impl Http {
             token,
             workers: OnceLock::new(),
             is_ready: AtomicBool::new(false),
+            late: Late::default(),
         });
         let (stop, stopped) = watch::channel(false);
         let router = router(service.clone());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(HttpError::Thread)?;
+        let handle = runtime.handle().clone();
         let thread = std::thread::Builder::new()
             .name("http".into())
             .spawn(move || runtime.block_on(listener.run(router, stopped, FAREWELL_TIMEOUT)))
             .map_err(HttpError::Thread)?;
         info!("listening for HTTP on {scheme}://{address}");
-        Ok(Some(Http { service, stop, thread: Some(thread) }))
+        Ok(Some(Http { service, runtime: handle, stop, thread: Some(thread) }))
     }
 
     /// Shows how busy the threads of the consumers are.
@@ -134,9 +143,16 @@ impl Http {
         let _ = self.service.workers.set(workers.metrics());
     }
 
-    /// Tells whether the host is ready.
-    pub fn set_ready(&self, is_ready: bool) {
-        self.service.is_ready.store(is_ready, Ordering::Relaxed);
+    /// Tells that the host is ready, and from now on whether these parts go on.
+    pub fn ready(&self, parts: Parts) {
+        self.service.is_ready.store(true, Ordering::Relaxed);
+        self.runtime.spawn(parts::watch(self.service.clone(), parts));
+    }
+
+    /// Tells that the host stops. From now on its parts end one after the other.
+    pub fn stopping(&self) {
+        self.service.is_ready.store(false, Ordering::Relaxed);
+        self.service.late.clear();
     }
 
     /// Accepts nothing more, and waits for answers in progress.
