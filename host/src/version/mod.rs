@@ -1,6 +1,7 @@
 //! The version of the plugin that a host uses: the consumers' view of the version, and the steps from one version to
 //! the next. A step happens at once and for all consumers, from any thread. This room knows no files.
 
+pub mod history;
 pub mod probation;
 
 use std::collections::HashSet;
@@ -15,6 +16,7 @@ use tracing::{error, info};
 
 use crate::config::{OnOff, ReloadConfig};
 use crate::plugin::Plugin;
+use history::{Event, History, Recent};
 use probation::{Probation, Record};
 
 /// A digest of everything that a version consists of: the plugin's bytes, configuration and limits.
@@ -110,6 +112,7 @@ pub struct Versions {
     swaps: AtomicU64,
     rollbacks: AtomicU64,
     refusals: Mutex<Refusals>,
+    history: History,
 }
 
 #[derive(Debug, Default)]
@@ -132,12 +135,21 @@ impl Versions {
             since: SystemTime::now(),
             restored: false,
         };
+        let history = History::default();
+        history.add(Event::Started, (Some(version.plugin.digest()), None), version.plugin.generation());
         Versions {
             orders: watch::Sender::new(Orders { version: Arc::new(version), consumers, consumers_wanted: consumers }),
             swaps: AtomicU64::default(),
             rollbacks: AtomicU64::default(),
             refusals: Mutex::default(),
+            history,
         }
+    }
+
+    /// What has happened to the versions, and all that will.
+    #[must_use]
+    pub fn history(&self) -> watch::Receiver<Recent> {
+        self.history.subscribe()
     }
 
     /// The present orders and all changes.
@@ -179,7 +191,8 @@ impl Versions {
 
     /// Puts another version in use. The version is on probation, unless it is the trusted one or rollback is off.
     pub fn swap(&self, plugin: &Plugin, fingerprint: Fingerprint, config: &ReloadConfig) -> Arc<Version> {
-        self.replace(|current| {
+        let before = self.current();
+        let swapped = self.replace(|current| {
             let trusted = current.probation.as_ref().map_or(current, Probation::before);
             let untried = config.rollback == OnOff::On && trusted.fingerprint != fingerprint;
             Some(Version {
@@ -190,8 +203,11 @@ impl Versions {
                 since: SystemTime::now(),
                 restored: false,
             })
-        })
-        .unwrap_or_else(|| self.current())
+        });
+        let version = swapped.unwrap_or_else(|| self.current());
+        let digests = (Some(version.plugin.digest()), Some(before.plugin.digest()));
+        self.history.add(Event::Swapped, digests, version.plugin.generation());
+        version
     }
 
     /// Counts a regression: a message that this version failed and the previous version processed. Rolls back to the
@@ -228,6 +244,13 @@ impl Versions {
             "rolled back the plugin: the new version failed messages that the previous version processes; \
              the new version is not used again before SIGHUP or a restart"
         );
+        let reason = format!(
+            "the new version failed {} of {} messages that the previous version processes, such as {message_id}: {failure}",
+            probation.regressions(),
+            version.record.messages(),
+        );
+        let digests = (Some(restored.plugin.digest()), Some(version.plugin.digest()));
+        self.history.add_with_reason(Event::RolledBack, digests, restored.plugin.generation(), Some(reason));
     }
 
     /// Ends the probation of the version in use if its conditions are met. Otherwise returns the time until the next
@@ -251,6 +274,7 @@ impl Versions {
             })
         });
         if let Some(proved) = proved {
+            self.history.add(Event::Trusted, (Some(proved.plugin.digest()), None), proved.plugin.generation());
             info!(
                 generation = proved.plugin.generation(),
                 digest = proved.plugin.short_digest(),
@@ -276,8 +300,11 @@ impl Versions {
         let mut refusals = self.refusals();
         refusals.count += 1;
         let time = humantime::format_rfc3339_millis(SystemTime::now()).to_string();
-        refusals.last = Some(Refused { digest: digest.map(str::to_owned), reason, time });
+        refusals.last = Some(Refused { digest: digest.map(str::to_owned), reason: reason.clone(), time });
         drop(refusals);
+        let current = self.current();
+        let digests = (digest, Some(current.plugin.digest()));
+        self.history.add_with_reason(Event::Refused, digests, current.plugin.generation(), Some(reason));
         // Wake the heartbeat, which publishes the new status.
         self.orders.send_modify(|_| {});
     }
