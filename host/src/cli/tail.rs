@@ -12,6 +12,7 @@ use self::filter::FilterArgs;
 use super::observed::{GroupArgs, Observed, unreadable};
 use super::since::{Since, since};
 use super::{Failure, Flags, log, note, print, signals::shutdown};
+use crate::observe::choice::Choice;
 use crate::observe::tail::{Follower, Page};
 use crate::redis::client::backoff::Backoff;
 
@@ -77,7 +78,8 @@ pub(super) fn execute(before: Flags, args: TailArgs) -> Result<(), Failure> {
     let since = since.map(|since| since.before(SystemTime::now()));
     let follower = Follower::new(connector, keys, &config.outputs, &filter.outcomes(), since);
     let form = if json { line::Form::Json } else { line::Form::Text { with_colours: log::colours(&io::stdout()) } };
-    let tail = Tail { follower, filter, form, left: count, is_level: since.is_none(), behind_noted: None };
+    let choice = filter.choice();
+    let tail = Tail { follower, choice, form, left: count, is_level: since.is_none(), behind_noted: None };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let result = runtime.block_on(async {
         let shutdown = shutdown()?;
@@ -94,7 +96,7 @@ pub(super) fn execute(before: Flags, args: TailArgs) -> Result<(), Failure> {
 /// A tail that runs.
 struct Tail {
     follower: Follower,
-    filter: FilterArgs,
+    choice: Choice,
     form: line::Form,
     /// Outcomes to print; no end if `None`.
     left: Option<u64>,
@@ -164,7 +166,7 @@ impl Tail {
     /// The lines of the events that are wanted.
     fn lines(&mut self, page: &Page) -> Vec<u8> {
         let mut lines = Vec::new();
-        for event in page.events.iter().filter(|event| self.filter.matches(event)) {
+        for event in page.events.iter().filter(|event| self.choice.matches(event)) {
             match &mut self.left {
                 Some(0) => break,
                 Some(left) => *left -= 1,

@@ -1,6 +1,7 @@
 //! The state of a group as Redis shows it, for somebody who is no member of the group: `host status`, `host top`, and every
 //! other view of a whole group. Only reads. What the hosts know beyond the keys, they announce with their heartbeats.
 
+pub mod choice;
 mod health;
 mod reasons;
 pub mod status;

@@ -16,7 +16,7 @@ use crate::redis::store::look::{Retry, Stream, Waiting, outputs, prepare, stream
 use crate::time::{stamp, stamp_ms, unix_ms};
 
 /// Entries of each stream in one read.
-const PAGE: usize = 100;
+pub const PAGE: usize = 100;
 
 /// Longest wait for entries.
 const BLOCK: Duration = Duration::from_millis(250);
@@ -213,6 +213,12 @@ impl Follower {
     #[must_use]
     pub fn address(&self) -> &str {
         self.connector.address()
+    }
+
+    /// Leaves out what has been written to the streams and not been read. The next page counts it as missed.
+    pub fn skip(&mut self) {
+        self.streams.iter_mut().for_each(|stream| stream.cursor = None);
+        self.streams_at = None;
     }
 
     /// The next events; none when nothing has happened for a moment. After an error, the next call opens another connection

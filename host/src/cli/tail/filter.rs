@@ -3,7 +3,8 @@
 use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 
-use crate::observe::tail::{Event, Outcome};
+use crate::observe::choice::Choice;
+use crate::observe::tail::Outcome;
 
 /// Flags that choose outcomes. An outcome must match every given flag.
 #[derive(Args, Clone, Debug)]
@@ -37,25 +38,8 @@ impl FilterArgs {
         if self.outcomes.is_empty() { Outcome::ALL.to_vec() } else { self.outcomes.clone() }
     }
 
-    /// Whether an event is wanted.
-    pub(super) fn matches(&self, event: &Event) -> bool {
-        let is_of = |wanted: &String| {
-            let rest = event.consumer_id.as_deref().and_then(|id| id.strip_prefix(wanted.as_str()));
-            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-        };
-        let has_id = |wanted: &String| event.message_id.as_ref() == Some(wanted);
-        (self.consumers.is_empty() || self.consumers.iter().any(is_of))
-            && (self.ids.is_empty() || self.ids.iter().any(has_id))
-            && self.grep.as_deref().is_none_or(|text| has_text(event, text))
+    /// The choice among them.
+    pub(super) fn choice(&self) -> Choice {
+        Choice { consumers: self.consumers.clone(), ids: self.ids.clone(), text: self.grep.clone() }
     }
-}
-
-fn has_text(event: &Event, text: &str) -> bool {
-    let ids = [&event.message_id, &event.consumer_id].into_iter().flatten();
-    let in_ids = ids.into_iter().any(|id| id.contains(text));
-    in_ids || event.fields.iter().any(|(name, value)| name.contains(text) || contains(value, text.as_bytes()))
-}
-
-fn contains(value: &[u8], text: &[u8]) -> bool {
-    text.is_empty() || value.windows(text.len()).any(|window| window == text)
 }
