@@ -14,6 +14,8 @@ pub struct Filter {
     pub reasons: Vec<Reason>,
     /// Earliest time at which a letter was written, by the server's clock.
     pub since: Option<SystemTime>,
+    /// Text in any field, the payload included.
+    pub text: Option<String>,
 }
 
 impl Filter {
@@ -26,7 +28,7 @@ impl Filter {
     /// Whether every letter matches.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.ids.is_empty() && self.reasons.is_empty() && self.since.is_none()
+        self.ids.is_empty() && self.reasons.is_empty() && self.since.is_none() && self.text.is_none()
     }
 
     /// Whether this letter matches, apart from its time. The time is a bound of the read from Redis.
@@ -35,7 +37,15 @@ impl Filter {
         let id = |id: &String| *id == letter.entry_id || has("message_id", id);
         (self.ids.is_empty() || self.ids.iter().any(id))
             && (self.reasons.is_empty() || self.reasons.iter().any(|reason| has("reason", reason.as_str())))
+            && self
+                .text
+                .as_ref()
+                .is_none_or(|text| letter.fields.iter().any(|(_, value)| contains(value, text.as_bytes())))
     }
+}
+
+fn contains(value: &[u8], text: &[u8]) -> bool {
+    text.is_empty() || value.windows(text.len()).any(|window| window == text)
 }
 
 #[cfg(test)]
@@ -51,10 +61,19 @@ mod tests {
     #[test]
     fn ids_are_alternatives_and_reasons_are_and_both_must_hold() {
         let ids = vec!["a".to_owned(), "5-0".to_owned()];
-        let filter = Filter { ids, reasons: vec![Reason::BadId, Reason::NoId], since: None };
+        let filter = Filter { ids, reasons: vec![Reason::BadId, Reason::NoId], ..Filter::default() };
         assert!(filter.matches(&letter("1-0", "a", "bad-id")));
         assert!(filter.matches(&letter("5-0", "b", "no-id")));
         assert!(!filter.matches(&letter("1-0", "a", "too-big")));
         assert!(!filter.matches(&letter("1-0", "b", "bad-id")));
+    }
+
+    #[test]
+    fn a_text_may_be_in_any_field() {
+        let with = |text: &str| Filter { text: Some(text.to_owned()), ..Filter::default() };
+        for (text, is_there) in [("rder-1", true), ("too-", true), ("", true), ("order-17-", false)] {
+            assert_eq!(with(text).matches(&letter("1-0", "order-17", "too-big")), is_there, "{text}");
+        }
+        assert!(!with("x").is_empty());
     }
 }

@@ -32,6 +32,15 @@ pub struct Progress {
     pub done: u64,
 }
 
+/// Some dead letters, newest first.
+#[derive(Debug, Default)]
+pub struct Page {
+    /// The letters.
+    pub letters: Vec<Letter>,
+    /// Id of the entry behind which older letters may be found; `None` at the end.
+    pub next: Option<String>,
+}
+
 /// A listing of dead letters, newest first.
 #[expect(missing_debug_implementations, reason = "a connection has none")]
 pub struct Listing<'a> {
@@ -72,6 +81,50 @@ impl DeadLetters {
     pub async fn list<'a>(&'a mut self, filter: &'a Filter, limit: usize) -> Result<Listing<'a>, RedisError> {
         let reader = self.reader(filter, Order::Newest).await?;
         Ok(Listing { letters: self, filter, reader, left: limit, has_more: false })
+    }
+
+    /// The newest matching letters that are older than `before`, `limit` at most. Looks at `scan_max` letters and a page of
+    /// them more at most, and says where to go on.
+    ///
+    /// # Errors
+    /// Errors of the network or the server.
+    pub async fn page(
+        &mut self,
+        filter: &Filter,
+        before: Option<&str>,
+        limit: usize,
+        scan_max: usize,
+    ) -> Result<Page, RedisError> {
+        let mut reader = self.reader(filter, Order::Newest).await?;
+        if let Some(before) = before {
+            reader = reader.before(before);
+        }
+        let (mut letters, mut seen): (Vec<Letter>, usize) = (Vec::new(), 0);
+        loop {
+            let page = reader.next(&mut self.connection).await?;
+            let Some(last) = page.last().map(|letter| letter.entry_id.clone()) else {
+                return Ok(Page { letters, next: None });
+            };
+            seen += page.len();
+            for letter in page.into_iter().filter(|letter| filter.matches(letter)) {
+                if letters.len() == limit {
+                    let next = letters.last().map(|last| last.entry_id.clone());
+                    return Ok(Page { letters, next });
+                }
+                letters.push(letter);
+            }
+            if seen >= scan_max {
+                return Ok(Page { letters, next: Some(last) });
+            }
+        }
+    }
+
+    /// The letter with this entry id, if there is one.
+    ///
+    /// # Errors
+    /// Errors of the network or the server.
+    pub async fn get(&mut self, entry_id: &str) -> Result<Option<Letter>, RedisError> {
+        dead::get(&mut self.connection, &self.keys, entry_id).await
     }
 
     /// All letters with this message id or entry id, newest first.

@@ -35,6 +35,6 @@ impl FilterArgs {
     /// The filter at this time.
     pub(super) fn filter(self, now: SystemTime) -> Filter {
         let since = self.since.map(|since| since.before(now));
-        Filter { ids: self.ids, reasons: self.reasons, since }
+        Filter { ids: self.ids, reasons: self.reasons, since, text: None }
     }
 }

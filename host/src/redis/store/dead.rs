@@ -61,6 +61,12 @@ impl Reader {
         Ok(Reader(Pages::new(connection, &keys.dead, millis(since), order, PAGE).await?))
     }
 
+    /// Reads only letters before this one.
+    #[must_use]
+    pub fn before(self, entry_id: &str) -> Reader {
+        Reader(self.0.before(entry_id))
+    }
+
     /// The next page; empty at the end.
     ///
     /// # Errors
@@ -68,6 +74,21 @@ impl Reader {
     pub async fn next(&mut self, connection: &mut LibraryConnection) -> Result<Vec<Letter>, RedisError> {
         Ok(self.0.next(connection).await?.into_iter().map(Letter::from).collect())
     }
+}
+
+/// The letter with this id, if there is one.
+///
+/// # Errors
+/// Errors of the network or the server.
+pub async fn get(
+    connection: &mut LibraryConnection,
+    keys: &Keys,
+    entry_id: &str,
+) -> Result<Option<Letter>, RedisError> {
+    let mut command = redis::cmd("XRANGE");
+    command.arg(&keys.dead).arg(entry_id).arg(entry_id);
+    let found: Vec<Entry> = command.query_async(connection).await?;
+    Ok(found.into_iter().next().map(Letter::from))
 }
 
 /// Number of dead letters.

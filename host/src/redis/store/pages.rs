@@ -45,6 +45,15 @@ impl Pages {
         Ok(Pages { stream: stream.to_owned(), order, page_entries, range })
     }
 
+    /// Reads only entries before this one, whose id is two numbers with a dash between.
+    #[must_use]
+    pub fn before(mut self, entry_id: &str) -> Pages {
+        if let Some((_, end)) = &mut self.range {
+            *end = format!("({entry_id}");
+        }
+        self
+    }
+
     /// The next page; empty at the end.
     ///
     /// # Errors
