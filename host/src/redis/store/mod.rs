@@ -27,3 +27,4 @@ pub mod retries;
 pub mod settle;
 pub mod stats;
 pub mod takeover;
+pub mod waiting;
