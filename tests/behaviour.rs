@@ -5,6 +5,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod access;
+mod api;
 mod author_tools;
 mod bad_input;
 mod builds;

@@ -1,7 +1,8 @@
 //! A plain HTTP client: one request, one connection, what the server said.
 
-use std::io::{Read, Write};
+use std::io::{BufRead as _, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::time::Instant;
 
 use serde_json::Value;
 
@@ -33,6 +34,16 @@ impl Request {
         Request { method: method.to_owned(), ..self }
     }
 
+    /// A POST with this JSON as its body.
+    pub fn post(path: &str, body: &Value) -> Request {
+        let request = Request { body: body.to_string().into_bytes(), ..Request::get(path).method("POST") };
+        request.header("Content-Type", "application/json")
+    }
+
+    pub fn body(self, body: &[u8]) -> Request {
+        Request { body: body.to_vec(), ..self }
+    }
+
     /// A header, in place of one with the same name.
     pub fn header(mut self, name: &str, value: &str) -> Request {
         self.headers.retain(|(given, _)| !given.eq_ignore_ascii_case(name));
@@ -52,7 +63,30 @@ impl Request {
     }
 
     /// Sends the request over this connection and reads until its end.
-    pub fn exchange(mut self, mut stream: impl Read + Write) -> Answer {
+    pub fn exchange(self, mut stream: impl Read + Write) -> Answer {
+        self.write(&mut stream);
+        let mut bytes = Vec::new();
+        // A close without a farewell, as after a refused body, ends the answer as well.
+        let _ = stream.read_to_end(&mut bytes);
+        Answer::read(&bytes)
+    }
+
+    /// Sends the request, whose answer must be a stream of events.
+    pub fn follow(self, address: SocketAddr) -> Events {
+        let mut stream = TcpStream::connect(address).expect("connect to the listener");
+        stream.set_read_timeout(Some(BOUND)).expect("bound the read");
+        self.write(&mut stream);
+        let mut reader = BufReader::new(stream);
+        let mut head = String::new();
+        while !head.ends_with("\r\n\r\n") {
+            assert!(reader.read_line(&mut head).expect("the head of an answer") > 0, "the answer ends: {head}");
+        }
+        let is_stream = head.starts_with("HTTP/1.1 200") && head.contains("text/event-stream");
+        assert!(is_stream, "no stream of events: {head}");
+        Events { reader, text: String::new() }
+    }
+
+    fn write(mut self, stream: &mut impl Write) {
         if !self.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("host")) {
             self = self.header("Host", "127.0.0.1");
         }
@@ -63,10 +97,56 @@ impl Request {
         head += &format!("Content-Length: {}\r\n\r\n", self.body.len());
         // A server may answer and close before it has read a large body.
         let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(&self.body));
-        let mut bytes = Vec::new();
-        // A close without a farewell, as after a refused body, ends the answer as well.
-        let _ = stream.read_to_end(&mut bytes);
-        Answer::read(&bytes)
+    }
+}
+
+/// An answer that is a stream of events.
+pub struct Events {
+    reader: BufReader<TcpStream>,
+    /// What was received and not read.
+    text: String,
+}
+
+impl Events {
+    /// The next event, with its name; `None` at the end of the stream.
+    pub fn next(&mut self) -> Option<(String, Value)> {
+        loop {
+            if let Some((event, rest)) = self.text.split_once("\n\n") {
+                let field = |name: &str| event.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
+                let (name, data) = (field("event:").unwrap_or_default().to_owned(), field("data:"));
+                let data = serde_json::from_str(data.unwrap_or("null")).expect("JSON");
+                self.text = rest.to_owned();
+                return Some((name, data));
+            }
+            let mut length = String::new();
+            self.reader.read_line(&mut length).expect("the length of a chunk in time");
+            let length = usize::from_str_radix(length.trim(), 16).ok().filter(|length| *length > 0)?;
+            let mut chunk = vec![0; length + 2];
+            self.reader.read_exact(&mut chunk).expect("a chunk");
+            self.text += std::str::from_utf8(&chunk[..length]).expect("text");
+        }
+    }
+
+    /// The next event with this name.
+    pub fn next_of(&mut self, name: &str) -> Value {
+        loop {
+            let (found, data) = self.next().unwrap_or_else(|| panic!("an event {name} before the end of the stream"));
+            if found == name {
+                return data;
+            }
+        }
+    }
+
+    /// The next event with this name for which the condition holds.
+    pub fn wait_for(&mut self, name: &str, is_it: impl Fn(&Value) -> bool) -> Value {
+        let start = Instant::now();
+        loop {
+            let data = self.next_of(name);
+            if is_it(&data) {
+                return data;
+            }
+            assert!(start.elapsed() < BOUND, "no such event {name}: {data}");
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 
 mod access;
 mod answer;
+mod api;
 mod health;
 mod listener;
 mod look;
@@ -28,6 +29,7 @@ use crate::config::{Config, Token};
 use crate::group::Group;
 use crate::parts::Parts;
 use crate::version::Versions;
+use api::Api;
 use listener::Listener;
 use look::Look;
 use parts::Late;
@@ -74,6 +76,8 @@ pub struct Service {
     versions: Arc<Versions>,
     /// The group as Redis shows it.
     look: Look,
+    /// What only the API has.
+    api: Api,
     /// What every request must carry, if anything.
     token: Option<Token>,
     /// What the scheduler counts on the threads of the consumers, once there are any.
@@ -116,16 +120,17 @@ impl Http {
         let token = access::token(&config.http)?;
         let listener = Listener::bind(address, &config.http)?;
         let (address, scheme) = (listener.address(), listener.scheme());
+        let (stop, stopped) = watch::channel(false);
         let service = Arc::new(Service {
             group: group.clone(),
             versions: versions.clone(),
             look: Look::new(group.clone(), config.outputs.clone()),
+            api: Api::new(group, config.outputs.clone(), stopped.clone()),
             token,
             workers: OnceLock::new(),
             is_ready: AtomicBool::new(false),
             late: Late::default(),
         });
-        let (stop, stopped) = watch::channel(false);
         let router = router(service.clone());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(HttpError::Thread)?;
         let handle = runtime.handle().clone();
@@ -173,6 +178,7 @@ fn router(service: Arc<Service>) -> Router {
     let guarded = Router::new()
         .route("/api/v1/status", get(health::status))
         .route("/metrics", get(metrics::metrics))
+        .merge(api::routes())
         .layer(axum::middleware::from_fn_with_state(service.clone(), access::guard));
     open.merge(guarded)
         .fallback(answer::unknown_path)

@@ -1,0 +1,75 @@
+//! `/api/v1`: what an operator can ask this host about itself and its group. One file for each subject; this one names the
+//! paths, and holds what the handlers share.
+
+mod events;
+mod group;
+mod input;
+mod letters;
+mod redis;
+mod stream;
+mod tail;
+mod waiting;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::routing::get;
+use tokio::sync::watch;
+
+use self::redis::Redis;
+use self::stream::Slots;
+use super::Service;
+use crate::config::Outputs;
+use crate::group::Group;
+
+/// Maximum size of a body. The largest one chooses 1,000 dead letters by their ids.
+const BODY_BYTES_MAX: usize = 128 << 10;
+
+/// Clients that may follow the group, and clients that may follow outcomes, at the same time. Each of the latter has its own
+/// connection to Redis.
+const EVENTS_CLIENTS_MAX: usize = 64;
+const TAIL_CLIENTS_MAX: usize = 16;
+
+/// Events that wait for a slow client. The state of a group with thousands of consumers takes a megabyte; an outcome is short.
+const EVENTS_BUFFER: usize = 4;
+const TAIL_BUFFER: usize = 128;
+
+/// What the handlers share.
+#[derive(Debug)]
+pub(super) struct Api {
+    redis: Redis,
+    /// Named outputs of this host.
+    outputs: Outputs,
+    events: Slots,
+    tails: Slots,
+    /// Becomes true when streams must end.
+    stop: watch::Receiver<bool>,
+}
+
+impl Api {
+    /// Opens no connection.
+    pub(super) fn new(group: &Arc<Group>, outputs: Outputs, stop: watch::Receiver<bool>) -> Api {
+        Api {
+            redis: Redis::new(group.clone()),
+            outputs,
+            events: Slots::new("events", EVENTS_CLIENTS_MAX, EVENTS_BUFFER),
+            tails: Slots::new("tail", TAIL_CLIENTS_MAX, TAIL_BUFFER),
+            stop,
+        }
+    }
+}
+
+/// The paths. The caller guards them.
+pub(super) fn routes() -> Router<Arc<Service>> {
+    Router::new()
+        .route("/api/v1/group", get(group::group))
+        .route("/api/v1/versions", get(group::versions))
+        .route("/api/v1/inbox", get(waiting::inbox))
+        .route("/api/v1/retries", get(waiting::retries))
+        .route("/api/v1/dead-letters", get(letters::list))
+        .route("/api/v1/dead-letters/{entry_id}", get(letters::one))
+        .route("/api/v1/events", get(events::events))
+        .route("/api/v1/tail", get(tail::tail))
+        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+}
