@@ -73,6 +73,7 @@ impl Announcer {
             gap_ms: counters.gap_ms.get(),
             reconnects: counters.reconnects.get(),
             taken_over: counters.taken_over.get(),
+            paused: self.group.pause.is_on(),
             consumers_processed: of_consumers,
             consumers_per_second,
         }

@@ -8,6 +8,7 @@ use crate::counters::Counters;
 use crate::identity::Identity;
 use crate::measured::Measured;
 use crate::pace::Pace;
+use crate::pause::Pause;
 use crate::redis::client::clock::ServerClock;
 use crate::redis::client::connector::Connector;
 use crate::redis::client::reconnecting::{Connect, Reconnecting};
@@ -28,6 +29,8 @@ pub struct Group {
     pub clock: Arc<ServerClock>,
     /// Size and speed of the group.
     pub pace: Pace,
+    /// Whether the host takes no deliveries for now.
+    pub pause: Pause,
     /// Counters of the host.
     pub counters: Arc<Counters>,
     /// Times, if somebody may ask for them.
@@ -48,6 +51,7 @@ impl Group {
             identity: Identity::fresh(),
             clock: Arc::default(),
             pace: Pace::default(),
+            pause: Pause::default(),
             counters: Arc::default(),
             measured: None,
             standing: Standing::default(),

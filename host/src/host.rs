@@ -26,7 +26,7 @@ use crate::redis::client::connector::{Connector, ConnectorError};
 use crate::redis::client::reconnecting::Reconnecting;
 use crate::redis::store::checks::{self, CheckError};
 use crate::redis::store::group::{Misfit, in_other_databases, unversioned};
-use crate::redis::store::inbox::{HandBack, ensure_group, hand_back};
+use crate::redis::store::inbox::{HandBack, ensure_group, hand_back, handed_back};
 use crate::redis::store::keys::Keys;
 use crate::redis::store::registry::{hosts_alive, statuses};
 use crate::registry::Registry;
@@ -295,7 +295,7 @@ impl Running {
     /// Hands deliveries back to the group, so that other hosts take them over at once. Returns `false` on failure.
     async fn hand_back(&self, what: HandBack<'_>) -> bool {
         let (keys, host_id) = (&self.group.keys, &*self.group.identity.host_id());
-        let name = &format!("{host_id}/handed-back");
+        let name = &handed_back(host_id);
         let handed_back = self.farewell.repeat("hand deliveries back", move |mut connection| async move {
             hand_back(&mut connection, keys, host_id, name, what).await
         });

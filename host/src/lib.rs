@@ -35,6 +35,7 @@ pub mod observe;
 pub mod output;
 pub mod pace;
 pub mod parts;
+pub mod pause;
 pub mod plugin;
 pub mod processor;
 pub mod redis;

@@ -16,7 +16,7 @@ use crate::redis::client::connector::{Connector, LibraryConnection};
 use crate::redis::client::reconnecting::Reconnecting;
 use crate::redis::store::entry::{Delivery, FORMAT};
 use crate::redis::store::handed::Handed;
-use crate::redis::store::inbox::{Fetched, HandBack, ensure_group, fetch, hand_back};
+use crate::redis::store::inbox::{Fetched, HandBack, ensure_group, fetch, hand_back, handed_back};
 use crate::redis::store::settle::Held;
 use crate::redis::store::takeover::name_of_newer;
 use crate::takeover::Reaper;
@@ -139,10 +139,15 @@ impl Fetcher {
     pub async fn run(&self) {
         let mut looked_for_dead = None;
         loop {
+            self.group.pause.ended().await;
             let Some(room) = self.wait_for_room().await else {
                 return;
             };
             self.group.pace.give_way().await;
+            // A pause has begun meanwhile. A wait with the room in hand would keep the number of consumers from changing.
+            if self.group.pause.is_on() {
+                continue;
+            }
             let own = self.group.identity.confirmed().await;
             let (asked, history) = (Instant::now(), self.group.standing.history());
             let looked: Option<Instant> = looked_for_dead;
@@ -169,6 +174,11 @@ impl Fetcher {
                 (new.deliveries, Held { host_id: own.clone(), permit: new.permit, server, history })
             };
             let deliveries = self.set_aside_newer(deliveries, &held).await;
+            // A fetch that waited when the pause began has taken what came next.
+            if self.group.pause.is_on() {
+                self.give_back(&deliveries, &held).await;
+                continue;
+            }
             // If this host counted as dead meanwhile, these deliveries belong to its old id and are taken over from
             // there.
             if self.group.identity.confirmed().await == own {
@@ -201,6 +211,30 @@ impl Fetcher {
         }
     }
 
+    /// Hands deliveries that no consumer has seen back to the group, so that another host takes them.
+    async fn give_back(&self, deliveries: &[Delivery], held: &Held) {
+        let in_work = self.in_work.entries().clone();
+        let ids: Vec<String> = deliveries.iter().map(|delivery| delivery.entry_id.clone()).collect();
+        // Taken over from this host's own old id, and still in progress here.
+        let ids: Vec<String> = ids.into_iter().filter(|id| !in_work.contains(id)).collect();
+        if !ids.is_empty() {
+            self.give("hand deliveries back", &ids, &handed_back(&held.host_id), held).await;
+        }
+    }
+
+    /// Gives deliveries of this host to another name.
+    async fn give(&self, what: &'static str, ids: &[String], to: &str, held: &Held) {
+        self.connection
+            .repeat(what, move |mut connection| async move {
+                // On another server, other deliveries may have these ids.
+                if Connector::server_of(&mut connection).await? != held.server {
+                    return Ok(0);
+                }
+                hand_back(&mut connection, &self.group.keys, &held.host_id, to, HandBack::Unbegun(ids)).await
+            })
+            .await;
+    }
+
     /// Returns the deliveries that this program can read. Deliveries of a newer format are set aside for a newer host.
     async fn set_aside_newer(&self, mut deliveries: Vec<Delivery>, held: &Held) -> Vec<Delivery> {
         // Almost always there is no newer delivery.
@@ -208,16 +242,7 @@ impl Fetcher {
             let of_format = |delivery: &&Delivery| delivery.format == format;
             let ids: Vec<String> =
                 deliveries.iter().filter(of_format).map(|delivery| delivery.entry_id.clone()).collect();
-            let (ids, to) = (&ids, &name_of_newer(format));
-            self.connection
-                .repeat("set deliveries of a newer format aside", move |mut connection| async move {
-                    // On another server, other deliveries may have these ids.
-                    if Connector::server_of(&mut connection).await? != held.server {
-                        return Ok(0);
-                    }
-                    hand_back(&mut connection, &self.group.keys, &held.host_id, to, HandBack::Unbegun(ids)).await
-                })
-                .await;
+            self.give("set deliveries of a newer format aside", &ids, &name_of_newer(format), held).await;
             if let Some(unlogged) = self.newer.permit() {
                 warn!(
                     deliveries = ids.len(),

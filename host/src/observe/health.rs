@@ -70,6 +70,9 @@ fn warnings_of(host: &Host, found: &mut Vec<Finding>) {
     if let Some(intake @ ("deaf" | "owing")) = host.intake.as_deref() {
         found.push(finding("deaf", format!("the intake of {id} is {intake}: it hears nothing from the channel")));
     }
+    if host.paused == Some(true) {
+        found.push(finding("paused", format!("{id} is paused by a command: it takes no messages to process")));
+    }
     if host.plugin.as_ref().is_some_and(|plugin| plugin.state == "rolled-back") {
         found.push(finding("rolled-back", format!("{id} has rolled back its plugin")));
     }

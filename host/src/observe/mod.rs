@@ -184,6 +184,7 @@ fn host(seen: &Look, id: &str, expiry_ms: u64, listed: &HashMap<&str, u64>) -> (
         gap_ms: known.map(|figures| figures.gap_ms),
         reconnects: known.map(|figures| figures.reconnects),
         taken_over: known.map(|figures| figures.taken_over),
+        paused: known.map(|figures| figures.paused),
         plugin,
     };
     (host, figures)

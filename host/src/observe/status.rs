@@ -131,6 +131,8 @@ pub struct Host {
     pub reconnects: Option<u64>,
     /// Deliveries taken over from dead hosts.
     pub taken_over: Option<u64>,
+    /// Whether a command has paused the host.
+    pub paused: Option<bool>,
     /// The plugin.
     pub plugin: Option<Plugin>,
 }

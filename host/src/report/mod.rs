@@ -74,6 +74,9 @@ fn text(snapshot: &Snapshot) -> String {
     if snapshot.taken_over > 0 {
         line += &format!(" | taken over {}", snapshot.taken_over);
     }
+    if snapshot.paused {
+        line += " | paused";
+    }
     if snapshot.plugin_is_news {
         let Snapshot { generation, plugin_digest, plugin_state, refusals, rollbacks, .. } = snapshot;
         let digest = plugin_digest.get(..12).unwrap_or(plugin_digest);

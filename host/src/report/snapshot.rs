@@ -56,6 +56,8 @@ pub struct Snapshot {
     pub gap_ms: u64,
     /// Deliveries that this host took over from dead hosts.
     pub taken_over: u64,
+    /// Whether a command has paused this host.
+    pub paused: bool,
     /// Number of the plugin version in use.
     pub generation: u64,
     /// SHA-256 of the plugin's bytes.
@@ -149,6 +151,7 @@ impl Sampler {
             gaps: counters.gaps.get(),
             gap_ms: counters.gap_ms.get(),
             taken_over: counters.taken_over.get(),
+            paused: self.group.pause.is_on(),
             generation: plugin.generation,
             plugin_digest: plugin.digest,
             plugin_state: plugin.state,

@@ -41,6 +41,8 @@ pub struct Figures {
     pub reconnects: u64,
     /// Deliveries taken over from dead hosts.
     pub taken_over: u64,
+    /// Whether a command has paused the host.
+    pub paused: bool,
     /// Messages settled by each of the first [`CONSUMERS_MAX`] consumers, in the order of their numbers.
     pub consumers_processed: Vec<u64>,
     /// The same a second, between the last heartbeats.

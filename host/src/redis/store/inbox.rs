@@ -90,6 +90,12 @@ pub enum HandBack<'a> {
     Everything,
 }
 
+/// The name under which a host hands deliveries back.
+#[must_use]
+pub fn handed_back(host_id: &str) -> String {
+    format!("{host_id}/handed-back")
+}
+
 /// Gives deliveries of this host to a name that is not a host's name, so that other hosts take them over at once, and
 /// returns their number. This does not count as a death.
 ///
