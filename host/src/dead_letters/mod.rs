@@ -9,8 +9,8 @@ use redis::RedisError;
 
 pub use self::filter::Filter;
 use crate::redis::client::connector::LibraryConnection;
-use crate::redis::store::dead::{self, Order, Reader};
-pub use crate::redis::store::dead::{Letter, Replayed};
+use crate::redis::store::dead::{self, Order};
+pub use crate::redis::store::dead::{Letter, Reader, Replayed};
 use crate::redis::store::keys::Keys;
 
 /// The dead letters of one output stream.
@@ -204,6 +204,52 @@ impl DeadLetters {
             }
             total.seen += page.len() as u64;
             progress(total);
+        }
+    }
+
+    /// A reader of the letters that may match, oldest first, for [`DeadLetters::next_chosen`].
+    ///
+    /// # Errors
+    /// Errors of the network or the server.
+    pub async fn oldest(&mut self, filter: &Filter) -> Result<Reader, RedisError> {
+        self.reader(filter, Order::Oldest).await
+    }
+
+    /// The entry ids of the matching letters on the next page, which may be none; `None` at the end.
+    ///
+    /// # Errors
+    /// Errors of the network or the server.
+    pub async fn next_chosen(
+        &mut self,
+        filter: &Filter,
+        reader: &mut Reader,
+    ) -> Result<Option<Vec<String>>, RedisError> {
+        let page = reader.next(&mut self.connection).await?;
+        let ids = chosen(&page, filter).into_iter().map(str::to_owned).collect();
+        Ok((!page.is_empty()).then_some(ids))
+    }
+
+    /// Returns these letters to the inbox.
+    ///
+    /// # Errors
+    /// Errors of the network or the server.
+    pub async fn replay_entries(&mut self, entry_ids: &[String]) -> Result<Replayed, RedisError> {
+        let ids: Vec<&str> = entry_ids.iter().map(String::as_str).collect();
+        match ids.is_empty() {
+            true => Ok(Replayed::default()),
+            false => dead::replay(&mut self.connection, &self.keys, &ids).await,
+        }
+    }
+
+    /// Deletes these letters, and returns how many there were.
+    ///
+    /// # Errors
+    /// Errors of the network or the server.
+    pub async fn purge_entries(&mut self, entry_ids: &[String]) -> Result<u64, RedisError> {
+        let ids: Vec<&str> = entry_ids.iter().map(String::as_str).collect();
+        match ids.is_empty() {
+            true => Ok(0),
+            false => dead::purge(&mut self.connection, &self.keys, &ids).await,
         }
     }
 
