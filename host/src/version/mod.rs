@@ -113,12 +113,16 @@ pub struct Versions {
     rollbacks: AtomicU64,
     refusals: Mutex<Refusals>,
     history: History,
+    /// The number of consumers of a command, which goes before the one of the configuration.
+    commanded: Mutex<Option<u32>>,
 }
 
 #[derive(Debug, Default)]
 struct Refusals {
     /// Versions that were rolled back.
     bad: HashSet<Fingerprint>,
+    /// Versions that were rolled back, and that may be tried again.
+    forgiven: HashSet<Fingerprint>,
     count: u64,
     last: Option<Refused>,
 }
@@ -143,6 +147,7 @@ impl Versions {
             rollbacks: AtomicU64::default(),
             refusals: Mutex::default(),
             history,
+            commanded: Mutex::default(),
         }
     }
 
@@ -184,14 +189,16 @@ impl Versions {
         self.refusals().bad.contains(fingerprint)
     }
 
-    /// Forgets which versions were rolled back.
+    /// Lets versions that were rolled back be tried again.
     pub fn forgive(&self) {
-        self.refusals().bad.clear();
+        let mut refusals = self.refusals();
+        refusals.forgiven = std::mem::take(&mut refusals.bad);
     }
 
     /// Puts another version in use. The version is on probation, unless it is the trusted one or rollback is off.
     pub fn swap(&self, plugin: &Plugin, fingerprint: Fingerprint, config: &ReloadConfig) -> Arc<Version> {
         let before = self.current();
+        let event = if self.refusals().forgiven.remove(&fingerprint) { Event::Forced } else { Event::Swapped };
         let swapped = self.replace(|current| {
             let trusted = current.probation.as_ref().map_or(current, Probation::before);
             let untried = config.rollback == OnOff::On && trusted.fingerprint != fingerprint;
@@ -206,7 +213,7 @@ impl Versions {
         });
         let version = swapped.unwrap_or_else(|| self.current());
         let digests = (Some(version.plugin.digest()), Some(before.plugin.digest()));
-        self.history.add(Event::Swapped, digests, version.plugin.generation());
+        self.history.add(event, digests, version.plugin.generation());
         version
     }
 
@@ -217,22 +224,7 @@ impl Versions {
         if !probation.regressed(version.record.messages()) {
             return;
         }
-        let restored = self.replace(|current| {
-            // Another consumer may already have rolled back, or the version may have been replaced.
-            let failed = current.plugin.generation() == version.plugin.generation();
-            let before = probation.before();
-            failed.then(|| Version {
-                plugin: before.plugin.with_generation(current.plugin.generation() + 1),
-                record: before.record.clone(),
-                probation: None,
-                fingerprint: before.fingerprint.clone(),
-                since: SystemTime::now(),
-                restored: true,
-            })
-        });
-        let Some(restored) = restored else { return };
-        self.rollbacks.fetch_add(1, Ordering::Relaxed);
-        self.refusals().bad.insert(version.fingerprint.clone());
+        let Some(restored) = self.restore(version, probation) else { return };
         error!(
             bad = version.plugin.short_digest(),
             digest = restored.plugin.short_digest(),
@@ -253,6 +245,37 @@ impl Versions {
         self.history.add_with_reason(Event::RolledBack, digests, restored.plugin.generation(), Some(reason));
     }
 
+    /// Goes back to the version before the one in use, which is not used again before it is forgiven. `None` if the version in
+    /// use is not on probation, because then the version before is gone.
+    pub fn roll_back(&self) -> Option<Arc<Version>> {
+        let version = self.current();
+        let restored = self.restore(&version, version.probation.as_ref()?)?;
+        let digests = (Some(restored.plugin.digest()), Some(version.plugin.digest()));
+        let reason = Some("a command asked for it".to_owned());
+        self.history.add_with_reason(Event::RolledBack, digests, restored.plugin.generation(), reason);
+        Some(restored)
+    }
+
+    /// Puts the version before this one in use again, unless another version than this one is in use by now.
+    fn restore(&self, version: &Version, probation: &Probation) -> Option<Arc<Version>> {
+        let before = probation.before();
+        let restored = self.replace(|current| {
+            // Somebody may already have rolled back, or the version may have been replaced or trusted.
+            let is_it = current.plugin.generation() == version.plugin.generation() && current.probation.is_some();
+            is_it.then(|| Version {
+                plugin: before.plugin.with_generation(current.plugin.generation() + 1),
+                record: before.record.clone(),
+                probation: None,
+                fingerprint: before.fingerprint.clone(),
+                since: SystemTime::now(),
+                restored: true,
+            })
+        })?;
+        self.rollbacks.fetch_add(1, Ordering::Relaxed);
+        self.refusals().bad.insert(version.fingerprint.clone());
+        Some(restored)
+    }
+
     /// Ends the probation of the version in use if its conditions are met. Otherwise returns the time until the next
     /// review. `None` if no version is on probation.
     pub fn review(&self) -> Option<Duration> {
@@ -262,19 +285,7 @@ impl Versions {
         if wait.is_some() {
             return wait;
         }
-        let proved = self.replace(|now| {
-            // The version may have been rolled back meanwhile.
-            (now.plugin.generation() == current.plugin.generation()).then(|| Version {
-                plugin: now.plugin.clone(),
-                record: now.record.clone(),
-                probation: None,
-                fingerprint: now.fingerprint.clone(),
-                since: now.since,
-                restored: false,
-            })
-        });
-        if let Some(proved) = proved {
-            self.history.add(Event::Trusted, (Some(proved.plugin.digest()), None), proved.plugin.generation());
+        if let Some(proved) = self.prove(&current) {
             info!(
                 generation = proved.plugin.generation(),
                 digest = proved.plugin.short_digest(),
@@ -283,6 +294,45 @@ impl Versions {
             );
         }
         None
+    }
+
+    /// Ends the probation of the version in use. `None` if there is none.
+    pub fn trust(&self) -> Option<Arc<Version>> {
+        self.prove(&self.current())
+    }
+
+    /// Ends the probation of this version, if it is still in use and on probation.
+    fn prove(&self, version: &Version) -> Option<Arc<Version>> {
+        let proved = self.replace(|now| {
+            // The version may have been rolled back meanwhile.
+            let is_it = now.plugin.generation() == version.plugin.generation() && now.probation.is_some();
+            is_it.then(|| Version {
+                plugin: now.plugin.clone(),
+                record: now.record.clone(),
+                probation: None,
+                fingerprint: now.fingerprint.clone(),
+                since: now.since,
+                restored: false,
+            })
+        })?;
+        self.history.add(Event::Trusted, (Some(proved.plugin.digest()), None), proved.plugin.generation());
+        Some(proved)
+    }
+
+    /// Lets the heartbeat publish the status soon, after a change that these orders do not tell.
+    pub fn announce(&self) {
+        self.orders.send_modify(|_| {});
+    }
+
+    /// The number of consumers of a command; none leaves the number to the configuration.
+    pub fn command_consumers(&self, consumers: Option<u32>) {
+        *self.commanded.lock().unwrap_or_else(PoisonError::into_inner) = consumers;
+    }
+
+    /// The number of consumers that a command has set.
+    #[must_use]
+    pub fn consumers_commanded(&self) -> Option<u32> {
+        *self.commanded.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Sets the wanted number of consumers.
@@ -305,8 +355,7 @@ impl Versions {
         let current = self.current();
         let digests = (digest, Some(current.plugin.digest()));
         self.history.add_with_reason(Event::Refused, digests, current.plugin.generation(), Some(reason));
-        // Wake the heartbeat, which publishes the new status.
-        self.orders.send_modify(|_| {});
+        self.announce();
     }
 
     /// The present status.
