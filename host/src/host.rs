@@ -217,6 +217,7 @@ impl Running {
         let versions = Arc::new(Versions::new(plugin, fingerprint, config.consumers));
         let farewell: Reconnecting = group.connect("farewell");
         let registry = Arc::new(Registry::new(group.clone(), &config, versions.clone()));
+        let (_, requested) = reload::requests();
         // Before the host joins: an address that is in use must not disturb the group.
         let http = Http::start(&config, &group, &versions).await?;
         meet(&group, &farewell, &registry, &config).await?;
@@ -262,7 +263,7 @@ impl Running {
             parts,
             watchdog: Watchdog::new(control.manager.clone(), group.clone(), versions.clone()),
             drain_timeout: config.drain_timeout,
-            reloader: Reloader::new(control, config, engine, versions, workers.handle.clone()).await,
+            reloader: Reloader::new((control, requested), config, engine, versions, workers.handle.clone()).await,
             group,
             registry,
             queue,

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use sha2::{Digest as _, Sha256};
 use tokio::runtime::Handle;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, mpsc, oneshot};
 use tracing::{info, warn};
 
 use crate::cases::Cases;
@@ -63,6 +63,40 @@ impl Control {
     }
 }
 
+/// A request of somebody who talks to the running host.
+#[derive(Debug)]
+pub enum Request {
+    /// Try what the files have now.
+    Reload {
+        /// Whether to try also a version that was rolled back.
+        force: bool,
+        /// Gets what came of it.
+        answer: oneshot::Sender<Reloaded>,
+    },
+    /// The wanted number of consumers may have changed.
+    Resize,
+}
+
+/// What came of a reload.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reloaded {
+    /// The version with this digest came into use.
+    Swapped(String),
+    /// The version with this digest was in use, and is.
+    Unchanged(String),
+    /// The version or the configuration was refused, for this reason.
+    Refused(String),
+}
+
+/// Requests that wait, at most. Further ones wait for a place.
+const REQUESTS_MAX: usize = 16;
+
+/// A channel for requests.
+#[must_use]
+pub fn requests() -> (mpsc::Sender<Request>, mpsc::Receiver<Request>) {
+    mpsc::channel(REQUESTS_MAX)
+}
+
 /// An engine for a host with this configuration.
 ///
 /// # Errors
@@ -87,6 +121,7 @@ pub fn fingerprint(digest: &str, config: &Config) -> Fingerprint {
 /// Watches the files of a running host and applies their changes.
 pub struct Reloader {
     control: Control,
+    requested: mpsc::Receiver<Request>,
     /// The configuration in effect.
     config: Config,
     /// The configuration that was read last.
@@ -111,6 +146,7 @@ pub struct Reloader {
 enum Occasion {
     Changed,
     Asked,
+    Requested(Request),
     /// A probation is due for review.
     Review,
 }
@@ -118,7 +154,7 @@ enum Occasion {
 impl Reloader {
     /// A reloader for a host with this configuration and engine.
     pub async fn new(
-        control: Control,
+        (control, requested): (Control, mpsc::Receiver<Request>),
         config: Config,
         engine: Engine,
         versions: Arc<Versions>,
@@ -128,6 +164,7 @@ impl Reloader {
         let read = config.clone();
         Reloader {
             control,
+            requested,
             config,
             read,
             engine,
@@ -149,18 +186,26 @@ impl Reloader {
         }
         loop {
             match self.occasion().await {
-                Occasion::Changed => self.reload().await,
+                Occasion::Changed => {
+                    self.reload().await;
+                }
                 Occasion::Asked => {
                     info!("reloading the plugin and the configuration after SIGHUP");
                     self.control.manager.tell(&[News::Reloading]).await;
-                    self.versions.forgive();
-                    self.refused.clear();
-                    self.seen = None;
-                    (self.config_problem, self.file_problem) = (None, None);
-                    self.watched.settle().await;
-                    self.reload().await;
+                    self.reload_afresh(true).await;
                     self.control.manager.tell(&[News::Ready]).await;
                 }
+                Occasion::Requested(Request::Reload { force, answer }) => {
+                    info!(force, "reloading the plugin and the configuration after a command");
+                    let reloaded = self.reload_afresh(force).await;
+                    // An error means that nobody waits for the answer any more.
+                    let _ = answer.send(reloaded);
+                }
+                // More consumers than the version in use has room for need the version once more.
+                Occasion::Requested(Request::Resize) if self.is_outgrown() => {
+                    self.reload().await;
+                }
+                Occasion::Requested(Request::Resize) => self.resize(),
                 // The end of a probation may allow more consumers.
                 Occasion::Review => self.resize(),
             }
@@ -172,44 +217,70 @@ impl Reloader {
         tokio::select! {
             () = self.control.asked.notified() => Occasion::Asked,
             () = self.watched.changed() => Occasion::Changed,
+            // Without a listener nobody sends, and this branch is off.
+            Some(request) = self.requested.recv() => Occasion::Requested(request),
             () = tokio::time::sleep(review.unwrap_or_default()), if review.is_some() => Occasion::Review,
         }
     }
 
-    async fn reload(&mut self) {
-        let binary = loop {
-            self.reread();
+    /// Reloads also what was refused before, and with `force` what was rolled back.
+    async fn reload_afresh(&mut self, force: bool) -> Reloaded {
+        if force {
+            self.versions.forgive();
+        }
+        self.refused.clear();
+        self.seen = None;
+        (self.config_problem, self.file_problem) = (None, None);
+        self.watched.settle().await;
+        self.reload().await
+    }
+
+    async fn reload(&mut self) -> Reloaded {
+        let (reread, binary) = loop {
+            let reread = self.reread();
             self.watched.watch(files(&self.config, &self.control), &self.config.reload).await;
             let binary = match &self.config.plugin {
                 Some(path) => Some(Binary::read(path).await),
                 None => None,
             };
             if self.watched.is_true().await {
-                break binary;
+                break (reread, binary);
             }
             // One of the files has changed since it was read, so the content does not belong to the recorded stamp.
             self.watched.settle().await;
         };
-        match binary {
+        let reloaded = match binary {
             Some(Ok(binary)) => self.renew_plugin(binary).await,
-            Some(Err(error)) => self.complain(&error),
-            None => {}
-        }
+            Some(Err(error)) => Reloaded::Refused(self.complain(&error)),
+            None => self.unchanged(),
+        };
         self.resize();
+        match reread {
+            Ok(()) => reloaded,
+            Err(problem) => Reloaded::Refused(problem),
+        }
+    }
+
+    fn unchanged(&self) -> Reloaded {
+        Reloaded::Unchanged(self.versions.current().plugin.digest().to_owned())
     }
 
     /// Applies the settings that can change while a host runs, if the configuration is valid.
-    fn reread(&mut self) {
+    ///
+    /// # Errors
+    /// The problem, when the configuration is not valid.
+    fn reread(&mut self) -> Result<(), String> {
         let new = match (self.control.reread)() {
             Ok(new) => new,
             Err(error) => {
                 let problem = error.problems.join("; ");
+                let sentence = format!("the configuration is not valid: {problem}");
                 if self.config_problem.as_ref() != Some(&problem) {
                     warn!("refused a changed configuration; the configuration in use stays: {problem}");
-                    self.versions.refuse(None, format!("the configuration is not valid: {problem}"));
+                    self.versions.refuse(None, sentence.clone());
                     self.config_problem = Some(problem);
                 }
-                return;
+                return Err(sentence);
             }
         };
         self.config_problem = None;
@@ -217,48 +288,63 @@ impl Reloader {
         if !waiting.is_empty() {
             warn!("these settings have changed and take effect at the next start: {}", waiting.join(", "));
         }
+        if new.consumers != self.read.consumers {
+            self.versions.command_consumers(None);
+        }
         self.config.take_up(&new);
         self.read = new;
+        Ok(())
+    }
+
+    /// The number of consumers of a command or of the configuration.
+    fn consumers(&self) -> u32 {
+        self.versions.consumers_commanded().unwrap_or(self.config.consumers)
     }
 
     /// Puts this version in use, if it differs from the version in use and passes all checks.
-    async fn renew_plugin(&mut self, binary: Binary) {
+    async fn renew_plugin(&mut self, binary: Binary) -> Reloaded {
         self.file_problem = None;
         let fingerprint = fingerprint(binary.digest(), &self.config);
         let before = self.seen.replace(fingerprint.clone());
         let nothing_new = before.as_ref() == Some(&fingerprint) || fingerprint == self.versions.fingerprint();
         if nothing_new && !self.is_outgrown() {
-            return;
+            return self.unchanged();
         }
         let digest = binary.digest().to_owned();
         let start = Instant::now();
         let loaded = if self.versions.is_bad(&fingerprint) {
-            Err("the version was rolled back before; SIGHUP tries it again".to_owned())
+            Err("the version was rolled back before; SIGHUP, or a reload with force, tries it again".to_owned())
         } else if let Some(reason) = self.refused.get(&fingerprint) {
             Err(reason.clone())
         } else {
             self.load(binary).await
         };
         match loaded {
-            Ok(plugin) => self.swap(&plugin, fingerprint, start.elapsed()),
-            Err(reason) => self.refuse(&digest, fingerprint, reason),
+            Ok(plugin) => {
+                self.swap(&plugin, fingerprint, start.elapsed());
+                Reloaded::Swapped(digest)
+            }
+            Err(reason) => {
+                self.refuse(&digest, fingerprint, reason.clone());
+                Reloaded::Refused(reason)
+            }
         }
     }
 
     /// Whether the wanted number of consumers exceeds the instance slots of the version in use.
     fn is_outgrown(&self) -> bool {
-        self.config.consumers > self.versions.current().plugin.instances_max()
+        self.consumers() > self.versions.current().plugin.instances_max()
     }
 
     /// Compiles and tries a version, beside the running consumers.
     async fn load(&mut self, binary: Binary) -> Result<Plugin, String> {
-        let engine =
-            if self.config.consumers > self.engine.instances() || *self.engine.limits() != self.config.plugin_limits {
-                engine(&self.config).map_err(|error| error.to_string())?
-            } else {
-                self.engine.clone()
-            };
-        let (loading, config) = (engine.clone(), self.config.clone());
+        let config = Config { consumers: self.consumers(), ..self.config.clone() };
+        let engine = if config.consumers > self.engine.instances() || *self.engine.limits() != config.plugin_limits {
+            engine(&config).map_err(|error| error.to_string())?
+        } else {
+            self.engine.clone()
+        };
+        let loading = engine.clone();
         // On a consumer thread: a plugin's code must not delay heartbeats.
         let trying = self.workers.spawn(async move {
             let loaded = loading.load_binary(binary, &config.plugin_config, Haste::Background).await;
@@ -298,8 +384,8 @@ impl Reloader {
         self.refused.insert(fingerprint, reason);
     }
 
-    /// Logs once that the plugin's file cannot be read.
-    fn complain(&mut self, error: &LoadError) {
+    /// Logs once that the plugin's file cannot be read, and returns the problem.
+    fn complain(&mut self, error: &LoadError) -> String {
         let problem = match error {
             LoadError::Unreadable { path, source } if source.kind() == io::ErrorKind::NotFound => {
                 format!("the plugin's file is gone; the version in use stays: {}", path.display())
@@ -308,14 +394,15 @@ impl Reloader {
         };
         if self.file_problem.as_ref() != Some(&problem) {
             warn!("{problem}");
-            self.file_problem = Some(problem);
+            self.file_problem = Some(problem.clone());
         }
+        problem
     }
 
     /// Asks for the configured number of consumers.
     fn resize(&self) {
         // The version of a rollback must have enough instance slots as well.
-        self.versions.want_consumers(self.config.consumers.min(self.versions.instances_max()));
+        self.versions.want_consumers(self.consumers().min(self.versions.instances_max()));
     }
 }
 
