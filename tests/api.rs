@@ -1,4 +1,6 @@
-//! `/api/v1`: what an operator reads over HTTP.
+//! `/api/v1`: what an operator reads over HTTP. The commands and the document have files of their own.
+
+mod commands;
 
 use std::fs;
 use std::net::SocketAddr;
@@ -337,7 +339,7 @@ fn a_tail_is_sampled_and_says_what_it_left_out() {
         }
     }
     assert_eq!(shown + skipped, count as u64);
-    assert!(shown >= 10 && shown < 1_000, "{shown} shown");
+    assert!((10..1_000).contains(&shown), "{shown} shown");
 }
 
 #[test]

@@ -43,7 +43,7 @@ fn a_host_is_healthy_and_ready_until_it_stops() {
     let health = Request::get("/health").send(address);
     assert_eq!((health.status, health.json()), (200, json!({"healthy": true})));
     wait_until("ready", || status(address, "/ready") == 200);
-    assert_eq!(Request::get("/ready").send(address).json(), json!({"ready": true, "missing": []}));
+    assert_eq!(Request::get("/ready").send(address).json(), json!({"ready": true, "missing": [], "paused": false}));
 
     // A message in progress keeps the stop waiting, so that the answer of a stopping host can be seen.
     Publisher::new(&redis).publish(message("m", json!({"do": "wait", "ms": 3000})));

@@ -217,9 +217,9 @@ impl Running {
         let versions = Arc::new(Versions::new(plugin, fingerprint, config.consumers));
         let farewell: Reconnecting = group.connect("farewell");
         let registry = Arc::new(Registry::new(group.clone(), &config, versions.clone()));
-        let (_, requested) = reload::requests();
+        let (requests, requested) = reload::requests();
         // Before the host joins: an address that is in use must not disturb the group.
-        let http = Http::start(&config, &group, &versions).await?;
+        let http = Http::start(&config, &group, &versions, requests).await?;
         meet(&group, &farewell, &registry, &config).await?;
 
         let (fetcher, queue) = Fetcher::new(group.clone(), config.registry.takeover_interval);

@@ -28,11 +28,22 @@ struct Ready {
     ready: bool,
     /// A clause for each reason; empty when the host is ready.
     missing: Vec<&'static str>,
+    /// Whether a command has paused the host. A paused host is ready: it goes on appending what is published.
+    paused: bool,
+}
+
+/// What the host says of itself, without asking Redis.
+#[derive(Debug, Serialize)]
+pub(super) struct HostStatus {
+    #[serde(flatten)]
+    plugin: Status,
+    /// Whether a command has paused the host.
+    paused: bool,
 }
 
 /// The host's own counts and states, without asking Redis.
-pub(super) async fn status(State(service): State<Arc<Service>>) -> Json<Status> {
-    Json(service.versions.status())
+pub(super) async fn status(State(service): State<Arc<Service>>) -> Json<HostStatus> {
+    Json(HostStatus { plugin: service.versions.status(), paused: service.group.pause.is_on() })
 }
 
 /// The process answers, and all of its parts go on.
@@ -58,5 +69,5 @@ pub(super) async fn ready(State(service): State<Arc<Service>>) -> Response {
     }
     let ready = missing.is_empty();
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (status, Json(Ready { ready, missing })).into_response()
+    (status, Json(Ready { ready, missing, paused: service.group.pause.is_on() })).into_response()
 }

@@ -22,12 +22,13 @@ use std::time::Duration;
 use axum::Router;
 use axum::routing::get;
 use tokio::runtime::{Handle, RuntimeMetrics};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tracing::{info, warn};
 
 use crate::config::{Config, Token};
 use crate::group::Group;
 use crate::parts::Parts;
+use crate::reload::Request;
 use crate::version::Versions;
 use api::Api;
 use listener::Listener;
@@ -115,6 +116,7 @@ impl Http {
         config: &Config,
         group: &Arc<Group>,
         versions: &Arc<Versions>,
+        requests: mpsc::Sender<Request>,
     ) -> Result<Option<Http>, HttpError> {
         let Some(address) = config.http.address else { return Ok(None) };
         let token = access::token(&config.http)?;
@@ -125,7 +127,7 @@ impl Http {
             group: group.clone(),
             versions: versions.clone(),
             look: Look::new(group.clone(), config.outputs.clone()),
-            api: Api::new(group, config.outputs.clone(), stopped.clone()),
+            api: Api::new(group, config.outputs.clone(), requests, stopped.clone()),
             token,
             workers: OnceLock::new(),
             is_ready: AtomicBool::new(false),

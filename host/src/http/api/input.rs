@@ -28,8 +28,11 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Params<T> {
 
 /// What is wrong, without the library's introduction.
 pub(super) fn reason(text: &str) -> &str {
-    let beginnings =
-        ["Failed to deserialize query string: ", "Failed to deserialize the JSON body into the target type: "];
+    let beginnings = [
+        "Failed to deserialize query string: ",
+        "Failed to deserialize the JSON body into the target type: ",
+        "Failed to parse the request body as JSON: ",
+    ];
     beginnings.into_iter().find_map(|beginning| text.strip_prefix(beginning)).unwrap_or(text)
 }
 

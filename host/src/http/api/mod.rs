@@ -1,11 +1,14 @@
 //! `/api/v1`: what an operator can ask this host about itself and its group. One file for each subject; this one names the
 //! paths, and holds what the handlers share.
 
+mod body;
+mod commands;
 mod events;
 mod group;
 mod input;
 mod letters;
 mod redis;
+mod resolve;
 mod stream;
 mod tail;
 mod waiting;
@@ -14,14 +17,15 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
-use axum::routing::get;
-use tokio::sync::watch;
+use axum::routing::{get, post};
+use tokio::sync::{mpsc, watch};
 
 use self::redis::Redis;
 use self::stream::Slots;
 use super::Service;
 use crate::config::Outputs;
 use crate::group::Group;
+use crate::reload::Request;
 
 /// Maximum size of a body. The largest one chooses 1,000 dead letters by their ids.
 const BODY_BYTES_MAX: usize = 128 << 10;
@@ -43,18 +47,26 @@ pub(super) struct Api {
     outputs: Outputs,
     events: Slots,
     tails: Slots,
+    /// Requests to the part that loads versions.
+    requests: mpsc::Sender<Request>,
     /// Becomes true when streams must end.
     stop: watch::Receiver<bool>,
 }
 
 impl Api {
     /// Opens no connection.
-    pub(super) fn new(group: &Arc<Group>, outputs: Outputs, stop: watch::Receiver<bool>) -> Api {
+    pub(super) fn new(
+        group: &Arc<Group>,
+        outputs: Outputs,
+        requests: mpsc::Sender<Request>,
+        stop: watch::Receiver<bool>,
+    ) -> Api {
         Api {
             redis: Redis::new(group.clone()),
             outputs,
             events: Slots::new("events", EVENTS_CLIENTS_MAX, EVENTS_BUFFER),
             tails: Slots::new("tail", TAIL_CLIENTS_MAX, TAIL_BUFFER),
+            requests,
             stop,
         }
     }
@@ -71,5 +83,13 @@ pub(super) fn routes() -> Router<Arc<Service>> {
         .route("/api/v1/dead-letters/{entry_id}", get(letters::one))
         .route("/api/v1/events", get(events::events))
         .route("/api/v1/tail", get(tail::tail))
+        .route("/api/v1/pause", post(commands::pause))
+        .route("/api/v1/resume", post(commands::resume))
+        .route("/api/v1/consumers", post(commands::consumers))
+        .route("/api/v1/reload", post(commands::reload))
+        .route("/api/v1/rollback", post(commands::rollback))
+        .route("/api/v1/trust", post(commands::trust))
+        .route("/api/v1/dead-letters/replay", post(resolve::replay))
+        .route("/api/v1/dead-letters/purge", post(resolve::purge))
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
 }
