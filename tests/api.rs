@@ -1,6 +1,7 @@
 //! `/api/v1`: what an operator reads over HTTP. The commands and the document have files of their own.
 
 mod commands;
+mod openapi;
 
 use std::fs;
 use std::net::SocketAddr;

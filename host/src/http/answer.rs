@@ -8,15 +8,17 @@ use axum::http::{HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 /// Longest time until the head of an answer. A client may not hold a handler by sending its body slowly.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// An error as JSON: `{"error": "a sentence"}`.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Problem {
     #[serde(skip)]
     status: StatusCode,
+    /// What is wrong, and what to do.
     error: String,
 }
 

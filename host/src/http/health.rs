@@ -8,6 +8,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::Service;
 use crate::standing;
@@ -33,7 +34,7 @@ struct Ready {
 }
 
 /// What the host says of itself, without asking Redis.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(super) struct HostStatus {
     #[serde(flatten)]
     plugin: Status,
@@ -41,7 +42,8 @@ pub(super) struct HostStatus {
     paused: bool,
 }
 
-/// The host's own counts and states, without asking Redis.
+/// What this host says of itself, without asking Redis.
+#[utoipa::path(get, path = "/api/v1/status", tag = "reads", responses((status = 200, description = "the host", body = HostStatus)))]
 pub(super) async fn status(State(service): State<Arc<Service>>) -> Json<HostStatus> {
     Json(HostStatus { plugin: service.versions.status(), paused: service.group.pause.is_on() })
 }

@@ -182,6 +182,8 @@ fn router(service: Arc<Service>) -> Router {
         .route("/metrics", get(metrics::metrics))
         .merge(api::routes())
         .layer(axum::middleware::from_fn_with_state(service.clone(), access::guard));
+    let guarded =
+        Router::new().merge(api::routes()).layer(axum::middleware::from_fn_with_state(service.clone(), access::guard));
     open.merge(guarded)
         .fallback(answer::unknown_path)
         .method_not_allowed_fallback(answer::wrong_method)

@@ -4,9 +4,10 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize, Serializer};
+use utoipa::ToSchema;
 
 /// The state of a group at one moment.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct GroupStatus {
     /// The server's time.
     pub timestamp: String,
@@ -37,7 +38,7 @@ pub struct GroupStatus {
 }
 
 /// A problem or a warning.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Finding {
     /// Its kind, for programs: see the chapter on operating.
     pub code: &'static str,
@@ -46,7 +47,7 @@ pub struct Finding {
 }
 
 /// The server.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct RedisFacts {
     /// Host and port, or path, without credentials.
     pub address: String,
@@ -59,7 +60,7 @@ pub struct RedisFacts {
 }
 
 /// Facts about the group.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct GroupFacts {
     /// The main output stream, which names the group.
     pub output: String,
@@ -72,7 +73,7 @@ pub struct GroupFacts {
 }
 
 /// Figures of all hosts alive together. `None` when a host does not announce the figure.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct Totals {
     /// Hosts alive.
     pub hosts: u64,
@@ -91,7 +92,7 @@ pub struct Totals {
 }
 
 /// A host alive. `None` is what an older host does not announce. Counters count from the start of the host.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct Host {
     /// The host's id.
     pub id: String,
@@ -138,7 +139,7 @@ pub struct Host {
 }
 
 /// The plugin of a host.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize, ToSchema)]
 pub struct Plugin {
     /// Number of the version in use, +1 at every swap.
     pub generation: u64,
@@ -161,7 +162,7 @@ pub struct Plugin {
 }
 
 /// A consumer alive. A host announces the figures of its first 1,000 consumers.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct Consumer {
     /// The consumer's id.
     pub id: String,
@@ -174,7 +175,7 @@ pub struct Consumer {
 }
 
 /// Deliveries in the inbox.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct Inbox {
     /// Deliveries, of 1 to 128 messages each.
     pub length: u64,
@@ -187,7 +188,7 @@ pub struct Inbox {
 }
 
 /// Retries that wait.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct Retries {
     /// Number of messages.
     pub waiting: u64,
@@ -198,7 +199,7 @@ pub struct Retries {
 }
 
 /// Dead letters.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Serialize, ToSchema)]
 pub struct DeadLetterCounts {
     /// Number of all.
     pub length: u64,
@@ -235,9 +236,10 @@ impl Serialize for OutputName {
 }
 
 /// An output stream.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct Output {
     /// Name of the output; `main` for the main one.
+    #[schema(value_type = String)]
     pub name: OutputName,
     /// The stream.
     pub key: String,

@@ -6,6 +6,7 @@ use std::time::SystemTime;
 
 use serde::Serialize;
 use tokio::sync::watch;
+use utoipa::ToSchema;
 
 use crate::time::rfc3339;
 
@@ -13,8 +14,9 @@ use crate::time::rfc3339;
 pub const HISTORY_MAX: usize = 100;
 
 /// Kind of an event.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
+#[schema(as = VersionEventKind)]
 pub enum Event {
     /// The host started with the version.
     Started,
@@ -31,7 +33,8 @@ pub enum Event {
 }
 
 /// An event in the life of the versions.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(as = VersionEvent)]
 pub struct Entry {
     /// When it happened, by the host's clock, RFC 3339.
     pub at: String,

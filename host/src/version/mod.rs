@@ -13,6 +13,7 @@ use std::time::{Duration, Instant, SystemTime};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tracing::{error, info};
+use utoipa::ToSchema;
 
 use crate::config::{OnOff, ReloadConfig};
 use crate::plugin::Plugin;
@@ -50,7 +51,7 @@ pub struct Orders {
 }
 
 /// Status of a host's plugin, for Redis and for reports.
-#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Status {
     /// Number of the version in use, +1 at every swap.
     pub generation: u64,
@@ -73,7 +74,7 @@ pub struct Status {
 }
 
 /// State of the version in use.
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum State {
     /// The version is trusted.
@@ -95,7 +96,7 @@ impl fmt::Display for State {
 }
 
 /// A version that was refused.
-#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Refused {
     /// SHA-256 of the plugin's bytes, if the file could be read.
     pub digest: Option<String>,

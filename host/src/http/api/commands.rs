@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 use tracing::info;
+use utoipa::ToSchema;
 
 use super::body::Body;
 use crate::http::Service;
@@ -26,25 +27,26 @@ const RELOAD_TIMEOUT: Duration = Duration::from_secs(25);
 const CONSUMERS_MAX: u32 = 10_000;
 
 /// What was done.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Done {
     /// A sentence.
     done: String,
 }
 
 /// A command without a choice: `{}`.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Nothing {}
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ConsumersBody {
     /// Wanted number of consumers of this host, 1 to 10,000.
+    #[schema(minimum = 1, maximum = 10_000)]
     consumers: u32,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ReloadBody {
     /// Whether to try also a version that was rolled back.
@@ -72,6 +74,7 @@ pub(super) fn log(ConnectInfo(peer): Peer, command: &'static str, outcome: &str)
 }
 
 /// This host takes no more deliveries to process. It stays in the group, and goes on appending what is published.
+#[utoipa::path(post, path = "/api/v1/pause", tag = "commands", request_body = Nothing, responses((status = 200, description = "done", body = Done)))]
 pub(super) async fn pause(
     State(service): State<Arc<Service>>,
     peer: Peer,
@@ -86,6 +89,7 @@ pub(super) async fn pause(
 }
 
 /// This host takes deliveries again.
+#[utoipa::path(post, path = "/api/v1/resume", tag = "commands", request_body = Nothing, responses((status = 200, description = "done", body = Done)))]
 pub(super) async fn resume(
     State(service): State<Arc<Service>>,
     peer: Peer,
@@ -100,6 +104,7 @@ pub(super) async fn resume(
 }
 
 /// Another number of consumers, until the next start or the next change of `consumers` in the configuration.
+#[utoipa::path(post, path = "/api/v1/consumers", tag = "commands", request_body = ConsumersBody, responses((status = 200, description = "done", body = Done), (status = 409, description = "it cannot be done now", body = Problem)))]
 pub(super) async fn consumers(
     State(service): State<Arc<Service>>,
     peer: Peer,
@@ -119,6 +124,7 @@ pub(super) async fn consumers(
 const STOPPING: &str = "this host starts or stops";
 
 /// Reads configuration and plugin again, and answers when the attempt has ended.
+#[utoipa::path(post, path = "/api/v1/reload", tag = "commands", request_body = ReloadBody, responses((status = 200, description = "done", body = Done), (status = 202, description = "the attempt goes on", body = Done), (status = 409, description = "it cannot be done now", body = Problem)))]
 pub(super) async fn reload(
     State(service): State<Arc<Service>>,
     peer: Peer,
@@ -145,6 +151,7 @@ pub(super) async fn reload(
 }
 
 /// Back to the version before, as long as the version in use is on probation.
+#[utoipa::path(post, path = "/api/v1/rollback", tag = "commands", request_body = Nothing, responses((status = 200, description = "done", body = Done), (status = 409, description = "it cannot be done now", body = Problem)))]
 pub(super) async fn rollback(
     State(service): State<Arc<Service>>,
     peer: Peer,
@@ -160,6 +167,7 @@ pub(super) async fn rollback(
 }
 
 /// Ends the probation of the version in use.
+#[utoipa::path(post, path = "/api/v1/trust", tag = "commands", request_body = Nothing, responses((status = 200, description = "done", body = Done), (status = 409, description = "it cannot be done now", body = Problem)))]
 pub(super) async fn trust(
     State(service): State<Arc<Service>>,
     peer: Peer,

@@ -18,6 +18,14 @@ use crate::version::history::Recent;
 const GROUP_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A stream of the group's state and of what happens to this host's versions.
+#[utoipa::path(
+    get, path = "/api/v1/events", tag = "streams",
+    responses((
+        status = 200, content_type = "text/event-stream", body = String,
+        description = "Server-sent events: `group` with the answer of /api/v1/group each second, `version` with an entry of the \
+            history of /api/v1/versions, `problem` with an error, and `ping` after 15 s of silence",
+    ))
+)]
 pub(super) async fn events(State(service): State<Arc<Service>>) -> Result<Response, Problem> {
     let (client, answer) = service.api.events.open()?;
     let stop = service.api.stop.clone();

@@ -5,6 +5,7 @@ use axum::http::StatusCode;
 use axum::http::request::Parts;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
+use utoipa::ToSchema;
 
 use crate::http::answer::Problem;
 
@@ -67,7 +68,8 @@ impl TryFrom<u64> for Limit {
 }
 
 /// The id of an entry of a stream: two numbers with a dash between.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, ToSchema)]
+#[schema(value_type = String, pattern = r"^\d+-\d+$", example = "1700000000000-0")]
 pub(super) struct EntryId(String);
 
 impl EntryId {

@@ -1,5 +1,7 @@
 //! Dead letters: a page of them, and one of them.
 
+#![expect(unused_qualifications, reason = "the macro of a path with parameters qualifies their type")]
+
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -7,6 +9,7 @@ use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use serde::{Deserialize, Deserializer, Serialize};
+use utoipa::{IntoParams, ToSchema};
 
 use super::input::{EntryId, Limit, Params, bad};
 use crate::dead_letters::{Filter, Letter};
@@ -21,16 +24,20 @@ const SCAN_MAX: usize = 10_000;
 /// Bytes of a payload and of an error in a list; one letter alone is shown whole.
 const LISTED_BYTES_MAX: usize = 2_000;
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub(super) struct LettersParams {
     /// How many at most.
     #[serde(default)]
+    #[param(value_type = Option<u64>, minimum = 1, maximum = 1_000, default = 100)]
     limit: Limit,
     /// Only letters that are older than this entry: `next` of the page before.
+    #[param(value_type = Option<String>)]
     after: Option<EntryId>,
     /// Only letters with this reason.
     #[serde(default, deserialize_with = "reason")]
+    #[param(value_type = Option<String>)]
     reason: Option<Reason>,
     /// Only letters with this message id or entry id.
     id: Option<String>,
@@ -39,7 +46,7 @@ pub(super) struct LettersParams {
 }
 
 /// A page of dead letters.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(super) struct LettersAnswer {
     /// Newest first. A long payload or error is cut.
     dead_letters: Vec<DeadLetter>,
@@ -49,7 +56,7 @@ pub(super) struct LettersAnswer {
 }
 
 /// A message that was given up. A field that the letter lacks is null.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(super) struct DeadLetter {
     entry_id: String,
     message_id: Option<String>,
@@ -75,7 +82,7 @@ pub(super) struct DeadLetter {
 }
 
 /// How bytes are written in JSON.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Encoding {
     Text,
@@ -83,6 +90,7 @@ pub(super) enum Encoding {
 }
 
 /// A page of dead letters, newest first.
+#[utoipa::path(get, path = "/api/v1/dead-letters", tag = "reads", params(LettersParams), responses((status = 200, description = "a page", body = LettersAnswer)))]
 pub(super) async fn list(
     State(service): State<Arc<Service>>,
     Params(params): Params<LettersParams>,
@@ -103,6 +111,7 @@ pub(super) async fn list(
 }
 
 /// One dead letter, whole.
+#[utoipa::path(get, path = "/api/v1/dead-letters/{entry_id}", tag = "reads", params(("entry_id" = String, Path, description = "Id of the entry")), responses((status = 200, description = "the letter", body = DeadLetter), (status = 404, description = "there is none", body = Problem)))]
 pub(super) async fn one(
     State(service): State<Arc<Service>>,
     Path(entry_id): Path<String>,

@@ -7,6 +7,7 @@ mod events;
 mod group;
 mod input;
 mod letters;
+mod openapi;
 mod redis;
 mod resolve;
 mod stream;
@@ -17,12 +18,12 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
-use axum::routing::{get, post};
+use axum::routing::{MethodRouter, get, post};
 use tokio::sync::{mpsc, watch};
 
 use self::redis::Redis;
 use self::stream::Slots;
-use super::Service;
+use super::{Service, health};
 use crate::config::Outputs;
 use crate::group::Group;
 use crate::reload::Request;
@@ -72,24 +73,32 @@ impl Api {
     }
 }
 
-/// The paths. The caller guards them.
+/// The paths. The caller guards them. A test holds the document against this list.
+fn table() -> Vec<(&'static str, MethodRouter<Arc<Service>>)> {
+    vec![
+        ("/api/v1/status", get(health::status)),
+        ("/api/v1/group", get(group::group)),
+        ("/api/v1/versions", get(group::versions)),
+        ("/api/v1/inbox", get(waiting::inbox)),
+        ("/api/v1/retries", get(waiting::retries)),
+        ("/api/v1/dead-letters", get(letters::list)),
+        ("/api/v1/dead-letters/{entry_id}", get(letters::one)),
+        ("/api/v1/events", get(events::events)),
+        ("/api/v1/tail", get(tail::tail)),
+        ("/api/v1/pause", post(commands::pause)),
+        ("/api/v1/resume", post(commands::resume)),
+        ("/api/v1/consumers", post(commands::consumers)),
+        ("/api/v1/reload", post(commands::reload)),
+        ("/api/v1/rollback", post(commands::rollback)),
+        ("/api/v1/trust", post(commands::trust)),
+        ("/api/v1/dead-letters/replay", post(resolve::replay)),
+        ("/api/v1/dead-letters/purge", post(resolve::purge)),
+        ("/api/v1/openapi.json", get(openapi::document)),
+    ]
+}
+
+/// The router of these paths.
 pub(super) fn routes() -> Router<Arc<Service>> {
-    Router::new()
-        .route("/api/v1/group", get(group::group))
-        .route("/api/v1/versions", get(group::versions))
-        .route("/api/v1/inbox", get(waiting::inbox))
-        .route("/api/v1/retries", get(waiting::retries))
-        .route("/api/v1/dead-letters", get(letters::list))
-        .route("/api/v1/dead-letters/{entry_id}", get(letters::one))
-        .route("/api/v1/events", get(events::events))
-        .route("/api/v1/tail", get(tail::tail))
-        .route("/api/v1/pause", post(commands::pause))
-        .route("/api/v1/resume", post(commands::resume))
-        .route("/api/v1/consumers", post(commands::consumers))
-        .route("/api/v1/reload", post(commands::reload))
-        .route("/api/v1/rollback", post(commands::rollback))
-        .route("/api/v1/trust", post(commands::trust))
-        .route("/api/v1/dead-letters/replay", post(resolve::replay))
-        .route("/api/v1/dead-letters/purge", post(resolve::purge))
-        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+    let router = table().into_iter().fold(Router::new(), |router, (path, method)| router.route(path, method));
+    router.layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
 }

@@ -7,6 +7,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::body::{Body, object};
 use super::commands::{Peer, log};
@@ -28,31 +29,35 @@ const PARTS: usize = 10;
 /// Letters of one step without a rate.
 const STEP: usize = 100;
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ReplayBody {
     /// The letters, 1,000 at most. Either these or a filter.
+    #[schema(min_items = 1, max_items = 1_000)]
     entry_ids: Option<Vec<EntryId>>,
     #[serde(default, deserialize_with = "object")]
     filter: Option<FilterBody>,
     /// Letters a second at most; as fast as possible without it.
+    #[schema(minimum = 1, maximum = 100_000)]
     rate: Option<u32>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct PurgeBody {
     /// The letters, 1,000 at most. Either these or a filter.
+    #[schema(min_items = 1, max_items = 1_000)]
     entry_ids: Option<Vec<EntryId>>,
     #[serde(default, deserialize_with = "object")]
     filter: Option<FilterBody>,
 }
 
 /// A choice of dead letters. A letter must meet every given condition.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct FilterBody {
     #[serde(default, deserialize_with = "reason")]
+    #[schema(value_type = Option<String>)]
     reason: Option<Reason>,
     /// Id of a message or of an entry.
     id: Option<String>,
@@ -64,7 +69,7 @@ pub(super) struct FilterBody {
 }
 
 /// What became of the letters.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(super) struct ReplayAnswer {
     /// Letters that are in the inbox again.
     replayed: u64,
@@ -77,7 +82,7 @@ pub(super) struct ReplayAnswer {
 }
 
 /// What became of the letters.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(super) struct PurgeAnswer {
     /// Letters that were deleted.
     purged: u64,
@@ -153,6 +158,7 @@ impl Steps {
 }
 
 /// Returns dead letters to the inbox, oldest first.
+#[utoipa::path(post, path = "/api/v1/dead-letters/replay", tag = "commands", request_body = ReplayBody, responses((status = 200, description = "what became of the letters", body = ReplayAnswer)))]
 pub(super) async fn replay(
     State(service): State<Arc<Service>>,
     peer: Peer,
@@ -171,6 +177,7 @@ pub(super) async fn replay(
 }
 
 /// Deletes dead letters, oldest first.
+#[utoipa::path(post, path = "/api/v1/dead-letters/purge", tag = "commands", request_body = PurgeBody, responses((status = 200, description = "what became of the letters", body = PurgeAnswer)))]
 pub(super) async fn purge(
     State(service): State<Arc<Service>>,
     peer: Peer,

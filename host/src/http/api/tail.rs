@@ -1,5 +1,7 @@
 //! Outcomes of messages as they happen, sampled: a page cannot show more than some a second, and a person cannot read them.
 
+#![expect(unused_qualifications, reason = "the macro of a path with parameters qualifies their type")]
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -8,6 +10,7 @@ use axum::extract::State;
 use axum::response::Response;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::json;
+use utoipa::{IntoParams, ToSchema};
 
 use super::input::Params;
 use super::stream::Client;
@@ -34,11 +37,13 @@ const VALUE_BYTES_MAX: usize = 1_000;
 const FIELDS_MAX: usize = 50;
 const FIELDS_BYTES_MAX: usize = 8_000;
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub(super) struct TailParams {
     /// Only these outcomes, with commas between: `result`, `dead-letter`, `retry`.
     #[serde(default = "all", deserialize_with = "kinds")]
+    #[param(value_type = Option<String>)]
     kind: Vec<Outcome>,
     /// Only outcomes of this consumer, or of all consumers of this host.
     consumer: Option<String>,
@@ -48,11 +53,12 @@ pub(super) struct TailParams {
     text: Option<String>,
     /// Outcomes a second at most.
     #[serde(default, deserialize_with = "rate")]
+    #[param(minimum = 1, maximum = 1_000, default = 50)]
     rate: Option<u32>,
 }
 
 /// What became of a message. A property that the outcome does not have is absent.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(super) struct OutcomeEvent {
     outcome: &'static str,
     /// By the clock of Redis, RFC 3339.
@@ -82,6 +88,14 @@ pub(super) struct OutcomeEvent {
 }
 
 /// A stream of outcomes, from now on.
+#[utoipa::path(
+    get, path = "/api/v1/tail", tag = "streams", params(TailParams),
+    responses((
+        status = 200, content_type = "text/event-stream", body = OutcomeEvent,
+        description = "Server-sent events: `outcome` with this object, `skipped` with `{\"events\": N}`, `problem` with an error, \
+            and `ping` after 15 s of silence",
+    ))
+)]
 pub(super) async fn tail(
     State(service): State<Arc<Service>>,
     Params(params): Params<TailParams>,

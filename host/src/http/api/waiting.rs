@@ -1,11 +1,14 @@
 //! What waits: deliveries in the inbox, and retries.
 
+#![expect(unused_qualifications, reason = "the macro of a path with parameters qualifies their type")]
+
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use axum::Json;
 use axum::extract::State;
 use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
 
 use super::input::{Limit, Params};
 use crate::http::Service;
@@ -13,16 +16,18 @@ use crate::http::answer::Problem;
 use crate::redis::store::{look, waiting};
 use crate::time::rfc3339;
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub(super) struct WaitingParams {
     /// How many at most.
     #[serde(default)]
+    #[param(value_type = Option<u64>, minimum = 1, maximum = 1_000, default = 100)]
     limit: Limit,
 }
 
 /// The oldest deliveries in the inbox.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(super) struct InboxAnswer {
     /// Oldest first.
     entries: Vec<InboxEntry>,
@@ -31,7 +36,7 @@ pub(super) struct InboxAnswer {
 }
 
 /// A delivery: one entry of the inbox with 1 to 128 messages.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(super) struct InboxEntry {
     entry_id: String,
     age_ms: u64,
@@ -46,7 +51,7 @@ pub(super) struct InboxEntry {
 }
 
 /// The retries that are due next.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(super) struct RetriesAnswer {
     /// In the order in which they are due.
     retries: Vec<Retry>,
@@ -55,7 +60,7 @@ pub(super) struct RetriesAnswer {
 }
 
 /// A message that waits for another attempt.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Retry {
     /// Empty in a format that this version of the host cannot read.
     message_id: String,
@@ -65,6 +70,8 @@ pub(super) struct Retry {
     attempt: u32,
 }
 
+/// The oldest deliveries in the inbox, without their messages.
+#[utoipa::path(get, path = "/api/v1/inbox", tag = "reads", params(WaitingParams), responses((status = 200, description = "deliveries", body = InboxAnswer)))]
 pub(super) async fn inbox(
     State(service): State<Arc<Service>>,
     Params(params): Params<WaitingParams>,
@@ -82,6 +89,8 @@ pub(super) async fn inbox(
     Ok(Json(InboxAnswer { entries: entries.collect(), more }))
 }
 
+/// The retries that are due next.
+#[utoipa::path(get, path = "/api/v1/retries", tag = "reads", params(WaitingParams), responses((status = 200, description = "retries", body = RetriesAnswer)))]
 pub(super) async fn retries(
     State(service): State<Arc<Service>>,
     Params(params): Params<WaitingParams>,
