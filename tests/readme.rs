@@ -16,6 +16,7 @@ const PREPARATION: [&str; 9] =
 
 /// The README and the chapters of the handbook, below the repository's root.
 const DOCUMENTS: [&str; 12] = [
+const DOCUMENTS: [&str; 11] = [
     "README.md",
     "host/docs/README.md",
     "host/docs/getting-started.md",
@@ -25,6 +26,7 @@ const DOCUMENTS: [&str; 12] = [
     "host/docs/reload.md",
     "host/docs/operating.md",
     "host/docs/deploying.md",
+    "host/docs/http-api.md",
     "host/docs/guarantees.md",
     "host/docs/benchmarks.md",
     "SECURITY.md",
@@ -60,7 +62,18 @@ fn runs_for_ever(command: &str) -> bool {
 /// In place of `curl` where that is not installed.
 const CURL: &str = "#!/usr/bin/env python3
 import sys, urllib.request
-print(urllib.request.urlopen(sys.argv[-1]).read().decode())
+words, headers, data, url = sys.argv[1:], {}, None, None
+while words:
+    word = words.pop(0)
+    if word == '-H':
+        name, value = words.pop(0).split(':', 1)
+        headers[name] = value.strip()
+    elif word == '-d':
+        data = words.pop(0).encode()
+    elif not word.startswith('-'):
+        url = word
+for line in urllib.request.urlopen(urllib.request.Request(url, data, headers)):
+    print(line.decode(), end='', flush=True)
 ";
 
 /// A folder to put first in PATH: `redis-cli` there speaks to the test's Redis, as it speaks to the reader's by
@@ -164,6 +177,11 @@ fn every_command_in_configuration_works() {
 #[test]
 fn every_command_in_operating_works() {
     expect_commands_to_work("host/docs/operating.md", 7);
+}
+
+#[test]
+fn every_command_in_http_api_works() {
+    expect_commands_to_work("host/docs/http-api.md", 15);
 }
 
 #[test]
