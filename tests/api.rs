@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use redis::cmd;
 use serde_json::{Value, json};
 
+use crate::access::{documented_rule, with_user};
 use crate::support::host::Launch;
 use crate::support::http::{Answer, Request, address};
 use crate::support::records::{DEAD, INBOX, OUTPUT, RETRY};
@@ -245,6 +246,30 @@ fn wrong_parameters_are_named() {
     ] {
         expect_error(&get(address, path), 400, words);
     }
+}
+
+#[test]
+fn the_documented_rights_are_enough() {
+    let redis = Redis::start();
+    let mut rule = documented_rule();
+    rule.extend(["+xinfo|stream".to_owned(), "+xread".to_owned()]);
+    let host = with_user(&redis, &rule).arg("--http", "127.0.0.1:0").ready(&redis, 1);
+    let address = address(&host);
+    for path in ["group", "versions", "inbox", "retries", "dead-letters?text=x"] {
+        read(address, path);
+    }
+    let mut tail = Request::get("/api/v1/tail").follow(address);
+    Request::get("/api/v1/events").follow(address).next_of("group");
+    wait_until("somebody who follows", || redis.command::<String>("CLIENT LIST").contains(" cmd=xread "));
+    Publisher::new(&redis).publish(b"no message");
+    let letter = tail.next_of("outcome")["entry"].clone();
+    read(address, &format!("dead-letters/{}", letter.as_str().unwrap()));
+    for command in ["replay", "purge"] {
+        let path = format!("/api/v1/dead-letters/{command}");
+        assert_eq!(Request::post(&path, &json!({"entry_ids": [letter]})).send(address).status, 200, "{command}");
+    }
+    let denied: Vec<redis::Value> = redis.run(cmd("ACL").arg("LOG"));
+    assert!(denied.is_empty(), "{denied:?}");
 }
 
 #[test]
