@@ -15,8 +15,7 @@ const PREPARATION: [&str; 9] =
     ["apt-get ", "brew ", "cargo install ", "cd ", "export ", "git clone ", "just ", "rustup ", "sudo "];
 
 /// The README and the chapters of the handbook, below the repository's root.
-const DOCUMENTS: [&str; 12] = [
-const DOCUMENTS: [&str; 11] = [
+const DOCUMENTS: [&str; 13] = [
     "README.md",
     "host/docs/README.md",
     "host/docs/getting-started.md",

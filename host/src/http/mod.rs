@@ -178,12 +178,9 @@ fn router(service: Arc<Service>) -> Router {
     let open = Router::new().route("/health", get(health::health)).route("/ready", get(health::ready));
     // A route is guarded unless there is a reason against it.
     let guarded = Router::new()
-        .route("/api/v1/status", get(health::status))
         .route("/metrics", get(metrics::metrics))
         .merge(api::routes())
         .layer(axum::middleware::from_fn_with_state(service.clone(), access::guard));
-    let guarded =
-        Router::new().merge(api::routes()).layer(axum::middleware::from_fn_with_state(service.clone(), access::guard));
     open.merge(guarded)
         .fallback(answer::unknown_path)
         .method_not_allowed_fallback(answer::wrong_method)
