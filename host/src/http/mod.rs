@@ -8,6 +8,7 @@ mod health;
 mod listener;
 mod look;
 mod metrics;
+mod page;
 mod parts;
 mod tls;
 
@@ -182,6 +183,7 @@ fn router(service: Arc<Service>) -> Router {
         .merge(api::routes())
         .layer(axum::middleware::from_fn_with_state(service.clone(), access::guard));
     open.merge(guarded)
+        .merge(page::routes())
         .fallback(answer::unknown_path)
         .method_not_allowed_fallback(answer::wrong_method)
         .layer(axum::middleware::from_fn(answer::bounded))
