@@ -30,13 +30,17 @@ rust-plugins: setup
 test-plugins: setup
     cargo build --release --target wasm32-wasip2 --manifest-path tests/plugins/Cargo.toml
 
+# Install a Chromium and axe-core for the tests of the dashboard, if they are missing
+browser:
+    @.ci/setup browser
+
 # Run the demo: a private Redis, ten consumers, a publisher; `just demo --help` shows its options
 [no-exit-message]
 demo *args: rust-plugins build
     @target/release/host demo "$@"
 
 # Run all tests; arguments go to `cargo test`
-test *args: plugins test-plugins
+test *args: plugins test-plugins browser
     cargo test --release "$@"
 
 # Check format, lints and documentation of the host and of the guests
