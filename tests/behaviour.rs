@@ -14,6 +14,7 @@ mod componentize;
 mod conformance;
 mod connection_loss;
 mod contract;
+mod dashboard;
 mod dead_letters;
 mod deploy;
 mod dev;

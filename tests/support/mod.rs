@@ -2,6 +2,7 @@
 //! a condition instead of for time. Everything here is ended and removed when it goes out of scope, even when the test
 //! panics.
 
+pub mod browser;
 pub mod flow;
 pub mod guests;
 pub mod host;
