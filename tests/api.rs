@@ -171,7 +171,8 @@ fn the_inbox_and_the_retries_are_shown_without_their_messages() {
     assert!(first["age_ms"].as_u64().is_some());
     assert_eq!(entries[40], json!({"entry_id": "9000000000000-40", "age_ms": 0, "messages": 2}));
     let some = read(address, "inbox?limit=30");
-    assert_eq!((&some["entries"].as_array().unwrap()[..], &some["more"]), (&entries[..30], &json!(true)));
+    let ids = |entries: &[Value]| entries.iter().map(|entry| entry["entry_id"].clone()).collect::<Vec<_>>();
+    assert_eq!((ids(some["entries"].as_array().unwrap()), &some["more"]), (ids(&entries[..30]), &json!(true)));
 }
 
 #[test]

@@ -198,7 +198,8 @@ pub fn address(host: &Host) -> SocketAddr {
     wait_for("the address of the listener", BOUND, || {
         let log = host.log();
         let rest = log.split("listening for HTTP on ").nth(1).and_then(|rest| rest.split("://").nth(1));
-        let text = rest.and_then(|rest| rest.split_whitespace().next());
-        text.and_then(|text| text.trim_end_matches(['"', '}', ',']).parse().ok()).ok_or(log)
+        // In a log of JSON other fields may follow.
+        let text = rest.and_then(|rest| rest.split([' ', '\n', '"']).next());
+        text.and_then(|text| text.parse().ok()).ok_or(log)
     })
 }
