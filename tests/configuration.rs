@@ -173,7 +173,7 @@ fn an_unknown_key_is_refused_with_its_place_and_the_nearest_key() {
 #[test]
 fn a_wrong_value_is_refused_with_its_source_and_what_is_valid() {
     for (text, place, valid) in [
-        ("\nconsumers = 0", "host.toml:2:13: `0`", "from 1 to 10000"),
+        ("\nconsumers = 10001", "host.toml:2:13: `10001`", "from 0 to 10000"),
         ("consumers = \"10\"", "host.toml:1:13", "without quotes"),
         ("[message]\nbytes_max = \"1MB\"", "host.toml:2:13: `1MB`", "64KiB"),
         ("dedup_window = 300", "host.toml:1:16", "\"5m\""),
@@ -195,14 +195,14 @@ fn a_wrong_value_is_refused_with_its_source_and_what_is_valid() {
 
 #[test]
 fn a_wrong_value_in_the_file_is_refused_even_when_a_flag_hides_it() {
-    let call = Call::new().file("consumers = 0");
+    let call = Call::new().file("consumers = 10001");
     let refusal = call.run(&["config", "--config", "host.toml", "--consumers", "1"]).refusal();
     assert!(refusal.contains("host.toml:1:13"), "{refusal}");
 }
 
 #[test]
 fn everything_that_is_wrong_is_said_at_once() {
-    let call = Call::new().file("consumers = 0\ncolour = 1\n").variable("HOST_DRAIN_TIMEOUT", "5");
+    let call = Call::new().file("consumers = 10001\ncolour = 1\n").variable("HOST_DRAIN_TIMEOUT", "5");
     let refusal = call.run(&["--config", "host.toml", "--report-interval", "1ms"]).refusal();
     for part in ["host.toml:1:13", "host.toml:2:1", "HOST_DRAIN_TIMEOUT", "--report-interval"] {
         assert!(refusal.contains(part), "{part}: {refusal}");
@@ -296,7 +296,7 @@ fn no_output_holds_a_password() {
         let file = format!("redis.url = \"{url}\"\n[[");
         let calls = [
             Call::new().run(&["config", "--sources", &flag]),
-            Call::new().run(&["--consumers=0", &flag]),
+            Call::new().run(&["--consumers=10001", &flag]),
             Call::new().run(&["--redis-ca-file=x", "--redis-cert-file=y", &flag]),
             Call::new().run(&[url]),
             Call::new().run(&["config", url]),

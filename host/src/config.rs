@@ -92,7 +92,9 @@ settings! {
         /// Required by a running host. Commands that process no messages, such as `host config`, work without it.
         pub plugin: Option<PathBuf> = flag("plugin").common();
         /// Number of consumers in this host. Each consumer has its own instance of the plugin.
-        pub consumers: u32 = flag("consumers").default("10").between("1", "10000").common();
+        ///
+        /// With 0 the host only hands messages to remote consumers, and needs `--http`.
+        pub consumers: u32 = flag("consumers").default("10").between("0", "10000").common();
         /// Time between two report lines on standard output.
         pub report_interval: Duration = flag("report-interval").default("3s").between("100ms", "1h").common();
         /// How long a stopping host waits for deliveries in progress before it hands them back to the group.
@@ -148,6 +150,8 @@ settings! {
         pub heartbeat: String = flag("heartbeat-key").default("{consumer:ids}:heartbeat");
         /// Hash with the status of each host: plugin version, number of consumers.
         pub hosts: String = flag("hosts-key").default("{consumer:ids}:hosts");
+        /// Hash of the remote consumers, each with the host at which it registered.
+        pub remote: String = flag("remote-key").default("{consumer:ids}:remote");
         /// Stream to which results are appended.
         ///
         /// The keys below derive their names from this name unless they are set: with `orders`, the inbox becomes
@@ -353,6 +357,21 @@ settings! {
         pub key_file: Option<PathBuf> = flag("http-key-file");
         /// Maximum number of open connections. Further ones wait.
         pub connections_max: u32 = flag("max-http-connections").default("1000").between("1", "100000");
+    }
+
+    /// Consumers that live elsewhere and speak HTTP.
+    #[derive(Clone, Debug)]
+    pub struct RemoteConfig [remote = "remote"], "Remote consumers" {
+        /// Maximum number of consumers in the group, those of the hosts included; 0 is no bound.
+        ///
+        /// A registration beyond the bound is refused.
+        pub group_size_max: u32 = flag("max-consumer-group-size").default("0").between("0", "1000000");
+        /// Time between two health checks of a remote consumer.
+        pub health_interval: Duration = flag("consumer-health-interval").default("5m").between("100ms", "1d");
+        /// File with the token that this process sends to the other side: a host to remote consumers, a worker to its group.
+        ///
+        /// Without it requests carry no token.
+        pub token_file: Option<PathBuf> = flag("remote-token-file");
     }
 
     open sections {

@@ -1,7 +1,7 @@
 //! This host's heartbeat, and with it `consumer:ids` and the descriptor of the group.
 //! The heartbeat never waits for a plugin. This file knows no messages.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -34,8 +34,10 @@ pub struct Registry {
     outputs: OutputKeys,
     /// The last warning about a host with other named outputs.
     warned_of: Mutex<Option<Stranger>>,
-    /// Number of consumers of this host; 0 before the host has joined.
+    /// Number of consumers of this host.
     consumers: AtomicU32,
+    /// Whether the host has joined.
+    has_joined: AtomicBool,
     /// Source of the plugin's status.
     versions: Arc<Versions>,
     /// Source of the other figures.
@@ -65,6 +67,7 @@ impl Registry {
             outputs: outputs.collect(),
             warned_of: Mutex::default(),
             consumers: AtomicU32::new(0),
+            has_joined: AtomicBool::new(false),
             versions,
             announcer: Announcer::new(group.clone(), &config.registry),
             misfits: Throttle::default(),
@@ -116,9 +119,10 @@ impl Registry {
     /// Lists this number of consumers, and removes stale ids from the list. The first call adds the host to the
     /// registry.
     pub async fn announce(&self, consumers: u32) {
-        let before = self.consumers.swap(consumers, Ordering::Relaxed);
+        self.consumers.store(consumers, Ordering::Relaxed);
+        let has_joined = self.has_joined.swap(true, Ordering::Relaxed);
         // If the host counts as dead, the next heartbeat handles that.
-        self.send(if before == 0 { Beat::Join } else { Beat::Stay }).await;
+        self.send(if has_joined { Beat::Stay } else { Beat::Join }).await;
     }
 
     /// Sends heartbeats for ever: every interval, and at once when the plugin's status changes. A host that counted as

@@ -1,7 +1,9 @@
 //! Values of the settings of the HTTP listener. This file opens no socket.
 
 use std::fmt;
+use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::Path;
 
 use super::redis_url::MASK;
 use super::value::{Kind, Value};
@@ -36,6 +38,22 @@ impl Token {
     /// Whether `host config` has printed this text in place of the token.
     pub(super) fn is_masked(&self) -> bool {
         self.0 == MASK
+    }
+
+    /// The first line of a file.
+    ///
+    /// # Errors
+    /// A clause with the reason.
+    pub fn from_file(path: &Path) -> Result<Token, String> {
+        let text = fs::read_to_string(path).map_err(|error| error.to_string())?;
+        let token = Token::read(text.lines().next().unwrap_or_default().trim());
+        token.map_err(|problem| format!("its first line is no token: {problem}"))
+    }
+
+    /// The value of the header `Authorization`.
+    #[must_use]
+    pub fn authorization(&self) -> String {
+        format!("Bearer {}", self.0)
     }
 
     /// Whether `given` is this token. The time does not depend on where the texts differ.

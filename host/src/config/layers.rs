@@ -368,9 +368,9 @@ mod tests {
 
     #[test]
     fn everything_that_is_wrong_is_said_at_once() {
-        let error = loaded(&[("consumers", "0")], &[("HOST_DRAIN_TIMEOUT", "soon")]).expect_err("both are wrong");
+        let error = loaded(&[("consumers", "10001")], &[("HOST_DRAIN_TIMEOUT", "soon")]).expect_err("both are wrong");
         assert_eq!(error.problems.len(), 2);
-        assert_eq!(error.problems[0], "--consumers: `0` is not valid for consumers: it must be from 1 to 10000");
+        assert_eq!(error.problems[0], "--consumers: `10001` is not valid for consumers: it must be from 0 to 10000");
     }
 
     #[test]

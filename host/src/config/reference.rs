@@ -58,7 +58,7 @@ In the file, write numbers and switches without quotes, and all other values in 
 "#;
 
 /// A sentence at the start of each section.
-const SECTIONS: [(&str, &str); 14] = [
+const SECTIONS: [(&str, &str); 15] = [
     ("", "These settings stand at the top of the file, before the first section."),
     ("redis", "See [Redis](operating.md#redis)."),
     (
@@ -75,6 +75,7 @@ const SECTIONS: [(&str, &str); 14] = [
     ("message", "See [messages](writing-plugins.md#messages)."),
     ("registry", "How the hosts of a group detect each other, and detect that a host has died."),
     ("http", "See [the HTTP listener](operating.md#the-http-listener)."),
+    ("remote", "See [remote consumers](remote-consumers.md)."),
     (
         Outputs::SECTION,
         "Streams beside the main output, to which a plugin may send single results by name: see \

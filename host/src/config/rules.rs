@@ -94,6 +94,13 @@ pub(super) fn missing(loaded: &Loaded) -> Vec<String> {
             loaded.source("http.token")
         ));
     }
+    if loaded.config.consumers == 0 && loaded.config.http.address.is_none() {
+        problems.push(format!(
+            "consumers is `0` ({}): a host without consumers hands messages to remote consumers, which register over HTTP; \
+             set --http, or start consumers",
+            loaded.source("consumers")
+        ));
+    }
     problems.extend(masked_plugin_config(loaded));
     problems
 }

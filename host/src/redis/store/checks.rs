@@ -237,6 +237,10 @@ fn needed<'a>(keys: &'a Keys, marks_channel: &'a str, claim: &'a str, permit: &'
         needs("HKEYS", &keys.hosts, &[]),
         needs("HDEL", &keys.hosts, &["x"]),
         needs("PEXPIREAT", &keys.hosts, &["1"]),
+        needs("HGETALL", &keys.remote, &[]),
+        needs("HSET", &keys.remote, &["x", "x"]),
+        needs("HDEL", &keys.remote, &["x"]),
+        needs("PEXPIREAT", &keys.remote, &["1"]),
         needs("HGETALL", &keys.descriptor, &[]),
         needs("HSET", &keys.descriptor, &["x", "x"]),
         needs("HDEL", &keys.descriptor, &["x"]),
@@ -319,10 +323,11 @@ fn note_refusal(reply: Value, command: &str, object: &str, missing: &mut Vec<Str
 
 /// Checks that every key has its type or does not exist.
 async fn types(connection: &mut LibraryConnection, keys: &Keys, outputs: &Outputs) -> Result<(), Finding> {
-    let wanted: [(&String, &'static str); 11] = [
+    let wanted: [(&String, &'static str); 12] = [
         (&keys.consumer_ids, "list"),
         (&keys.heartbeat, "zset"),
         (&keys.hosts, "hash"),
+        (&keys.remote, "hash"),
         (&keys.descriptor, "hash"),
         (&keys.output, "stream"),
         (&keys.inbox, "stream"),

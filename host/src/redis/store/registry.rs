@@ -44,7 +44,7 @@ pub enum BeatReply {
 pub struct Presence<'a> {
     /// The host's id.
     pub host_id: &'a str,
-    /// Number of consumers; 0 to leave.
+    /// Number of consumers.
     pub consumers: u32,
     /// Status of the plugin, JSON text.
     pub status: &'a str,
@@ -63,8 +63,12 @@ pub async fn beat(
     beat: Beat,
 ) -> Result<BeatReply, RedisError> {
     let Presence { host_id, consumers, status, ttl } = presence;
-    let mut command = BEAT.command(&[&keys.consumer_ids, &keys.heartbeat, &keys.hosts]);
-    let mode = if beat == Beat::Stay { "beat" } else { "join" };
+    let mut command = BEAT.command(&[&keys.consumer_ids, &keys.heartbeat, &keys.hosts, &keys.remote]);
+    let mode = match beat {
+        Beat::Join => "join",
+        Beat::Stay => "beat",
+        Beat::Leave => "leave",
+    };
     command.arg(host_id).arg(consumers).arg(ttl.as_millis().to_string()).arg(mode).arg(status);
     let reply: Vec<u64> = from_redis_value(BEAT.run(connection, &command).await?)?;
     Ok(match reply.as_slice() {

@@ -14,6 +14,7 @@ use redis::RedisError;
 use super::entries::Entries;
 use super::fence::Fence;
 use super::handed::Handed;
+use super::in_hand::Waiting;
 use super::keys::{GROUP, Keys};
 use super::results::Results;
 use super::retries::Retries;
@@ -77,14 +78,62 @@ pub async fn settle(
     if !settled.handed.is_known_to(connection, streams.keys).await? {
         return Ok(Settling::Unknown);
     }
-    let reply = SETTLE.ask(connection, || settlement(streams, dedup_window, settled)).await?;
+    let Settled { handed, results, dead_letters, retries } = settled;
+    let fence = Fenced { key: &streams.keys.inbox, group: GROUP, name: handed.delivery.entry_id.as_bytes() };
+    let commands = || settlement(streams, dedup_window, fence, (results, dead_letters, retries));
+    run(connection, commands).await
+}
+
+/// The writes of one message that waits among the retries while it is processed over HTTP.
+#[derive(Clone, Copy, Debug)]
+pub struct WaitingSettled<'a> {
+    /// The waiting message.
+    pub waiting: &'a Waiting,
+    /// Entries for the outputs.
+    pub results: &'a Results,
+    /// Entries for the dead letters.
+    pub dead_letters: &'a Entries,
+    /// The message, if it is to be tried again.
+    pub retries: &'a Retries,
+}
+
+/// Settles a waiting message: removes the message from the set and writes what came of it, or does nothing at all.
+///
+/// # Errors
+/// Errors of the network or the server. The message may be settled or not, and the call may be repeated.
+pub async fn settle_waiting(
+    connection: &SharedConnection,
+    streams: Streams<'_>,
+    dedup_window: Duration,
+    settled: WaitingSettled<'_>,
+) -> Result<Settling, RedisError> {
+    let WaitingSettled { waiting, results, dead_letters, retries } = settled;
+    let fence = Fenced { key: &streams.keys.retry, group: "", name: waiting.member() };
+    let commands = || settlement(streams, dedup_window, fence, (results, dead_letters, retries));
+    run(connection, commands).await
+}
+
+async fn run(connection: &SharedConnection, commands: impl Fn() -> Commands) -> Result<Settling, RedisError> {
+    let reply = SETTLE.ask(connection, commands).await?;
     let is_done = Cursor::new(&reply, 0).value()? == Head::Line(b":1");
     Ok(if is_done { Settling::Done } else { Settling::Outrun })
 }
 
+/// What is settled by whoever removes it first: an entry of the inbox, or a member of the waiting retries, without a group.
+#[derive(Clone, Copy)]
+struct Fenced<'a> {
+    key: &'a str,
+    group: &'a str,
+    name: &'a [u8],
+}
+
 /// The encoded call of the script that settles a delivery. Only the named outputs with a result are named.
-fn settlement(streams: Streams<'_>, dedup_window: Duration, settled: Settled<'_>) -> Commands {
-    let Settled { handed, results, dead_letters, retries } = settled;
+fn settlement(
+    streams: Streams<'_>,
+    dedup_window: Duration,
+    fence: Fenced<'_>,
+    (results, dead_letters, retries): (&Results, &Entries, &Retries),
+) -> Commands {
     let Streams { keys, output, outputs } = streams;
     let named = results.named().filter_map(|(number, entries)| Some((outputs.get(number)?, entries)));
     let named = named.map(|(output, entries)| (&output.key, output.length_max, entries));
@@ -96,7 +145,7 @@ fn settlement(streams: Streams<'_>, dedup_window: Duration, settled: Settled<'_>
     let waiting_keys = if retries.is_empty() { 0 } else { 1 + retries.len() };
     let arguments: usize = streams.iter().map(|(_, _, entries)| 1 + entries.arguments()).sum();
     SETTLE.begin(&mut commands, 1 + streams.len() + waiting_keys, 3 + arguments + retries.arguments());
-    commands.word(&keys.inbox);
+    commands.word(fence.key);
     for (key, _, _) in &streams {
         commands.word(key);
     }
@@ -106,8 +155,8 @@ fn settlement(streams: Streams<'_>, dedup_window: Duration, settled: Settled<'_>
             commands.prefixed(&keys.claim_prefix, id);
         }
     }
-    commands.word(GROUP);
-    commands.word(&handed.delivery.entry_id);
+    commands.word(fence.group);
+    commands.word(fence.name);
     commands.number(streams.len() as u64);
     for (_, length_max, entries) in streams {
         commands.number(length_max);

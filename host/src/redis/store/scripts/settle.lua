@@ -1,13 +1,14 @@
--- Settles one delivery: acknowledges it and writes its results, retries and dead letters, or does nothing at all.
+-- Settles one delivery: acknowledges it and writes its results, retries and dead letters, or does nothing at all. Settles in
+-- the same way one message that waits among the retries while it is processed over HTTP.
 --
--- KEYS  1 inbox   then the streams: the main output, each named output with a result, the dead letters
+-- KEYS  1 inbox, or the waiting retries   then the streams: the main output, each named output with a result, the dead letters
 --       and, when there is anything to try again: waiting retries, then the claim of each such message
--- ARGV  1 consumer group   2 entry id   3 number of streams
+-- ARGV  1 consumer group, empty for a waiting message   2 entry id, or the member of the set   3 number of streams
 --       then for each stream: entries kept, 0 for all; number of entries; for each entry: number of values, field, value, …
 --       then, for each message to try again: delay in ms, member, token of its claim, ms that the claim is to last
 -- Reply 1 when this call settled the delivery, 0 when it was already settled: then nothing is written.
 --
--- Atomic, because XACK is the fence: only the caller that gets its 1 writes, and no reader sees the delivery
+-- Atomic, because XACK is the fence, or ZREM for a waiting message: only the caller that gets its 1 writes, and no reader sees the delivery
 -- acknowledged without its results. The types of all keys are checked first, because a script that fails half-way is not
 -- undone. The claim of a waiting retry is renewed, so that a copy published in the meantime is a duplicate.
 local inbox, streams = KEYS[1], tonumber(ARGV[3])
@@ -18,7 +19,9 @@ for key = 2, math.min(#KEYS, streams + 2) do
     return redis.error_reply('WRONGTYPE ' .. KEYS[key] .. ' is a ' .. kind .. ', not a ' .. wanted .. '; rename or delete it')
   end
 end
-if redis.call('XACK', inbox, ARGV[1], ARGV[2]) == 0 then
+local is_delivery = ARGV[1] ~= ''
+local settled = is_delivery and redis.call('XACK', inbox, ARGV[1], ARGV[2]) or redis.call('ZREM', inbox, ARGV[2])
+if settled == 0 then
   return 0
 end
 
@@ -52,5 +55,7 @@ if waiting then
     at = at + 4
   end
 end
-redis.call('XDEL', inbox, ARGV[2])
+if is_delivery then
+  redis.call('XDEL', inbox, ARGV[2])
+end
 return 1

@@ -80,11 +80,12 @@ fn a_delivery_is_written_to_all_streams_once_or_to_none() {
                 .query_async::<String>(&mut connection).await.unwrap();
             let delivery = Delivery::new(entry_id, Vec::new());
             let handed = Handed { delivery: &delivery, server: "", is_old: false };
-            let settled = Settled { handed, results: &written, dead_letters: &dead_letters, retries: &retries };
+            let fence = Fenced { key: &keys.inbox, group: GROUP, name: handed.delivery.entry_id.as_bytes() };
+            let writes = (&written, &dead_letters, &retries);
             let mut raw = Connection::open(&connector).await.unwrap();
             let mut answers = Vec::new();
             for _ in 0..2 {
-                let reply = raw.ask(&settlement(streams, Duration::from_secs(60), settled), Duration::ZERO).await.unwrap();
+                let reply = raw.ask(&settlement(streams, Duration::from_secs(60), fence, writes), Duration::ZERO).await.unwrap();
                 answers.push(Cursor::new(&reply, 0).value().map(|head| head == Head::Line(b":1")).map_err(|error| error.to_string()));
             }
             let inbox = values(&mut connection, &keys.inbox).await.len();
