@@ -31,6 +31,8 @@ use crate::redis::store::keys::Keys;
 use crate::redis::store::registry::{hosts_alive, statuses};
 use crate::registry::Registry;
 use crate::reload::{self, Control, Reloader};
+use crate::remote::distribute::{Distribution, Distributor};
+use crate::remote::{self, RemoteError};
 use crate::report;
 use crate::retry::Forwarder;
 use crate::service_manager::News;
@@ -72,6 +74,9 @@ pub enum RunError {
     /// The HTTP listener cannot start.
     #[error(transparent)]
     Http(#[from] HttpError),
+    /// A setting for remote consumers cannot be used.
+    #[error(transparent)]
+    Remote(#[from] RemoteError),
     /// The system refuses to start threads.
     #[error("cannot start the host's threads: {0}")]
     Threads(#[from] io::Error),
@@ -170,6 +175,8 @@ struct Running {
     /// Fetching, on the threads of the consumers.
     fetching: JoinHandle<()>,
     crew: Crew,
+    /// Hands deliveries to remote consumers, on the threads of the consumers.
+    distribution: Option<Distribution>,
     /// Applies changes of plugin and configuration.
     reloader: Reloader,
     /// What the service manager watches once the host is ready.
@@ -183,13 +190,13 @@ struct Running {
 
 /// The threads of the consumers. A drop ends the threads without waiting for them, because a start that is cancelled
 /// must not block.
-struct Workers {
-    handle: Handle,
+pub(crate) struct Workers {
+    pub(crate) handle: Handle,
     runtime: Option<Runtime>,
 }
 
 impl Workers {
-    fn start(threads: usize) -> io::Result<Workers> {
+    pub(crate) fn start(threads: usize) -> io::Result<Workers> {
         let runtime =
             Builder::new_multi_thread().worker_threads(threads).thread_name("consumer").enable_all().build()?;
         Ok(Workers { handle: runtime.handle().clone(), runtime: Some(runtime) })
@@ -218,17 +225,9 @@ impl Running {
         let farewell: Reconnecting = group.connect("farewell");
         let registry = Arc::new(Registry::new(group.clone(), &config, versions.clone()));
         let (requests, requested) = reload::requests();
-        // Before the host joins: an address that is in use must not disturb the group.
-        let http = Http::start(&config, &group, &versions, requests).await?;
-        meet(&group, &farewell, &registry, &config).await?;
-
-        let (fetcher, queue) = Fetcher::new(group.clone(), config.registry.takeover_interval);
         let threads = available_parallelism()?.get();
         let workers = Workers::start(threads)?;
-        if let Some(http) = &http {
-            http.show_workers(&workers.handle);
-        }
-        let workplace = Workplace {
+        let workplace = Arc::new(Workplace {
             group: group.clone(),
             output: config.output.clone(),
             outputs: config.outputs.clone(),
@@ -237,10 +236,19 @@ impl Running {
             versions: versions.clone(),
             settler: Settler::start(&workers.handle, group.clone(), config.output.length_max),
             trial: tokio::sync::Mutex::default(),
-        };
+        });
+        let remote = remote::of_host(&config, &workplace, &workers.handle)?;
+        // Before the host joins: an address that is in use must not disturb the group.
+        let http = Http::start(&config, &group, &versions, requests, |_| remote.clone()).await?;
+        if let Some(http) = &http {
+            http.show_workers(&workers.handle);
+        }
+        meet(&group, &farewell, &registry, &config).await?;
+
+        let (fetcher, queue) = Fetcher::new(group.clone(), config.registry.takeover_interval);
         let connections = (0..threads).map(|_| Arc::new(group.connect("consumers"))).collect();
-        let (room, handle) = (fetcher.room(), workers.handle.clone());
-        let mut crew = Crew::new(Arc::new(workplace), connections, queue.clone(), room, registry.clone(), handle);
+        let (room, fetcher_room, handle) = (fetcher.room(), fetcher.room(), workers.handle.clone());
+        let mut crew = Crew::new(workplace.clone(), connections, queue.clone(), room, registry.clone(), handle);
         crew.grow(config.consumers).await?;
         let intake = Intake::start(&config, &group)?;
 
@@ -251,6 +259,11 @@ impl Running {
         let fetching = workers.handle.spawn(async move { fetcher.run().await });
         let forwarder = Forwarder::new(group.clone(), config.delivery.clone());
         let retries = tasks.spawn(async move { forwarder.run().await });
+        let time_max = config.plugin_limits.time_max;
+        let distribution = remote.and_then(|remote| remote.remotes).map(|remotes| {
+            tasks.spawn(remotes.clone().run());
+            Distribution::start(Distributor::new(workplace, remotes, time_max), &queue, fetcher_room, &workers.handle)
+        });
         tasks.spawn(report::run(group.clone(), versions.clone(), config.report_interval, config.log_format));
         let parts = Parts::default()
             .with_threads("main", &Handle::current(), Rest::Allowed)
@@ -273,6 +286,7 @@ impl Running {
             tasks,
             fetching,
             crew,
+            distribution,
             started,
             _workers: workers,
         })
@@ -330,7 +344,15 @@ impl Running {
         }
         let drain_until = tokio::time::Instant::now() + self.drain_timeout;
         // What was received is appended while the consumers finish what is in work.
-        let drained = async { tokio::time::timeout_at(drain_until, self.crew.ended()).await.is_err() };
+        let drained = async {
+            let distributed = async {
+                if let Some(distribution) = &mut self.distribution {
+                    distribution.ended().await;
+                }
+            };
+            let ended = async { tokio::join!(self.crew.ended(), distributed) };
+            tokio::time::timeout_at(drain_until, ended).await.is_err()
+        };
         let appended = tokio::time::timeout_at(drain_until, self.intake.stop());
         let (is_late, appended) = tokio::join!(drained, appended);
         if is_late {

@@ -41,6 +41,7 @@ pub mod processor;
 pub mod redis;
 pub mod registry;
 pub mod reload;
+pub mod remote;
 pub mod report;
 pub mod retry;
 pub mod service_manager;

@@ -54,7 +54,8 @@ impl From<RunError> for Failure {
             | RunError::Cases(_)
             | RunError::Connector(_)
             | RunError::Misfit(_)
-            | RunError::Http(_) => Exit::Usage,
+            | RunError::Http(_)
+            | RunError::Remote(_) => Exit::Usage,
             RunError::Redis(_) => Exit::Redis,
             RunError::Plugin(_) | RunError::Consumers(_) => Exit::Plugin,
             RunError::Threads(_) => Exit::Other,

@@ -192,7 +192,11 @@ impl Consumer {
 
 impl Workplace {
     /// The terms for a message that a consumer processes with this version.
-    fn terms<'a>(&'a self, (host_id, consumer_id): &'a (Arc<str>, Arc<str>), version: &'a Version) -> Terms<'a> {
+    pub(crate) fn terms<'a>(
+        &'a self,
+        (host_id, consumer_id): &'a (Arc<str>, Arc<str>),
+        version: &'a Version,
+    ) -> Terms<'a> {
         Terms {
             host_id,
             consumer_id,
@@ -205,7 +209,7 @@ impl Workplace {
 
     /// Time until which the claims from the intake are valid for this delivery, by the dedup window of those claims.
     /// `None` when the claims are too old.
-    fn claims_good_until(&self, delivery: &Delivery) -> Option<Instant> {
+    pub(crate) fn claims_good_until(&self, delivery: &Delivery) -> Option<Instant> {
         let window = delivery.claims.as_ref()?.window;
         let age = self.group.clock.age_of(&delivery.entry_id)?;
         let left = (window / CLAIM_AGE_DIVISOR).checked_sub(age).filter(|left| !left.is_zero())?;
@@ -214,7 +218,7 @@ impl Workplace {
 
     /// Leaves a delivery that the server does not have. What another server has handed out and this one lacks, hosts append
     /// again; another delivery in its place is found by counting.
-    fn leave(&self, delivery: &Delivery) {
+    pub(crate) fn leave(&self, delivery: &Delivery) {
         self.group.counters.outrun.add(1);
         let entry = &delivery.entry_id;
         info!(entry, "Redis does not have this delivery, or has another one in its place; nothing was written");
@@ -229,7 +233,7 @@ impl Workplace {
     }
 
     /// Settles a delivery.
-    async fn settle(
+    pub(crate) async fn settle(
         &self,
         connection: &Reconnecting<SharedConnection>,
         work: &Work,
@@ -280,7 +284,7 @@ impl Workplace {
     /// Claims the messages of a delivery without valid claims. Returns the indices of the claimed messages, and the
     /// time until which their claims are valid. All other messages are duplicates. `None`: the server does not have the
     /// delivery.
-    async fn claim_first(
+    pub(crate) async fn claim_first(
         &self,
         connection: &Reconnecting<SharedConnection>,
         work: &Work,

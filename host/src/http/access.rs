@@ -1,7 +1,6 @@
 //! Who may ask: everybody who knows the token, and without a token everybody on this machine, but no page of another site
 //! in somebody's browser.
 
-use std::fs;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -22,9 +21,7 @@ pub(super) fn token(config: &HttpConfig) -> Result<Option<Token>, HttpError> {
         return Err(HttpError::TwoTokens);
     }
     let failed = |problem| HttpError::File { setting: "token-file", path: path.clone(), problem };
-    let text = fs::read_to_string(path).map_err(|error| failed(error.to_string()))?;
-    let token = Token::read(text.lines().next().unwrap_or_default().trim());
-    token.map(Some).map_err(|problem| failed(format!("its first line is no token: {problem}")))
+    Token::from_file(path).map(Some).map_err(failed)
 }
 
 /// Refuses a request without the token.

@@ -1,14 +1,17 @@
 //! What answers have in common: the form of an error, headers, and the bound on time.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
-use axum::extract::Request;
+use axum::extract::{Request, State};
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
+
+use super::{Service, hand_in};
 
 /// Longest time until the head of an answer. A client may not hold a handler by sending its body slowly.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
@@ -43,12 +46,13 @@ pub(super) async fn wrong_method(method: Method, uri: Uri) -> Problem {
 }
 
 /// Bounds the time of a request, and adds the headers that every answer has.
-pub(super) async fn bounded(request: Request, next: Next) -> Response {
-    let mut response = match tokio::time::timeout(ANSWER_TIMEOUT, next.run(request)).await {
+pub(super) async fn bounded(State(service): State<Arc<Service>>, request: Request, next: Next) -> Response {
+    let bound = ANSWER_TIMEOUT + hand_in::plugin_time(&service, request.uri().path());
+    let mut response = match tokio::time::timeout(bound, next.run(request)).await {
         Ok(response) => response,
         Err(_) => Problem::new(
             StatusCode::REQUEST_TIMEOUT,
-            format!("the request was not complete, or had no answer, within {ANSWER_TIMEOUT:?}"),
+            format!("the request was not complete, or had no answer, within {bound:?}"),
         )
         .into_response(),
     };

@@ -4,9 +4,12 @@
 mod access;
 mod answer;
 mod api;
+mod hand_in;
 mod health;
+mod json_body;
 mod listener;
 mod look;
+mod membership;
 mod metrics;
 mod page;
 mod parts;
@@ -30,6 +33,7 @@ use crate::config::{Config, Token};
 use crate::group::Group;
 use crate::parts::Parts;
 use crate::reload::Request;
+use crate::remote::Remote;
 use crate::version::Versions;
 use api::Api;
 use listener::Listener;
@@ -80,6 +84,8 @@ pub struct Service {
     look: Look,
     /// What only the API has.
     api: Api,
+    /// What has to do with consumers that live elsewhere.
+    remote: Option<Remote>,
     /// What every request must carry, if anything.
     token: Option<Token>,
     /// What the scheduler counts on the threads of the consumers, once there are any.
@@ -101,6 +107,7 @@ impl Service {
 /// A running listener.
 #[derive(Debug)]
 pub struct Http {
+    address: SocketAddr,
     service: Arc<Service>,
     /// Of the listener's thread.
     runtime: Handle,
@@ -118,6 +125,7 @@ impl Http {
         group: &Arc<Group>,
         versions: &Arc<Versions>,
         requests: mpsc::Sender<Request>,
+        remote: impl FnOnce(SocketAddr) -> Option<Remote>,
     ) -> Result<Option<Http>, HttpError> {
         let Some(address) = config.http.address else { return Ok(None) };
         let token = access::token(&config.http)?;
@@ -129,6 +137,7 @@ impl Http {
             versions: versions.clone(),
             look: Look::new(group.clone(), config.outputs.clone()),
             api: Api::new(group, config.outputs.clone(), requests, stopped.clone()),
+            remote: remote(address),
             token,
             workers: OnceLock::new(),
             is_ready: AtomicBool::new(false),
@@ -142,7 +151,13 @@ impl Http {
             .spawn(move || runtime.block_on(listener.run(router, stopped, FAREWELL_TIMEOUT)))
             .map_err(HttpError::Thread)?;
         info!("listening for HTTP on {scheme}://{address}");
-        Ok(Some(Http { service, runtime: handle, stop, thread: Some(thread) }))
+        Ok(Some(Http { address, service, runtime: handle, stop, thread: Some(thread) }))
+    }
+
+    /// The address on which it listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
     }
 
     /// Shows how busy the threads of the consumers are.
@@ -176,16 +191,26 @@ impl Http {
 }
 
 fn router(service: Arc<Service>) -> Router {
-    let open = Router::new().route("/health", get(health::health)).route("/ready", get(health::ready));
+    let open = Router::new().route("/health", get(health::health));
+    let remotes = service.remote.as_ref().and_then(|remote| remote.remotes.as_ref());
+    // A worker has no subscription, no heartbeat and no group of its own.
+    let is_host = service.remote.is_none() || remotes.is_some();
+    let open = match is_host {
+        true => open.route("/ready", get(health::ready)).merge(page::routes()),
+        false => open,
+    };
+    let of_host = match is_host {
+        true => Router::new().route("/metrics", get(metrics::metrics)).merge(api::routes()),
+        false => Router::new(),
+    };
     // A route is guarded unless there is a reason against it.
-    let guarded = Router::new()
-        .route("/metrics", get(metrics::metrics))
-        .merge(api::routes())
+    let guarded = of_host
+        .merge(service.remote.as_ref().map(hand_in::routes).unwrap_or_default())
+        .merge(remotes.map(|_| membership::routes()).unwrap_or_default())
         .layer(axum::middleware::from_fn_with_state(service.clone(), access::guard));
     open.merge(guarded)
-        .merge(page::routes())
         .fallback(answer::unknown_path)
         .method_not_allowed_fallback(answer::wrong_method)
-        .layer(axum::middleware::from_fn(answer::bounded))
+        .layer(axum::middleware::from_fn_with_state(service.clone(), answer::bounded))
         .with_state(service)
 }
