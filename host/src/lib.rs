@@ -52,3 +52,4 @@ mod throttle;
 mod time;
 pub mod version;
 pub mod watchdog;
+pub mod worker;

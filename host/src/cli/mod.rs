@@ -24,6 +24,7 @@ mod test;
 mod text;
 mod top;
 mod wit;
+mod worker;
 
 use std::io::{self, Write as _};
 
@@ -113,6 +114,8 @@ enum Command {
     Tail(tail::TailArgs),
     #[command(about = "Watch a group on the terminal")]
     Top(top::TopArgs),
+    #[command(about = "Process messages of a group elsewhere, over HTTP")]
+    Worker(worker::WorkerArgs),
     #[command(about = "Run a demonstration: a private Redis, a host and a publisher")]
     Demo(demo::DemoArgs),
     #[command(about = "Write a folder with a plugin to begin with, in the language of your choice")]
@@ -160,6 +163,7 @@ pub fn execute(cli: Cli) -> Result<(), Failure> {
         Some(Command::Status(args)) => status::execute(cli.flags, args),
         Some(Command::Tail(args)) => tail::execute(cli.flags, args),
         Some(Command::Top(args)) => top::execute(cli.flags, args),
+        Some(Command::Worker(args)) => worker::execute(cli.flags, args),
         Some(Command::Demo(args)) => demo::execute(&cli.flags, args),
         Some(Command::New(args)) => new::execute(&cli.flags, &args),
         Some(Command::Dev(args)) => dev::execute(&cli.flags, &args),

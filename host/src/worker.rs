@@ -1,0 +1,99 @@
+//! A running worker: a consumer that takes messages over HTTP from the hosts of a group, and writes to the group's streams. This
+//! file wires the parts together: order of start, order of stop.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::thread::available_parallelism;
+use std::time::Duration;
+
+use tracing::{info, warn};
+
+use crate::config::Config;
+use crate::consumer::Workplace;
+use crate::group::Group;
+use crate::host::{RunError, Workers};
+use crate::http::Http;
+use crate::redis::client::connector::Connector;
+use crate::redis::store::checks;
+use crate::redis::store::keys::Keys;
+use crate::reload::{self, Control};
+use crate::remote::address::Address;
+use crate::remote::desk::Desk;
+use crate::remote::worker::Membership;
+use crate::remote::{Remote, token};
+use crate::settle::settler::Settler;
+use crate::version::Versions;
+
+/// What a worker needs beside its configuration.
+#[derive(Debug)]
+pub struct Terms {
+    /// The group.
+    pub group: Address,
+    /// The worker's own address, as the group reaches it; the address on which it listens if there is none.
+    pub advertised: Option<Address>,
+    /// Time between two looks at the membership.
+    pub interval: Duration,
+}
+
+/// Runs a worker until `shutdown` resolves.
+///
+/// # Errors
+/// When the worker cannot start. A running worker continues through any failure of Redis and of its group.
+pub async fn run(
+    config: Config,
+    control: Control,
+    terms: Terms,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), RunError> {
+    let token = token(&config)?;
+    let path = config.plugin.clone().ok_or(RunError::NoPlugin)?;
+    let connector = Connector::new(&config.redis)?;
+    let keys: Keys = Arc::new(config.keys.clone());
+    let checked = checks::check(&connector, &keys, &config.outputs).await?;
+    let group = Arc::new(Group::new(connector, keys));
+    let engine = reload::engine(&config)?.compiling_apart(control.apart.clone());
+    let plugin = engine.load(&path, &config.plugin_config).await?;
+    let (redis, server) = (group.connector.address(), &checked.server);
+    info!(redis, server, plugin = %path.display(), digest = plugin.digest(), "starting a worker");
+
+    let workers = Workers::start(available_parallelism()?.get())?;
+    let fingerprint = reload::fingerprint(plugin.digest(), &config);
+    let versions = Arc::new(Versions::new(plugin, fingerprint, config.consumers));
+    let workplace = Arc::new(Workplace {
+        group: group.clone(),
+        output: config.output.clone(),
+        outputs: config.outputs.clone(),
+        retry: config.retry.clone(),
+        dedup_window: config.dedup_window,
+        versions: versions.clone(),
+        settler: Settler::start(&workers.handle, group.clone(), config.output.length_max),
+        trial: tokio::sync::Mutex::default(),
+    });
+    let mut desk = None;
+    let begin = |listening: SocketAddr| {
+        let address = terms.advertised.clone().unwrap_or_else(|| listening.into());
+        let made = Arc::new(Desk::of_worker(workplace, &config, workers.handle.clone(), address.shared()));
+        desk = Some((address, made.clone()));
+        Some(Remote { remotes: None, desk: made })
+    };
+    let http = Http::start(&config, &group, &versions, begin).await?;
+    if let (Some((address, desk)), Some(http)) = (desk, http) {
+        let mut membership = Membership::new(terms.group, token, &address, terms.interval);
+        http.set_ready(true);
+        tokio::select! {
+            () = membership.run() => {}
+            () = shutdown => {}
+        }
+        http.set_ready(false);
+        membership.leave().await;
+        if tokio::time::timeout(config.drain_timeout, desk.close()).await.is_err() {
+            warn!(
+                "messages were not processed within the drain timeout of {:?}; they go back to the group",
+                config.drain_timeout
+            );
+        }
+        http.stop().await;
+        info!(processed = group.counters.processed.get(), "stopped");
+    }
+    Ok(())
+}
