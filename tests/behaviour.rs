@@ -45,6 +45,7 @@ mod reload_config;
 mod reload_refused;
 mod reload_under_load;
 mod reload_visible;
+mod remote;
 mod report;
 mod retries;
 mod rollback;

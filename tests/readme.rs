@@ -15,7 +15,7 @@ const PREPARATION: [&str; 9] =
     ["apt-get ", "brew ", "cargo install ", "cd ", "export ", "git clone ", "just ", "rustup ", "sudo "];
 
 /// The README and the chapters of the handbook, below the repository's root.
-const DOCUMENTS: [&str; 13] = [
+const DOCUMENTS: [&str; 14] = [
     "README.md",
     "host/docs/README.md",
     "host/docs/getting-started.md",
@@ -26,6 +26,7 @@ const DOCUMENTS: [&str; 13] = [
     "host/docs/operating.md",
     "host/docs/deploying.md",
     "host/docs/http-api.md",
+    "host/docs/remote-consumers.md",
     "host/docs/guarantees.md",
     "host/docs/benchmarks.md",
     "SECURITY.md",
@@ -185,7 +186,7 @@ fn every_command_in_http_api_works() {
 
 #[test]
 fn every_command_in_the_other_chapters_works() {
-    for document in ["README", "languages", "reload", "deploying", "guarantees", "benchmarks"] {
+    for document in ["README", "languages", "reload", "deploying", "remote-consumers", "guarantees", "benchmarks"] {
         expect_commands_to_work(&format!("host/docs/{document}.md"), 0);
     }
 }
