@@ -76,15 +76,15 @@ pub async fn run(
         desk = Some((address, made.clone()));
         Some(Remote { remotes: None, desk: made })
     };
-    let http = Http::start(&config, &group, &versions, begin).await?;
+    // A worker takes no commands.
+    let (requests, _) = reload::requests();
+    let http = Http::start(&config, &group, &versions, requests, begin).await?;
     if let (Some((address, desk)), Some(http)) = (desk, http) {
         let mut membership = Membership::new(terms.group, token, &address, terms.interval);
-        http.set_ready(true);
         tokio::select! {
             () = membership.run() => {}
             () = shutdown => {}
         }
-        http.set_ready(false);
         membership.leave().await;
         if tokio::time::timeout(config.drain_timeout, desk.close()).await.is_err() {
             warn!(
