@@ -170,13 +170,8 @@ impl Consumer {
         let counters = &self.workplace.group.counters;
         match settled {
             Settling::Done => {
-                counters.processed.add(settlement.messages);
+                settlement.count(counters);
                 self.tally.0.add(settlement.messages);
-                counters.results.add(settlement.results.len());
-                counters.add_outcomes(settlement.outcomes());
-                counters.dead_letters.add(settlement.dead_letters.len());
-                counters.dead_letters_by_reason.add(&settlement.reasons);
-                counters.retries.add(settlement.retries.len());
                 counters.duplicates.add(duplicates);
                 self.workplace.measure_latency(&work.delivery);
             }

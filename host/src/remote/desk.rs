@@ -305,12 +305,7 @@ pub(super) async fn settle_held(
         })
         .await;
     if settled == Settling::Done {
-        let counters = &group.counters;
-        counters.processed.add(settlement.messages);
-        counters.results.add(results.len());
-        counters.dropped.add(settlement.dropped);
-        counters.dead_letters.add(dead_letters.len());
-        counters.retries.add(retries.len());
+        settlement.count(&group.counters);
     }
     settled
 }

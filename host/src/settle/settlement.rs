@@ -6,7 +6,7 @@ use tracing::{info, warn};
 
 use super::attempts::next_wait;
 use crate::config::RetryConfig;
-use crate::counters::Outcomes;
+use crate::counters::{Counters, Outcomes};
 use crate::dead_letter::{DeadLetter, Origin};
 use crate::message::Reason;
 use crate::plugin::{Failure, Outcome};
@@ -69,6 +69,16 @@ impl Settlement {
         let Outcomes { dropped, rejected, retried, failed, .. } = self.others;
         let emitted = self.messages + self.retries.len() - (dropped + rejected + retried + failed);
         Outcomes { emitted, ..self.others }
+    }
+
+    /// Counts what was settled.
+    pub fn count(&self, counters: &Counters) {
+        counters.processed.add(self.messages);
+        counters.results.add(self.results.len());
+        counters.add_outcomes(self.outcomes());
+        counters.dead_letters.add(self.dead_letters.len());
+        counters.dead_letters_by_reason.add(&self.reasons);
+        counters.retries.add(self.retries.len());
     }
 
     /// Decides what becomes of a message. The processor has already added the results.
