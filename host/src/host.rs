@@ -36,7 +36,6 @@ use crate::remote::{self, RemoteError};
 use crate::report;
 use crate::retry::Forwarder;
 use crate::service_manager::News;
-use crate::settle::settler::Settler;
 use crate::time::millis;
 use crate::version::Versions;
 use crate::watchdog::Watchdog;
@@ -227,16 +226,7 @@ impl Running {
         let (requests, requested) = reload::requests();
         let threads = available_parallelism()?.get();
         let workers = Workers::start(threads)?;
-        let workplace = Arc::new(Workplace {
-            group: group.clone(),
-            output: config.output.clone(),
-            outputs: config.outputs.clone(),
-            retry: config.retry.clone(),
-            dedup_window: config.dedup_window,
-            versions: versions.clone(),
-            settler: Settler::start(&workers.handle, group.clone(), config.output.length_max),
-            trial: tokio::sync::Mutex::default(),
-        });
+        let workplace = Arc::new(Workplace::new(&config, &group, &versions, &workers.handle));
         let remote = remote::of_host(&config, &workplace, &workers.handle)?;
         // Before the host joins: an address that is in use must not disturb the group.
         let http = Http::start(&config, &group, &versions, requests, |_| remote.clone()).await?;

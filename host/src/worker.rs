@@ -21,7 +21,6 @@ use crate::remote::address::Address;
 use crate::remote::desk::Desk;
 use crate::remote::worker::Membership;
 use crate::remote::{Remote, token};
-use crate::settle::settler::Settler;
 use crate::version::Versions;
 
 /// What a worker needs beside its configuration.
@@ -59,16 +58,7 @@ pub async fn run(
     let workers = Workers::start(available_parallelism()?.get())?;
     let fingerprint = reload::fingerprint(plugin.digest(), &config);
     let versions = Arc::new(Versions::new(plugin, fingerprint, config.consumers));
-    let workplace = Arc::new(Workplace {
-        group: group.clone(),
-        output: config.output.clone(),
-        outputs: config.outputs.clone(),
-        retry: config.retry.clone(),
-        dedup_window: config.dedup_window,
-        versions: versions.clone(),
-        settler: Settler::start(&workers.handle, group.clone(), config.output.length_max),
-        trial: tokio::sync::Mutex::default(),
-    });
+    let workplace = Arc::new(Workplace::new(&config, &group, &versions, &workers.handle));
     let mut desk = None;
     let begin = |listening: SocketAddr| {
         let address = terms.advertised.clone().unwrap_or_else(|| listening.into());

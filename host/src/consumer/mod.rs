@@ -11,10 +11,11 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tokio::runtime::Handle;
 use tokio::sync::{Mutex, MutexGuard};
 use tracing::{info, warn};
 
-use crate::config::{OutputConfig, Outputs, RetryConfig};
+use crate::config::{Config, OutputConfig, Outputs, RetryConfig};
 use crate::counters::Tally;
 use crate::group::Group;
 use crate::identity::consumer_id;
@@ -186,6 +187,21 @@ impl Consumer {
 }
 
 impl Workplace {
+    /// The workplace of a host or a worker with this configuration. What is settled goes through the threads of `workers`.
+    #[must_use]
+    pub fn new(config: &Config, group: &Arc<Group>, versions: &Arc<Versions>, workers: &Handle) -> Workplace {
+        Workplace {
+            group: group.clone(),
+            output: config.output.clone(),
+            outputs: config.outputs.clone(),
+            retry: config.retry.clone(),
+            dedup_window: config.dedup_window,
+            versions: versions.clone(),
+            settler: Settler::start(workers, group.clone(), config.output.length_max),
+            trial: Mutex::default(),
+        }
+    }
+
     /// The terms for a message that a consumer processes with this version.
     pub(crate) fn terms<'a>(
         &'a self,
