@@ -196,7 +196,8 @@ fn every_chapter_is_among_the_documents() {
     let chapters = fs::read_dir(repository().join("host/docs")).expect("read the handbook");
     for chapter in chapters {
         let name = format!("host/docs/{}", chapter.expect("read the handbook").file_name().to_string_lossy());
-        assert!(DOCUMENTS.contains(&name.as_str()), "{name}: its commands and links are not tested");
+        let is_tested = !name.ends_with(".md") || DOCUMENTS.contains(&name.as_str());
+        assert!(is_tested, "{name}: its commands and links are not tested");
     }
 }
 
