@@ -288,6 +288,7 @@ fn commands_ask_first_and_go_to_the_host() {
     assert_eq!(paused(), false);
     browser.wait_for("the focus where it was", "document.activeElement.id === 'do-pause'");
     browser.press("Enter");
+    browser.wait_for("the question again", "document.activeElement.innerText === 'Cancel'");
     browser.press("Tab");
     browser.press("Enter");
     wait_for_text(&mut browser, "#own-work", "paused");

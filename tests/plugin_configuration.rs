@@ -154,7 +154,7 @@ fn what_is_wrong_is_named_by_its_place_and_not_repeated() {
         ("--plugin-config==hush", "--plugin-config, number 2: there is no key before the `=`"),
         ("--plugin-config=key = hush", "--plugin-config, number 2: the key `key` has a space beside it"),
         ("--plugin-confg=key=hush", "--plugin-confg"),
-        ("--consumers=0", "--consumers"),
+        ("--consumers=10001", "--consumers"),
     ] {
         let refusal = refusal(Launch::bare().words(&["config", "--plugin-config=a=hush", flag]));
         assert!(refusal.contains(problem) && !refusal.contains("hush"), "{flag}: {refusal}");

@@ -159,7 +159,7 @@ fn a_wrong_file_is_refused_and_the_configuration_in_use_goes_on() {
     let a = Release::new("A").with_section("A", &vec![0; 32 << 20]);
     let b = Release::new("B");
     let mut host = Configured::start(&a, 4, "", &[]);
-    let wrong = [("consumers = 0\n", "from 1 to 10000"), ("consumer = 1\n", "consumers"), ("[redis", "TOML")];
+    let wrong = [("consumers = 10001\n", "from 0 to 10000"), ("consumer = 1\n", "consumers"), ("[redis", "TOML")];
     for (count, (text, words)) in wrong.into_iter().enumerate() {
         fs::write(&host.file, text).unwrap();
         let line = host.flow.wait_for_logged(CONFIGURATION_REFUSED, count + 1).remove(count);
