@@ -51,12 +51,7 @@ pub enum Which {
     /// All.
     All,
     /// Those that the list has passed over, although they were received before this moment: nobody else heard them.
-    PassedOver {
-        /// The moment.
-        before: Instant,
-        /// The history of the list.
-        history: u64,
-    },
+    PassedOver(Instant),
 }
 
 /// How much is taken at once.
@@ -91,6 +86,8 @@ pub struct Heard {
     /// With the time of the newest mark that was known when they were covered.
     kept: VecDeque<(u64, Entry)>,
     newest_ms: u64,
+    /// The history that is appended to.
+    history: Option<u64>,
     /// Where the messages lie that were shed last.
     shed: VecDeque<(Position, Position)>,
     /// Of what waits and what is under way.
@@ -110,6 +107,7 @@ impl Heard {
             covered_then: Covered::default(),
             kept: VecDeque::new(),
             newest_ms: 0,
+            history: None,
             shed: VecDeque::new(),
             messages: 0,
             bytes: 0,
@@ -145,8 +143,10 @@ impl Heard {
         // What does not fit leaves a hole in the positions, which the list shows until somebody fills it.
         let shed = payloads.skip(fitting).count();
         let first = first + fitting as i64;
-        if shed > 0 {
-            gap.stretch().intervals(first..first + shed as i64).for_each(|(from, to)| self.note_shed(from, to));
+        if shed > 0
+            && let Some((from, to)) = gap.stretch(self.history).interval(first..first + shed as i64)
+        {
+            self.note_shed(from, to);
         }
         shed
     }
@@ -215,7 +215,7 @@ impl Heard {
         let (mut messages, mut bytes) = (0, 0);
         let mut passed = Vec::new();
         while let Some(entry) = self.waiting.pop_front() {
-            if !entry.is_meant(covered, which) {
+            if !entry.is_meant(covered, which, self.history) {
                 passed.push(entry);
                 continue;
             }
@@ -230,7 +230,7 @@ impl Heard {
                 }
                 Entry::Messages(segment) => segment,
             };
-            let extent = then.extent(segment.stretch(), segment.indices());
+            let extent = then.extent(segment.stretch(self.history), segment.indices());
             let Extent { messages: same, answer } = extent;
             let mut part = segment.split_off_front(usize::try_from(same).unwrap_or(0).clamp(1, segment.len()));
             if segment.len() > 0 {
@@ -267,16 +267,14 @@ impl Heard {
             if part.len() > 0 {
                 messages += part.len();
                 bytes += part.cost();
-                let Stretch { before, after } = part.stretch();
-                if let (Some(before), Some((after, messages))) = (before, after)
-                    && before.is_before(&after)
-                {
+                let Stretch { before, after } = part.stretch(self.history);
+                if let (Some(before), Some((after, messages))) = (before, after) {
                     then.count_from(before, after, messages);
                 }
                 if answer == Answer::Unknown {
                     by_claims += part.len();
                 }
-                for (from, to) in part.intervals() {
+                if let Some((from, to)) = part.interval(self.history) {
                     then.add(from, to);
                 }
                 self.under_way.push(Entry::Messages(part));
@@ -319,9 +317,9 @@ impl Heard {
                     break;
                 }
                 Entry::Messages(mut segment) => {
-                    let Extent { messages, answer } = covered.extent(segment.stretch(), segment.indices());
+                    let Extent { messages, answer } = covered.extent(segment.stretch(self.history), segment.indices());
                     let part = segment.split_off_front(usize::try_from(messages).unwrap_or(0).clamp(1, segment.len()));
-                    let is_new = part.intervals().next().is_some_and(|(from, _)| from >= top);
+                    let is_new = part.interval(self.history).is_some_and(|(from, _)| from >= top);
                     if segment.len() > 0 {
                         self.waiting.push_front(Entry::Messages(segment));
                     }
@@ -343,11 +341,11 @@ impl Heard {
 
     /// Whether a message waits that the list has passed over, and since when the oldest of them does.
     #[must_use]
-    pub fn passed_over_since(&self, covered: &Covered, history: u64) -> Option<Instant> {
+    pub fn passed_over_since(&self, covered: &Covered) -> Option<Instant> {
         self.waiting
             .iter()
             .filter_map(|entry| match entry {
-                Entry::Messages(segment) if is_passed(segment, covered, history) => Some(segment.received),
+                Entry::Messages(segment) if is_passed(segment, covered, self.history) => Some(segment.received),
                 _ => None,
             })
             .min()
@@ -357,7 +355,9 @@ impl Heard {
     #[must_use]
     pub fn judge(&self, lower: Position, upper: Position) -> Hole {
         let is_awaited = self.waiting.iter().any(|entry| match entry {
-            Entry::Messages(segment) => segment.intervals().any(|(from, _)| lower <= from && from < upper),
+            Entry::Messages(segment) => {
+                segment.interval(self.history).is_some_and(|(from, _)| lower <= from && from < upper)
+            }
             Entry::Nothing { .. } => false,
         });
         let is_shed = || self.shed.iter().any(|(from, to)| *from <= lower && upper <= *to);
@@ -368,8 +368,11 @@ impl Heard {
         }
     }
 
-    /// Another history has begun: what was covered in the last one may not be covered in it.
-    pub fn new_history(&mut self) {
+    /// Appends go to this history. What was covered in another one may not be covered in it.
+    pub fn written_to(&mut self, history: u64) {
+        if self.history.replace(history).is_none() {
+            return;
+        }
         while let Some((_, entry)) = self.kept.pop_back() {
             self.messages += entry.messages();
             self.bytes += entry.cost();
@@ -419,22 +422,22 @@ impl Heard {
 }
 
 impl Entry {
-    fn is_meant(&self, covered: &Covered, which: Which) -> bool {
+    fn is_meant(&self, covered: &Covered, which: Which, history: Option<u64>) -> bool {
         match (self, which) {
             (Entry::Messages(segment), _) if segment.is_coming() => false,
             (_, Which::All) => true,
-            (Entry::Nothing { .. }, Which::PassedOver { .. }) => false,
-            (Entry::Messages(segment), Which::PassedOver { before, history }) => {
+            (Entry::Nothing { .. }, Which::PassedOver(_)) => false,
+            (Entry::Messages(segment), Which::PassedOver(before)) => {
                 segment.received <= before && is_passed(segment, covered, history)
             }
         }
     }
 }
 
-/// Whether the list goes on behind these messages, or will never come to them.
-fn is_passed(segment: &Segment, covered: &Covered, history: u64) -> bool {
-    match segment.intervals().next() {
-        Some((from, _)) => from.mark.history != history || covered.top().is_some_and(|top| from < top),
+/// Whether the list of this history goes on behind these messages, or will never come to them.
+fn is_passed(segment: &Segment, covered: &Covered, history: Option<u64>) -> bool {
+    match segment.interval(history) {
+        Some((from, _)) => history != Some(from.mark.history) || covered.top().is_some_and(|top| from < top),
         None => !segment.is_coming(),
     }
 }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::heard::{Heard, Limits, Taken, Which};
 use super::subscriptions::{MarkHeard, Subscriptions};
+use crate::redis::client::subscription::Beginning;
 use crate::redis::store::covered::Covered;
 use crate::redis::store::marks::{Announcement, Holder, Wish};
 use crate::redis::store::position::{Mark, Position};
@@ -96,6 +97,8 @@ pub struct Protocol {
     newest: Option<Mark>,
     /// The history of the server that takes the appends.
     history: Option<u64>,
+    /// Whether the connection that appends has told the history: at its other end another server may have been promoted.
+    is_history_certain: bool,
     lease: Lease,
     holder: Option<String>,
     /// When a mark was last heard, or published from here.
@@ -160,6 +163,7 @@ impl Protocol {
             is_watched: false,
             newest: None,
             history: None,
+            is_history_certain: false,
             lease: Lease::Other { until: now },
             holder: None,
             mark_at: now,
@@ -228,8 +232,8 @@ impl Protocol {
     // What is heard.
 
     /// A subscription has begun.
-    pub fn opened(&mut self, id: u64, now: Instant) {
-        self.subscriptions.opened(id, now);
+    pub fn opened(&mut self, id: u64, beginning: Beginning, now: Instant) {
+        self.subscriptions.opened(id, beginning, now);
     }
 
     /// A subscription has ended.
@@ -273,10 +277,9 @@ impl Protocol {
         self.dice.rotate_left(1);
         self.subscriptions.announced(now);
         let history = announcement.mark.history;
+        self.is_history_certain = true;
         if self.history != Some(history) {
-            if self.history.is_some() {
-                self.heard.new_history();
-            }
+            self.heard.written_to(history);
             self.history = Some(history);
             self.newest = None;
         }
@@ -342,7 +345,7 @@ impl Protocol {
 
     /// Redis has refused the round, and will perhaps take it later. Returns how often it has done so without a break.
     pub fn refused(&mut self, now: Instant) -> u32 {
-        self.disconnected();
+        self.not_appended();
         self.append_after = Some(now + REFUSAL_WAIT.saturating_mul(1 << self.refusals.min(4)));
         self.refusals = self.refusals.saturating_add(1);
         self.refusals
@@ -350,6 +353,11 @@ impl Protocol {
 
     /// The connection that appends is gone. What was sent may have been executed or not: the list will tell.
     pub fn disconnected(&mut self) {
+        self.not_appended();
+        self.is_history_certain = false;
+    }
+
+    fn not_appended(&mut self) {
         self.heard.not_appended();
         self.is_watched = false;
     }
@@ -383,6 +391,9 @@ impl Protocol {
             return Step::Mark(wish);
         }
         if let Some(which) = self.append_is_due(now, holds_lease) {
+            if !self.is_history_certain {
+                return Step::Mark(if holds_lease { Wish::Take } else { Wish::Look });
+            }
             if !self.is_watched {
                 return Step::Watch;
             }
@@ -450,10 +461,10 @@ impl Protocol {
             };
             return (!self.heard.is_empty() || list_is_old()).then_some(Which::All);
         }
-        let history = self.history?;
-        let since = self.heard.passed_over_since(&self.covered, history)?;
+        self.history?;
+        let since = self.heard.passed_over_since(&self.covered)?;
         let before = now.checked_sub(self.grace())?;
-        (since <= before).then_some(Which::PassedOver { before, history })
+        (since <= before).then_some(Which::PassedOver(before))
     }
 
     fn grace(&self) -> Duration {
@@ -464,7 +475,7 @@ impl Protocol {
     fn take(&mut self, which: Which, now: Instant) -> bool {
         let messages_max = match which {
             Which::All => self.config.round_messages_max,
-            Which::PassedOver { .. } => self.standby_round_max,
+            Which::PassedOver(_) => self.standby_round_max,
         };
         let limits =
             Limits { messages_max, bytes_max: self.config.round_bytes_max, age_max: self.config.claim_age_max };
@@ -488,8 +499,8 @@ impl Protocol {
     fn wake_at(&self, now: Instant, holds_lease: bool, wants_lease: bool) -> Instant {
         let mut at = self.mark_due_at(now, holds_lease, wants_lease);
         if !holds_lease
-            && let Some(history) = self.history
-            && let Some(since) = self.heard.passed_over_since(&self.covered, history)
+            && self.history.is_some()
+            && let Some(since) = self.heard.passed_over_since(&self.covered)
         {
             at = at.min(since + self.grace());
         }

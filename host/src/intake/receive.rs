@@ -14,7 +14,7 @@ use super::Handover;
 use crate::group::Group;
 use crate::redis::RedisError;
 use crate::redis::client::backoff::Backoff;
-use crate::redis::client::subscription::{Chunk, Run, Subscription, subscribe};
+use crate::redis::client::subscription::{Beginning, Chunk, Run, Subscription, subscribe};
 use crate::redis::store::marks::{Announcement, marks_channel};
 use crate::throttle::Throttle;
 
@@ -56,7 +56,7 @@ impl Receiver {
                         Ok(subscription) => {
                             backoff.reset();
                             opened += 1;
-                            self.opened(opened);
+                            self.opened(opened, subscription.beginning);
                             let slot = if first.is_none() { &mut first } else { &mut second };
                             *slot = Some((opened, subscription));
                         }
@@ -105,8 +105,8 @@ impl Receiver {
         subscribe(&self.group.connector, self.group.keys.channel.clone(), marks).await
     }
 
-    fn opened(&self, id: u64) {
-        self.handover.protocol().opened(id, Instant::now());
+    fn opened(&self, id: u64, beginning: Beginning) {
+        self.handover.protocol().opened(id, beginning, Instant::now());
         let (channel, address) = (&self.group.keys.channel, self.group.connector.address());
         if id > 1 {
             self.group.counters.reconnects.add(1);

@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
+use crate::redis::client::subscription::Beginning;
 use crate::redis::store::covered::Stretch;
 use crate::redis::store::position::{Mark, Position};
 
@@ -14,22 +15,42 @@ pub(super) const MESSAGE_OVERHEAD_BYTES: usize = size_of::<u32>();
 /// Longest piece of memory for payloads; offsets in it are short.
 pub(super) const PIECE_BYTES_MAX: usize = u32::MAX as usize;
 
+/// Longest time from the beginning of a subscription until the first mark of a history, if the subscription began in it: Redis has
+/// started, and nobody could publish a mark yet. Histories are named by the time at which they began.
+const FIRST_MARK_MS_MAX: u64 = 10_000;
+
+/// What is in front of a gap.
+#[derive(Clone, Copy, Debug)]
+enum Front {
+    Mark(Mark),
+    /// The subscription has not heard a mark yet.
+    Beginning(Beginning),
+}
+
 /// The space between two neighbouring marks, as one subscription hears it.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Gap {
-    /// The mark in front of it; `None` before the first mark of a subscription.
-    before: Option<Mark>,
+    front: Front,
     /// The mark behind it, once heard, and the messages in the gap.
     after: OnceLock<(Mark, i64)>,
     /// Set when the subscription has ended, and no mark will come.
     is_cut: OnceLock<()>,
+    /// Whether the server was, or may have been, a replica when it published the mark in front.
+    may_be_replica: bool,
 }
 
 impl Gap {
-    /// The gap behind a mark.
+    /// The gap behind a mark that a server has published which may be a replica.
     #[must_use]
-    pub fn behind(mark: Mark) -> Gap {
-        Gap { before: Some(mark), ..Gap::default() }
+    pub fn behind(mark: Mark, may_be_replica: bool) -> Gap {
+        Gap { front: Front::Mark(mark), after: OnceLock::new(), is_cut: OnceLock::new(), may_be_replica }
+    }
+
+    /// The gap in front of the first mark of a subscription.
+    #[must_use]
+    pub fn first(beginning: Beginning) -> Gap {
+        let (front, may_be_replica) = (Front::Beginning(beginning), beginning.is_at_replica);
+        Gap { front, after: OnceLock::new(), is_cut: OnceLock::new(), may_be_replica }
     }
 
     /// The subscription has ended.
@@ -39,7 +60,7 @@ impl Gap {
 
     /// Whether its messages have no position yet, and will have one.
     pub(super) fn is_coming(&self) -> bool {
-        self.before.is_none() && self.after.get().is_none() && self.is_cut.get().is_none()
+        matches!(self.front, Front::Beginning(_)) && self.after.get().is_none() && self.is_cut.get().is_none()
     }
 
     /// Ends the gap with the next mark, after so many messages.
@@ -48,8 +69,25 @@ impl Gap {
         let _ = self.after.set((mark, messages));
     }
 
-    pub(super) fn stretch(&self) -> Stretch {
-        Stretch { before: self.before, after: self.after.get().copied() }
+    /// The marks from which positions in it can be counted, while appends go to the history `written`.
+    ///
+    /// A replica that is promoted goes on in the middle of a gap: what is published there afterwards has the same distance from
+    /// the mark in front as other messages have that the old primary published at the same time. A primary that becomes a replica
+    /// goes on in the middle of a gap of the new one. Nobody sees where. So positions cannot be counted in a gap that begins
+    /// in one history and ends in another, nor in one that has no end and may do so: claims tell what was appended of it. A
+    /// subscription that is older than the history and has missed its first mark began in another one.
+    pub(super) fn stretch(&self, written: Option<u64>) -> Stretch {
+        let after = self.after.get().copied();
+        let (before, is_certain) = match (self.front, after) {
+            (Front::Mark(before), Some((after, _))) => (Some(before), before.history == after.history),
+            (Front::Mark(before), None) => (Some(before), !self.may_be_replica || written == Some(before.history)),
+            (Front::Beginning(beginning), Some((after, _))) => {
+                let wait_ms = if after.number == 1 { FIRST_MARK_MS_MAX } else { 0 };
+                (None, beginning.at_ms + wait_ms > after.history)
+            }
+            (Front::Beginning(_), None) => (None, true),
+        };
+        if is_certain { Stretch { before, after } } else { Stretch { before: None, after: None } }
     }
 }
 
@@ -92,9 +130,9 @@ impl Segment {
         Segment { piece, range, gap, first, received }
     }
 
-    /// What its messages have in common: the marks around them.
-    pub(super) fn stretch(&self) -> Stretch {
-        self.gap.stretch()
+    /// What its messages have in common: the marks from which they are counted.
+    pub(super) fn stretch(&self, written: Option<u64>) -> Stretch {
+        self.gap.stretch(written)
     }
 
     /// Whether its messages have no position yet, and will have one.
@@ -123,9 +161,9 @@ impl Segment {
         self.first..self.first + self.len() as i64
     }
 
-    /// The positions of the messages, when a mark is known.
-    pub(super) fn intervals(&self) -> impl Iterator<Item = (Position, Position)> {
-        self.gap.stretch().intervals(self.indices())
+    /// Where the messages begin and end, when that can be counted.
+    pub(super) fn interval(&self, written: Option<u64>) -> Option<(Position, Position)> {
+        self.stretch(written).interval(self.indices())
     }
 
     /// Takes the first messages off.

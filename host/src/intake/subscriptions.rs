@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::segment::Gap;
+use crate::redis::client::subscription::Beginning;
 use crate::redis::store::position::{Mark, Position};
 
 /// How long a subscription may hear marks of another history than the one that the appends go to, or a new one no mark.
@@ -18,6 +19,8 @@ const LAST_WORDS: Duration = Duration::from_secs(2);
 struct Subscription {
     id: u64,
     gap: Arc<Gap>,
+    /// Whether it began at a replica, or its server has changed its part since.
+    may_be_replica: bool,
     /// Messages heard since the last mark.
     messages: i64,
     mark: Option<Mark>,
@@ -57,10 +60,11 @@ impl Subscriptions {
     }
 
     /// One has begun.
-    pub fn opened(&mut self, id: u64, now: Instant) {
+    pub fn opened(&mut self, id: u64, beginning: Beginning, now: Instant) {
         self.list.push(Subscription {
             id,
-            gap: Arc::default(),
+            gap: Arc::new(Gap::first(beginning)),
+            may_be_replica: beginning.is_at_replica,
             messages: 0,
             mark: None,
             unbroken_since: None,
@@ -107,7 +111,9 @@ impl Subscriptions {
         }
         subscription.gap.cut();
         let nothing_since = before.map(|last| Position { mark: last, offset: subscription.messages });
-        subscription.gap = Arc::new(Gap::behind(mark));
+        // A replica that was promoted, or a primary that has become a replica, and may become something else again.
+        subscription.may_be_replica |= subscription.mark.is_some_and(|last| last.history != mark.history);
+        subscription.gap = Arc::new(Gap::behind(mark, subscription.may_be_replica));
         subscription.messages = 0;
         subscription.mark = Some(mark);
         if before.is_none() {

@@ -12,7 +12,7 @@ use rand::{RngExt as _, SeedableRng as _};
 
 mod redis;
 
-use self::redis::{Data, Event, Redis};
+use self::redis::{Data, Event, Redis, Snapshot};
 use super::*;
 
 /// How long one step of the world takes.
@@ -25,6 +25,10 @@ const REST_TICKS: u64 = 900;
 const LEASE_MS: u64 = 3_000;
 const OLDER_MS_MAX: u64 = 7_000;
 const DEDUP_WINDOW_MS: u64 = 8_000;
+
+/// How far the replica is behind, and how many subscriptions are at it: one in so many.
+const REPLICA_LAG_MS_MAX: u64 = 2_500;
+const AT_REPLICA: u32 = 5;
 
 const FAULTS: [&str; 13] = [
     "killed",
@@ -83,6 +87,10 @@ struct Subscribed {
     log: usize,
     next: usize,
     silent_until: u64,
+    /// Whether it is at the replica, which passes on what it has heard from the primary.
+    at_replica: bool,
+    /// When the server, which was the primary once, goes on as a replica of the one that was promoted.
+    demoted_at: Option<u64>,
 }
 
 struct Host {
@@ -135,6 +143,7 @@ impl World {
             away_until: 0,
             full_until: 0,
             older: VecDeque::new(),
+            replica_lag_ms: random.random_range(0..REPLICA_LAG_MS_MAX),
         };
         let mut world = World {
             random,
@@ -216,11 +225,7 @@ impl World {
                 self.step(host);
             }
             if self.executes() && tick % 8 == 0 {
-                let data = self.redis.data.clone();
-                self.redis.older.push_back((self.now_ms, data));
-                if self.redis.older.len() > 10 {
-                    self.redis.older.pop_front();
-                }
+                self.redis.remember(self.now_ms);
             }
         }
         self.judge()
@@ -289,9 +294,16 @@ impl World {
             if now_ms < stream.silent_until {
                 continue;
             }
-            let log = &self.redis.logs[stream.log];
+            if stream.demoted_at.is_some_and(|at| at <= now_ms) {
+                (stream.demoted_at, stream.log) = (None, self.redis.logs.len() - 1);
+                stream.next = self.redis.logs[stream.log].len();
+            }
+            let arrived = match stream.at_replica && stream.log + 1 == self.redis.logs.len() {
+                true => self.redis.replica(now_ms).map_or(stream.next, |replica| replica.events),
+                false => self.redis.logs[stream.log].len(),
+            };
             let most = self.random.random_range(0..60);
-            for event in log[stream.next..].iter().take(most) {
+            for event in self.redis.logs[stream.log][stream.next..].iter().take(most.min(arrived - stream.next)) {
                 match event {
                     Event::Message(id) => {
                         let text = id.to_string();
@@ -314,9 +326,18 @@ impl World {
                 host.opening_at = None;
                 host.opened += 1;
                 let log = self.redis.logs.len() - 1;
-                let next = self.redis.logs[log].len();
-                host.streams.push(Subscribed { id: host.opened, log, next, silent_until: 0 });
-                host.protocol.opened(host.opened, now);
+                let replicated = self.redis.replica(now_ms).map(|replica| replica.events);
+                let at_replica = replicated.is_some() && self.random.random_ratio(1, AT_REPLICA);
+                let next = replicated.filter(|_| at_replica).unwrap_or(self.redis.logs[log].len());
+                host.streams.push(Subscribed {
+                    id: host.opened,
+                    log,
+                    next,
+                    silent_until: 0,
+                    at_replica,
+                    demoted_at: None,
+                });
+                host.protocol.opened(host.opened, Beginning { is_at_replica: at_replica, at_ms: now_ms }, now);
             }
             None if host.streams.len() < 2 && host.protocol.wants_subscription(now) => {
                 host.opening_at = Some(now_ms + self.random.random_range(0..200));
@@ -494,16 +515,32 @@ impl World {
         self.sent.clear();
     }
 
-    /// A replica that lags is promoted. Subscriptions stay with the old server, which is silent, or are cut.
+    /// The replica, which lags, is promoted. Subscriptions at it go on. Those at the old server stay there, are cut, or go on once
+    /// the old server has become a replica.
     fn fail_over(&mut self) {
-        self.go_back();
+        let Some(Snapshot { events, data, .. }) = self.redis.replica(self.now_ms).cloned() else { return };
+        self.redis.data = data;
+        self.redis.older.clear();
         self.redis.identity += 1;
-        self.redis.logs.push(Vec::new());
+        let log = self.redis.log()[..events].to_vec();
+        self.redis.logs.push(log);
+        let promoted = self.redis.logs.len() - 1;
         let stay = self.random.random_ratio(1, 2);
+        let demoted_at = self.random.random_ratio(1, 2).then(|| self.now_ms + self.random.random_range(0..2_000));
         for index in 0..self.hosts.len() {
-            if !stay {
-                self.cut_streams(index);
+            let host = &mut self.hosts[index];
+            let mut cut = Vec::new();
+            for stream in &mut host.streams {
+                if std::mem::take(&mut stream.at_replica) && stream.log + 1 == promoted {
+                    stream.log = promoted;
+                } else if stay && stream.log + 1 == promoted {
+                    stream.demoted_at = demoted_at;
+                } else if !stay {
+                    cut.push(stream.id);
+                }
             }
+            host.streams.retain(|stream| !cut.contains(&stream.id));
+            cut.into_iter().for_each(|id| host.protocol.closed(id));
             self.cut_writes(index);
         }
         self.sent.clear();
@@ -514,7 +551,7 @@ impl World {
         self.redis.older.retain(|(at_ms, _)| self.now_ms - at_ms < OLDER_MS_MAX);
         let chosen = self.random.random_range(0..self.redis.older.len().max(1));
         if let Some((_, older)) = self.redis.older.get(chosen) {
-            self.redis.data = older.clone();
+            self.redis.data = older.data.clone();
         }
         self.redis.older.clear();
     }

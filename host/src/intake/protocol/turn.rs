@@ -16,7 +16,7 @@ fn taken_after(covered: &str, seed: u64) -> Duration {
     };
     let start = Instant::now();
     let mut protocol = Protocol::new("standby".into(), settings, start, seed);
-    protocol.opened(1, start);
+    protocol.opened(1, Beginning { is_at_replica: false, at_ms: 5_000 }, start);
     let (mut now, mut number) = (start, 2);
     loop {
         let passed_ms = u64::try_from((now - start).as_millis()).unwrap();

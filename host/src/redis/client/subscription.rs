@@ -16,6 +16,17 @@ pub struct Subscription {
     wire: Connection,
     channel: String,
     marks_channel: String,
+    /// Where it began.
+    pub beginning: Beginning,
+}
+
+/// Where a subscription began.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Beginning {
+    /// Whether the server was a replica then, which passes on what it has heard from its primary.
+    pub is_at_replica: bool,
+    /// When it was, by the server's clock, in ms since 1970, rounded down to a second.
+    pub at_ms: u64,
 }
 
 /// What has arrived by the time somebody looked.
@@ -146,10 +157,19 @@ pub async fn subscribe(
 ) -> Result<Subscription, RedisError> {
     let mut wire = Connection::open(connector).await?;
     let mut commands = Commands::default();
+    commands.command(&[b"INFO", b"replication"]);
+    commands.command(&[b"TIME"]);
     commands.command(&[b"SUBSCRIBE", channel.as_bytes(), marks_channel.as_bytes()]);
+    let replies = wire.ask(&commands, Duration::ZERO).await?;
+    let mut replies = Cursor::new(&replies, 0);
+    let is_at_replica = String::from_utf8_lossy(replies.bulk()?).lines().any(|line| line == "role:slave");
+    replies.array()?;
+    let (seconds, _microseconds) = (replies.bulk()?, replies.bulk()?);
+    let at_ms =
+        str::from_utf8(seconds).ok().and_then(|text| text.parse().ok()).map_or(0, |seconds: u64| seconds * 1000);
     // The second confirmation is passed over as it comes: messages may lie between the two.
-    Cursor::new(&wire.ask(&commands, Duration::ZERO).await?, 0).value()?;
-    Ok(Subscription { wire, channel, marks_channel })
+    replies.value()?;
+    Ok(Subscription { wire, channel, marks_channel, beginning: Beginning { is_at_replica, at_ms } })
 }
 
 #[cfg(test)]

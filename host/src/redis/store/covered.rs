@@ -24,35 +24,32 @@ struct Interval {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Covered(Vec<Interval>);
 
-/// Messages that one subscription heard between two neighbouring marks, and what is known of the two.
+/// Messages that one subscription heard between two neighbouring marks of one history, and what is known of the two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stretch {
     /// The mark in front of them; `None` when they were heard before the first mark of the subscription.
     pub before: Option<Mark>,
-    /// The mark behind them, which is the next one or the first of another history, and how many messages there were in front of
-    /// it since `before`, or since the subscription began; `None` when it has not come, or was not heard.
+    /// The mark behind them, and how many messages there were in front of it since `before`, or since the subscription began;
+    /// `None` when it has not come, or was not heard.
     pub after: Option<(Mark, i64)>,
 }
 
 impl Stretch {
-    /// The positions of the messages with these indices, as far as marks are known: counted from the mark in front of them, and
-    /// from the mark behind them when that belongs to another history. Then nobody knows what else lies between the two marks.
-    pub fn intervals(&self, indices: Range<i64>) -> impl Iterator<Item = (Position, Position)> + use<> {
-        let (from_before, from_after) = match (self.before, self.after) {
-            (Some(before), Some((after, messages))) if before.is_before(&after) => {
-                let is_end = indices.end >= messages;
-                let to = if is_end { Position::at(after) } else { Position { mark: before, offset: indices.end } };
-                (Some((Position { mark: before, offset: indices.start }, to)), None)
+    /// Where the messages with these indices begin and end, as far as a mark is known: counted from the mark in front of them, or
+    /// from the mark behind them.
+    #[must_use]
+    pub fn interval(&self, indices: Range<i64>) -> Option<(Position, Position)> {
+        let place = |mark: Mark, offset: i64| Position { mark, offset };
+        match (self.before, self.after) {
+            (Some(before), Some((after, messages))) if indices.end >= messages => {
+                Some((place(before, indices.start), Position::at(after)))
             }
-            (before, after) => {
-                let at = |mark: Mark, shift: i64| {
-                    let place = |index: i64| Position { mark, offset: index + shift };
-                    (place(indices.start), place(indices.end))
-                };
-                (before.map(|mark| at(mark, 0)), after.map(|(mark, messages)| at(mark, -messages)))
+            (Some(before), _) => Some((place(before, indices.start), place(before, indices.end))),
+            (None, Some((after, messages))) => {
+                Some((place(after, indices.start - messages), place(after, indices.end - messages)))
             }
-        };
-        from_before.into_iter().chain(from_after)
+            (None, None) => None,
+        }
     }
 }
 
@@ -379,22 +376,6 @@ mod tests {
         let neither = Stretch { before: None, after: None };
         assert_eq!(answers(&covered(&[((3, 0), (4, 1))]), neither, 0..10), [(10, Unknown)]);
         assert_eq!(answers(&Covered::default(), neither, 0..10), [(10, Unknown)]);
-    }
-
-    #[test]
-    fn a_mark_of_another_history_gives_the_messages_in_front_of_it_a_second_position() {
-        let next = Mark { history: 5_000, number: 1, at_ms: 5_000 };
-        let stretch = Stretch { before: Some(mark(4)), after: Some((next, 10)) };
-        let intervals: Vec<_> = stretch.intervals(2..10).collect();
-        assert_eq!(intervals, [(place(4, 2), place(4, 10)), (Position { mark: next, offset: -8 }, Position::at(next))]);
-        // Whoever covers one of the two has covered the messages, and nothing between the two marks.
-        for (from, to) in intervals {
-            let mut list = Covered::default();
-            list.add(from, to);
-            assert_eq!(list.extent(stretch, 2..10), Extent { messages: 8, answer: Answer::Covered });
-            assert_eq!(list.extent(stretch, 0..10), Extent { messages: 2, answer: Answer::Open });
-            assert!(!list.contains(place(5, 0), place(6, 0)));
-        }
     }
 
     #[test]

@@ -39,12 +39,39 @@ pub struct Redis {
     pub away_until: u64,
     pub full_until: u64,
     /// With when it was.
-    pub older: VecDeque<(u64, Data)>,
+    pub older: VecDeque<(u64, Snapshot)>,
+    /// How far the replica is behind.
+    pub replica_lag_ms: u64,
+}
+
+/// How things were: in which log, how many events were in it, and the data.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    pub log: usize,
+    pub events: usize,
+    pub data: Data,
 }
 
 impl Redis {
     pub fn log(&mut self) -> &mut Vec<Event> {
         self.logs.last_mut().expect("there is a server")
+    }
+
+    /// Remembers how things are.
+    pub fn remember(&mut self, now_ms: u64) {
+        let snapshot = Snapshot { log: self.logs.len() - 1, events: self.log().len(), data: self.data.clone() };
+        self.older.push_back((now_ms, snapshot));
+        // Enough for the replica.
+        if self.older.len() > 16 {
+            self.older.pop_front();
+        }
+    }
+
+    /// What has come to the replica.
+    pub fn replica(&self, now_ms: u64) -> Option<&Snapshot> {
+        let arrived = |at_ms: &u64| at_ms + self.replica_lag_ms <= now_ms;
+        let (_, newest) = self.older.iter().rev().find(|(at_ms, _)| arrived(at_ms))?;
+        (newest.log + 1 == self.logs.len()).then_some(newest)
     }
 
     pub fn mark(&mut self, host: &str, wish: Wish, now_ms: u64) -> Announcement {
