@@ -191,6 +191,36 @@ fn a_dead_letter_is_shown_whole_by_its_message_or_its_entry() {
 }
 
 #[test]
+fn on_a_terminal_a_payload_cannot_act_on_the_terminal() {
+    let redis = Redis::start();
+    let host = one_attempt(&redis).ready(&redis, 1);
+    // Clears the screen, sets the title with a control character of the second kind, and turns the direction of text round.
+    let payload = "{\"message_id\":7,\n\"note\":\"\u{1b}[2J\u{9d}0;owned\u{7}\u{202e}\u{2028}\"}";
+    Publisher::new(&redis).publish(payload);
+    wait_until("a dead letter", || redis.length(DEAD) == 1);
+    host.stop();
+    let entry = redis.dead_letters()[0].id().to_owned();
+    let shown = |words: &[&str]| {
+        let terminal = "import os, pty, sys; sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])))";
+        let output = Command::new("python3")
+            .args(["-c", terminal, env!("CARGO_BIN_EXE_host"), "dead", "show", &entry, "--redis", &redis.url()])
+            .args(words)
+            .stdin(Stdio::null())
+            .output()
+            .expect("run python3");
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap().replace("\r\n", "\n")
+    };
+    let text = shown(&[]);
+    assert!(text.contains("\n\"note\":\"\\u{1b}[2J\\u{9d}0;owned\\u{7}\\u{202e}\\u{2028}\"}"), "{text:?}");
+    let json = shown(&["--json"]);
+    assert!(json.contains("\\u009d0;owned\\u0007\\u202e\\u2028"), "{json:?}");
+    // Whoever wants the bytes gets the bytes.
+    assert!(shown(&["--raw"]).contains(payload));
+    assert!(done(&redis, &["show", &entry]).ends_with(&format!("payload:\n{payload}\n")));
+}
+
+#[test]
 fn a_replayed_dead_letter_is_tried_from_its_first_attempt() {
     let redis = with_dead_letters();
     let _host = Host::on(&redis).ready(&redis, 2);

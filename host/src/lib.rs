@@ -37,6 +37,7 @@ pub mod pace;
 pub mod parts;
 pub mod pause;
 pub mod plugin;
+mod printable;
 pub mod processor;
 pub mod redis;
 pub mod registry;

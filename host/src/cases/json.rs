@@ -8,6 +8,7 @@ use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use crate::message::json::{Part, decode, decode_lossy, parts};
+use crate::printable::is_hidden;
 
 /// Deeper values are compared as text, because a plugin's result may have as many levels as bytes.
 const DEPTH_MAX: usize = 128;
@@ -132,7 +133,7 @@ impl fmt::Display for Object {
     }
 }
 
-/// A JSON string with all control characters escaped, including those that JSON allows and a terminal obeys.
+/// A JSON string with everything escaped that must not be shown as it is, also what JSON allows.
 pub(crate) fn quoted(text: &str) -> String {
     let mut quoted = String::with_capacity(text.len() + 2);
     quoted.push('"');
@@ -149,8 +150,8 @@ fn quote(text: &str, quoted: &mut String) {
             '\n' => quoted.push_str("\\n"),
             '\r' => quoted.push_str("\\r"),
             '\t' => quoted.push_str("\\t"),
-            // Control characters lie in the first 256 code points, so four digits are enough.
-            char if char.is_control() => quoted.push_str(&format!("\\u{:04x}", u32::from(char))),
+            // Hidden characters lie in the first plane, so four digits are enough.
+            char if is_hidden(char) => quoted.push_str(&format!("\\u{:04x}", u32::from(char))),
             char => quoted.push(char),
         }
     }

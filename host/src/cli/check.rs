@@ -10,6 +10,7 @@ use serde::Serialize;
 use super::test::duration;
 use super::{Exit, Failure, Flags, PluginFlags, load_for_plugin, log, print};
 use crate::plugin::{Engine, Grant, Import, Inspection, LoadError, Producer, Toolchain};
+use crate::printable::escaped;
 
 /// What is said of a component that does not fit a slot.
 const ON_DEMAND: &str = "on demand, each with memory of its own: it does not fit a slot, and starts more slowly";
@@ -248,15 +249,7 @@ fn makers(inspection: &Inspection) -> Vec<String> {
     silent.map(str::to_owned).into_iter().chain(said().map(maker)).collect()
 }
 
-/// Name and version of a tool that made a plugin. The text comes from the plugin, so control characters are escaped.
+/// Name and version of a tool that made a plugin. The text comes from the plugin.
 fn maker(Producer { name, version, .. }: &Producer) -> String {
-    let mut text = String::new();
-    for char in format!("{name} {version}").trim().chars() {
-        if char.is_control() {
-            text.extend(char.escape_default());
-        } else {
-            text.push(char);
-        }
-    }
-    text
+    escaped(format!("{name} {version}").trim())
 }

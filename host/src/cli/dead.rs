@@ -58,6 +58,9 @@ enum Command {
         /// Print a JSON object
         #[arg(long)]
         json: bool,
+        /// Print the payload as it was published also on a terminal, which may act on what is in it
+        #[arg(long, conflicts_with = "json")]
+        raw: bool,
     },
     /// Return dead letters to the inbox, with attempts counted from 1 again
     ///
@@ -105,7 +108,7 @@ pub(super) fn execute(before: Flags, args: DeadArgs) -> Result<(), Failure> {
         let mut redis = Redis { letters: DeadLetters::new(connection, Arc::new(config.keys)), address };
         match args.command {
             Command::List { filter, limit, json } => list(&mut redis, filter, limit, json).await,
-            Command::Show { id, json } => show(&mut redis, &id, json).await,
+            Command::Show { id, json, raw } => show(&mut redis, &id, json, raw).await,
             Command::Replay { filter, all } => replay(&mut redis, filter, all).await,
             Command::Purge { filter, all, yes } => purge(&mut redis, filter, all, yes).await,
         }
@@ -178,7 +181,8 @@ async fn list(redis: &mut Redis, filter: FilterArgs, limit: u64, json: bool) -> 
     Ok(())
 }
 
-async fn show(redis: &mut Redis, id: &str, json: bool) -> Result<(), Failure> {
+async fn show(redis: &mut Redis, id: &str, json: bool, raw: bool) -> Result<(), Failure> {
+    let is_raw = raw || !io::stdout().is_terminal();
     let found = redis.letters.find(id).await.map_err(|error| redis.failed(&error))?;
     if found.is_empty() {
         let error = anyhow!(
@@ -189,7 +193,7 @@ async fn show(redis: &mut Redis, id: &str, json: bool) -> Result<(), Failure> {
     for letter in &found {
         match json {
             true => print(table::json(letter).as_bytes())?,
-            false => print(&table::whole(letter))?,
+            false => print(&table::whole(letter, is_raw))?,
         }
     }
     Ok(())

@@ -2,18 +2,15 @@
 
 use std::fmt::Write as _;
 
+use crate::printable::escaped;
+
 /// Share of the beginning in a shortened text; the rest is the end. The first words of an error say where the error
 /// happened, and the last words say what went wrong.
 const HEAD_PERCENT: usize = 30;
 
-/// Text on one line: control characters from a message or a plugin are escaped.
+/// Text on one line, whatever a message or a plugin has put into it.
 pub(super) fn line(value: &[u8]) -> String {
-    let text = String::from_utf8_lossy(value);
-    let escaped = |c: char| match c.is_control() {
-        true => c.escape_default().collect::<String>(),
-        false => c.to_string(),
-    };
-    text.chars().map(escaped).collect()
+    escaped(&String::from_utf8_lossy(value))
 }
 
 /// Shortens a text that is too long to its beginning and its end.

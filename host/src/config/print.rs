@@ -7,6 +7,7 @@ use super::plugin_config::{BYTES_MAX, KEYS_MAX};
 use super::redis_url::{self, MASK};
 use super::value::Kind;
 use super::{Loaded, NamedOutput, PluginConfig, SETTINGS, Setting};
+use crate::printable::is_hidden;
 
 impl Loaded {
     /// The configuration as commented TOML, without passwords and without the values of the plugin's own configuration.
@@ -146,7 +147,7 @@ fn quoted(text: &str) -> String {
     for c in text.chars() {
         match c {
             '"' | '\\' => quoted.extend(['\\', c]),
-            c if c.is_control() => {
+            c if is_hidden(c) => {
                 // Writing to a string cannot fail.
                 let _ = write!(quoted, "\\u{:04X}", u32::from(c));
             }

@@ -1,23 +1,19 @@
-//! Formats external texts for a log line or a sentence. This file depends on no other file.
+//! Formats external texts for a log line or a sentence.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
 
-/// A guest's text for one log line: at most `bytes_max` bytes, with control characters escaped, so that no plugin can
-/// forge a line or control a terminal.
+use crate::printable::{is_hidden, push_escaped};
+
+/// A guest's text for one log line: at most `bytes_max` bytes, and escaped, so that no plugin can forge a line or control a
+/// terminal.
 pub(super) fn printable(text: &str, bytes_max: usize) -> Cow<'_, str> {
     let shown = &text[..text.floor_char_boundary(bytes_max)];
-    if shown.len() == text.len() && !text.contains(char::is_control) {
+    if shown.len() == text.len() && !text.contains(is_hidden) {
         return Cow::Borrowed(text);
     }
     let mut line = String::with_capacity(shown.len() + 32);
-    for char in shown.chars() {
-        if char.is_control() {
-            line.extend(char.escape_default());
-        } else {
-            line.push(char);
-        }
-    }
+    push_escaped(shown, &mut line);
     if shown.len() < text.len() {
         // Writing to a string cannot fail.
         let _ = write!(line, " … ({} bytes)", text.len());

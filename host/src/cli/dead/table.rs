@@ -4,6 +4,7 @@ use serde_json::{Map, Value, json};
 
 use crate::cli::text::{cut, line};
 use crate::dead_letters::Letter;
+use crate::printable::{escaped_lines, is_hidden};
 
 /// Characters of a message id, and of an error, in the table.
 const ID_CHARS_MAX: usize = 40;
@@ -56,8 +57,8 @@ pub(super) fn table(rows: &[Row]) -> String {
     text
 }
 
-/// All fields. The payload comes last, unchanged.
-pub(super) fn whole(letter: &Letter) -> Vec<u8> {
+/// All fields. The payload comes last: raw, as it was published, or with everything escaped on which a terminal could act.
+pub(super) fn whole(letter: &Letter, is_raw: bool) -> Vec<u8> {
     let mut text = format!("entry: {}\n", letter.entry_id);
     for (name, value) in letter.fields.iter().filter(|(name, _)| name != "payload") {
         text += &format!("{}: {}\n", line(name.as_bytes()), line(value));
@@ -65,7 +66,10 @@ pub(super) fn whole(letter: &Letter) -> Vec<u8> {
     let mut text = text.into_bytes();
     if let Some(payload) = letter.get("payload") {
         text.extend_from_slice(b"payload:\n");
-        text.extend_from_slice(payload);
+        match is_raw {
+            true => text.extend_from_slice(payload),
+            false => text.extend_from_slice(escaped_lines(&String::from_utf8_lossy(payload)).as_bytes()),
+        }
         text.push(b'\n');
     }
     text
@@ -82,7 +86,16 @@ pub(super) fn json(letter: &Letter) -> String {
     }
     let is_text = letter.get("payload").is_none_or(|payload| std::str::from_utf8(payload).is_ok());
     object.insert("payload_is_text".into(), json!(is_text));
-    format!("{}\n", Value::Object(object))
+    // JSON leaves some characters as they are on which a terminal acts; escaped they mean the same.
+    let text = Value::Object(object).to_string();
+    let mut line = String::with_capacity(text.len() + 1);
+    for c in text.chars() {
+        match is_hidden(c) {
+            true => line += &format!("\\u{:04x}", u32::from(c)),
+            false => line.push(c),
+        }
+    }
+    line + "\n"
 }
 
 #[cfg(test)]
@@ -108,6 +121,16 @@ mod tests {
             "{text}"
         );
         assert_eq!(table(&[]), "");
+    }
+
+    #[test]
+    fn a_payload_is_raw_only_when_that_is_wanted() {
+        let letter = letter(&[("error", b"no\n"), ("payload", "{\n\"a\":\"\x1b[2J\u{202e}\"}".as_bytes())]);
+        let text = |is_raw| String::from_utf8(whole(&letter, is_raw)).unwrap();
+        assert_eq!(text(true), "entry: 5-0\nerror: no\\n\npayload:\n{\n\"a\":\"\x1b[2J\u{202e}\"}\n");
+        assert_eq!(text(false), "entry: 5-0\nerror: no\\n\npayload:\n{\n\"a\":\"\\u{1b}[2J\\u{202e}\"}\n");
+        let json = json(&letter);
+        assert!(json.is_ascii() && json.contains("\\u001b[2J\\u202e"), "{json}");
     }
 
     #[test]
