@@ -65,6 +65,26 @@ fn publish_sends_the_lines_of_a_file_as_they_are() {
 }
 
 #[test]
+fn publish_refuses_a_file_of_another_kind_unless_its_lines_are_raw() {
+    let redis = Redis::start();
+    let _host = Host::ready(&redis, 1);
+    let file = redis.folder().join("table.csv");
+    fs::write(&file, "id,total\n1,20\u{1b}[2J\n{\"message_id\":\"after\"}\n").unwrap();
+    let publish = |words: &[&str]| {
+        Launch::subcommand("publish").arg("--redis", redis.url()).arg("--file", &file).words(words).run()
+    };
+    let refused = publish(&[]);
+    assert_eq!(refused.code, Some(1), "{}", refused.stderr);
+    for words in ["table.csv", "id,total", "is no JSON object", "--raw"] {
+        assert!(refused.stderr.contains(words), "{words} in {}", refused.stderr);
+    }
+    let raw = publish(&["--raw"]);
+    assert_eq!(raw.code, Some(0), "{}", raw.stderr);
+    redis.result_of("after");
+    wait_until("a dead letter of each line of the table", || redis.length(DEAD) == 2);
+}
+
+#[test]
 fn publish_to_nobody_is_warned_about() {
     let redis = Redis::start();
     let ended = publish(&redis, &[("--count", "10")]);

@@ -74,9 +74,14 @@ pub(super) struct PublishArgs {
           value_parser = clap::value_parser!(u8).range(0..=99))]
     duplicates: u8,
 
-    /// Publish each line of this file, unchanged, instead of generated messages; - is standard input
+    /// Publish each line of this file, unchanged, instead of generated messages; - is standard input. A file whose first
+    /// lines are no JSON objects is refused
     #[arg(long, value_name = "FILE")]
     file: Option<PathBuf>,
+
+    /// Publish the lines of the file whatever is in them
+    #[arg(long, requires = "file")]
+    raw: bool,
 }
 
 /// What has been published so far.
@@ -130,7 +135,7 @@ pub(super) fn execute(before: Flags, args: &PublishArgs) -> Result<(), Failure> 
 
 async fn publish(args: &PublishArgs, connector: &Connector, channel: &str) -> Result<(), Failure> {
     let mut source = match &args.file {
-        Some(path) => Source::lines(path)?,
+        Some(path) => Source::lines(path, args.raw)?,
         None => Generator::new(args.payload_bytes, args.duplicates).into(),
     };
     let publisher = Publisher::connect(connector, channel).await.map_err(|error| {

@@ -8,14 +8,23 @@ use std::path::Path;
 use anyhow::{Context as _, Result, bail};
 use rand::rngs::SmallRng;
 use rand::{RngExt as _, SeedableRng as _};
+use serde_json::{Map, Value};
 use tokio::sync::mpsc;
 use uuid::{Builder, Uuid, fmt::Hyphenated};
+
+use crate::printable::escaped;
 
 /// Size at which a batch is sent even if it is not full.
 const BATCH_BYTES_MAX: usize = 4 << 20;
 
 /// Longest line of a file; far beyond the default limit of a host.
 const LINE_BYTES_MAX: usize = 64 << 20;
+
+/// First lines of a file that must be JSON objects, unless the lines are raw: enough to recognize a file of another kind.
+const CHECKED_LINES: u64 = 10;
+
+/// Characters of a wrong line in an error.
+const SHOWN_CHARS_MAX: usize = 40;
 
 /// A byte order mark.
 const MARK: &[u8] = "\u{feff}".as_bytes();
@@ -41,20 +50,21 @@ pub(in crate::cli) enum Source {
 }
 
 impl Source {
-    /// The lines of the file at `path`, or of standard input if the path is `-`.
+    /// The lines of the file at `path`, or of standard input if the path is `-`. The first ones must be JSON objects, unless
+    /// the lines are raw.
     ///
     /// # Errors
     /// When the file cannot be opened.
-    pub fn lines(path: &Path) -> Result<Source> {
+    pub fn lines(path: &Path, is_raw: bool) -> Result<Source> {
         // The thread reads one group while the task publishes another group.
         let (sender, groups) = mpsc::channel(1);
         // A thread and not a task: a read of standard input that waits for the user must not delay the exit.
         if path == Path::new("-") {
-            std::thread::spawn(move || read_lines(stdin(), "standard input", &sender));
+            std::thread::spawn(move || read_lines(stdin(), "standard input", is_raw, &sender));
         } else {
             let name = path.display().to_string();
             let file = File::open(path).with_context(|| format!("cannot open {name} to publish its lines"))?;
-            std::thread::spawn(move || read_lines(file, &name, &sender));
+            std::thread::spawn(move || read_lines(file, &name, is_raw, &sender));
         }
         Ok(Source::Lines { groups, waiting: VecDeque::new() })
     }
@@ -94,18 +104,37 @@ impl From<Generator> for Source {
 }
 
 /// Passes on the lines of `input` until the input ends or the receiver is gone.
-fn read_lines(input: impl Read, name: &str, sender: &mpsc::Sender<Result<Vec<Vec<u8>>>>) {
+fn read_lines(input: impl Read, name: &str, is_raw: bool, sender: &mpsc::Sender<Result<Vec<Vec<u8>>>>) {
     let mut reader = BufReader::with_capacity(1 << 16, input);
     let mut number = 0;
     loop {
+        let before = number;
         let group = read_group(&mut reader, &mut number);
         let group = group.with_context(|| format!("cannot read line {number} of {name}"));
+        let group = group.and_then(|lines| match is_raw || before >= CHECKED_LINES {
+            true => Ok(lines),
+            false => check_lines(&lines, name).map(|()| lines),
+        });
         let ended = group.as_ref().map_or(true, Vec::is_empty);
         let unwanted = !matches!(&group, Ok(lines) if lines.is_empty()) && sender.blocking_send(group).is_err();
         if ended || unwanted {
             return;
         }
     }
+}
+
+/// Refuses a file of another kind, such as a compressed one or a table, each line of which would become a dead letter.
+fn check_lines(lines: &[Vec<u8>], name: &str) -> Result<()> {
+    for line in lines.iter().take(usize::try_from(CHECKED_LINES)?) {
+        if let Err(error) = serde_json::from_slice::<Map<String, Value>>(line) {
+            let beginning: String = escaped(&String::from_utf8_lossy(line)).chars().take(SHOWN_CHARS_MAX).collect();
+            bail!(
+                "the line of {name} that begins with {beginning:?} is no JSON object ({error}), so no host could process it; \
+                 name a file with one JSON object a line, or publish its lines as they are with --raw"
+            );
+        }
+    }
+    Ok(())
 }
 
 /// The next lines without line ends; an empty group at the end of the input. Returns before a read that might wait, so
