@@ -2,10 +2,11 @@
 
 use std::iter;
 
+use redis::cmd;
 use serde_json::json;
 
 use crate::support::host::Launch;
-use crate::support::records::{DEAD, OUTPUT};
+use crate::support::records::{DEAD, INBOX, OUTPUT};
 use crate::support::{BOUND, Entry, Host, Publisher, Redis, enrich, message, wait_for, wait_until};
 
 /// A bad payload, the expected reason, and the expected id in the dead letter.
@@ -140,6 +141,26 @@ fn half_of_a_surrogate_pair_outside_the_id_is_no_reason_to_give_a_message_up() {
     // The plugin rejects this message, not the host: the plugin gets the message unchanged.
     publisher.publish(r#"{"message_id":"name","\ud800":1}"#);
     assert_eq!(redis.dead_letter_of("name").text("reason"), "plugin-failed");
+}
+
+#[test]
+fn an_entry_with_an_impossible_time_ends_no_consumer() {
+    let redis = Redis::start();
+    let host = Host::ready(&redis, 1);
+    // As no host writes it: the claim is of the year 571,000,000, and its window lasts as long.
+    let (forged, largest) = (message("forged", json!({"do": "reject", "reason": "no"})), u64::MAX);
+    let note = format!("1 {largest}-0 0");
+    let opening = format!("v1 {largest}-0 {largest}");
+    redis.run::<()>(cmd("SET").arg("{messages:processed}:claim:forged").arg(format!("{largest}-0")));
+    let fields = ["", &opening, "", &note, "forged", &forged];
+    redis.run::<String>(cmd("XADD").arg(INBOX).arg("*").arg(&fields));
+    let letter = redis.dead_letter_of("forged");
+    assert_eq!((letter.text("reason"), letter.text("first_seen")), ("plugin-rejected", "9999-12-31T23:59:59.999Z"));
+    // The only consumer goes on.
+    Publisher::new(&redis).publish(message("after", json!({})));
+    redis.result_of("after");
+    let ended = host.stop();
+    assert!(!ended.stderr.contains("panicked"), "{}", ended.stderr);
 }
 
 #[test]
