@@ -8,6 +8,10 @@ pub(super) const MASK: &str = "***";
 /// The word that asks for a private Redis.
 const EMBEDDED: &str = "embedded";
 
+/// Names of a password in the query of a URL. The client library knows the first one, in a `unix://` URL; users write the others,
+/// which do not work, but must not be shown either.
+const PASSWORD_NAMES: [&str; 4] = ["pass", "password", "passwd", "auth"];
+
 /// Checks a URL. The error is a sentence that begins with "it".
 pub(super) fn check(url: &str) -> Result<(), String> {
     const VALID: &str = "redis://HOST:PORT/DB, rediss://HOST:PORT/DB (TLS), unix:///PATH or the word embedded; \
@@ -32,7 +36,7 @@ pub(super) fn check(url: &str) -> Result<(), String> {
 
 /// Whether the URL was masked, and so lacks its password.
 pub(super) fn is_masked(url: &str) -> bool {
-    url.contains(&format!(":{MASK}@")) || url.contains(&format!("pass={MASK}"))
+    url.contains(&format!(":{MASK}@")) || PASSWORD_NAMES.iter().any(|name| url.contains(&format!("{name}={MASK}")))
 }
 
 /// Whether the connection is encrypted.
@@ -80,10 +84,10 @@ fn mask_login(word: &str) -> String {
         shown.replace_range(login + colon + 1..at, MASK);
     }
     // The client library uses the last value of a repeated name, so every value is masked.
-    for name in ["?pass=", "&pass="] {
-        let mut from = 0;
-        while let Some(start) = shown[from..].find(name) {
-            from += start + name.len();
+    for (before, name) in ['?', '&'].into_iter().flat_map(|before| PASSWORD_NAMES.map(|name| (before, name))) {
+        let (mut from, assignment) = (0, format!("{before}{name}="));
+        while let Some(start) = shown[from..].find(&assignment) {
+            from += start + assignment.len();
             let end = shown[from..].find(['&', '#']).map_or(shown.len(), |length| from + length);
             shown.replace_range(from..end, MASK);
         }
@@ -105,6 +109,8 @@ mod tests {
             ("redis://u@h", "redis://u@h"),
             ("unix:///r.sock?db=1&user=u&pass=secret", "unix:///r.sock?db=1&user=u&pass=***"),
             ("unix:///r.sock?pass=se@cret&db=1", "unix:///r.sock?pass=***&db=1"),
+            ("redis://h:1/0?password=secret&protocol=resp3", "redis://h:1/0?password=***&protocol=resp3"),
+            ("redis://h?db=1&auth=secret#x", "redis://h?db=1&auth=***#x"),
             ("'unix:///r.sock?user=u&pass=old&pass=secret'", "'unix:///r.sock?user=u&pass=***&pass=***'"),
             ("to `redis://:secret@h` and redis://:secret@i: no", "to `redis://:***@h` and redis://:***@i: no"),
             ("redis://:secret@1.2.3", "redis://:***@1.2.3"),
