@@ -52,6 +52,7 @@ mod rollback;
 mod rolling_upgrade;
 mod sandbox;
 mod scaling;
+mod slow_clients;
 mod start_up;
 mod status;
 mod stop;

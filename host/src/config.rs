@@ -357,6 +357,9 @@ settings! {
         pub key_file: Option<PathBuf> = flag("http-key-file");
         /// Maximum number of open connections. Further ones wait.
         pub connections_max: u32 = flag("max-http-connections").default("1000").between("1", "100000");
+        /// Longest wait for a client: for the head of a request, for its body, for the next request of a connection, and for a
+        /// client that takes nothing of an answer. Then the connection ends.
+        pub timeout: Duration = flag("http-timeout").default("30s").between("100ms", "1h");
     }
 
     /// Consumers that live elsewhere and speak HTTP.

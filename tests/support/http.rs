@@ -86,6 +86,16 @@ impl Request {
         Events { reader, text: String::new() }
     }
 
+    /// Sends the request, and returns the status of the answer as soon as it is known.
+    pub fn status(self, address: SocketAddr) -> u16 {
+        let mut stream = TcpStream::connect(address).expect("connect to the listener");
+        stream.set_read_timeout(Some(BOUND)).expect("bound the read");
+        self.write(&mut stream);
+        let mut line = String::new();
+        BufReader::new(stream).read_line(&mut line).expect("a status line");
+        line.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a number")
+    }
+
     fn write(mut self, stream: &mut impl Write) {
         if !self.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("host")) {
             self = self.header("Host", "127.0.0.1");
@@ -151,7 +161,7 @@ impl Events {
 }
 
 impl Answer {
-    fn read(bytes: &[u8]) -> Answer {
+    pub fn read(bytes: &[u8]) -> Answer {
         let end = bytes.windows(4).position(|window| window == b"\r\n\r\n").expect("the head of an answer");
         let head = std::str::from_utf8(&bytes[..end]).expect("a head of text");
         let mut lines = head.split("\r\n");

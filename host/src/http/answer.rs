@@ -4,16 +4,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
+use axum::body::{Body, HttpBody as _};
 use axum::extract::{Request, State};
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use futures_util::StreamExt as _;
+use futures_util::stream::poll_fn;
 use serde::Serialize;
+use tokio::sync::oneshot;
 use utoipa::ToSchema;
 
 use super::{Service, hand_in};
 
-/// Longest time until the head of an answer. A client may not hold a handler by sending its body slowly.
+/// Longest time until the head of an answer, once the request is complete.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// An error as JSON: `{"error": "a sentence"}`.
@@ -48,14 +52,21 @@ pub(super) async fn wrong_method(method: Method, uri: Uri) -> Problem {
 /// Bounds the time of a request, and adds the headers that every answer has.
 pub(super) async fn bounded(State(service): State<Arc<Service>>, request: Request, next: Next) -> Response {
     let bound = ANSWER_TIMEOUT + hand_in::plugin_time(&service, request.uri().path());
-    let mut response = match tokio::time::timeout(bound, next.run(request)).await {
-        Ok(response) => response,
-        Err(_) => Problem::new(
-            StatusCode::REQUEST_TIMEOUT,
-            format!("the request was not complete, or had no answer, within {bound:?}"),
-        )
-        .into_response(),
+    let (head, body) = request.into_parts();
+    let (body, is_read) = noticed(body);
+    let late = |status, text| Problem::new(status, text).into_response();
+    let answered = async {
+        tokio::select! {
+            response = next.run(Request::from_parts(head, body)) => response,
+            () = unread(service.body_time, is_read) => {
+                let text = format!("the body of the request was not complete within {:?}", service.body_time);
+                late(StatusCode::REQUEST_TIMEOUT, text)
+            }
+        }
     };
+    let mut response = tokio::time::timeout(service.body_time + bound, answered)
+        .await
+        .unwrap_or_else(|_| late(StatusCode::SERVICE_UNAVAILABLE, format!("the host had no answer within {bound:?}")));
     let headers = response.headers_mut();
     // Everything here is of this moment, and nothing is for other sites.
     let own: [(HeaderName, &str); 5] = [
@@ -72,4 +83,26 @@ pub(super) async fn bounded(State(service): State<Arc<Service>>, request: Reques
         headers.entry(name).or_insert(HeaderValue::from_static(value));
     }
     response
+}
+
+/// The body, and what ends when the body is complete, or when nobody reads it.
+fn noticed(body: Body) -> (Body, oneshot::Receiver<()>) {
+    let (unread, is_read) = oneshot::channel::<()>();
+    if body.is_end_stream() {
+        return (body, is_read);
+    }
+    let mut data = body.into_data_stream();
+    // Whoever reads the body drops it at its end, and `unread` with it.
+    let noticed = poll_fn(move |context| {
+        let _ = &unread;
+        data.poll_next_unpin(context)
+    });
+    (Body::from_stream(noticed), is_read)
+}
+
+/// Returns when the body is not read in time.
+async fn unread(time: Duration, is_read: oneshot::Receiver<()>) {
+    if tokio::time::timeout(time, is_read).await.is_ok() {
+        std::future::pending().await
+    }
 }

@@ -13,6 +13,7 @@ mod membership;
 mod metrics;
 mod page;
 mod parts;
+mod patience;
 mod tls;
 
 use std::io;
@@ -94,6 +95,8 @@ pub struct Service {
     is_ready: AtomicBool,
     /// Parts that do not go on.
     late: Late,
+    /// Longest time for the body of a request.
+    body_time: Duration,
 }
 
 impl Service {
@@ -142,6 +145,7 @@ impl Http {
             workers: OnceLock::new(),
             is_ready: AtomicBool::new(false),
             late: Late::default(),
+            body_time: config.http.timeout,
         });
         let router = router(service.clone());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(HttpError::Thread)?;

@@ -36,10 +36,10 @@ pub(super) async fn events(State(service): State<Arc<Service>>) -> Result<Respon
     Ok(answer)
 }
 
-async fn feed(service: Arc<Service>, mut client: Client, mut history: watch::Receiver<Recent>, mut seen: u64) {
+async fn feed(service: Arc<Service>, client: Client, mut history: watch::Receiver<Recent>, mut seen: u64) {
     let mut clock = interval(GROUP_INTERVAL);
     clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    while !client.is_stalled() {
+    loop {
         tokio::select! {
             _ = clock.tick() => {
                 match service.look.group().await {

@@ -1,9 +1,9 @@
 //! Server-sent events: a bound on the clients, a bounded buffer for each, and an end when the host stops. A slow client loses
-//! events, and one that reads nothing for long loses its place.
+//! events. One that reads nothing for long loses its connection, as any client does, and with it its place.
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::sse::{Event, KeepAlive, Sse};
@@ -16,9 +16,6 @@ use crate::http::answer::Problem;
 
 /// Longest silence on a stream.
 const PING_INTERVAL: Duration = Duration::from_secs(15);
-
-/// How long a client may leave its buffer full.
-const STALLED_MAX: Duration = Duration::from_secs(60);
 
 /// Places for the clients of one kind of stream.
 #[derive(Debug)]
@@ -48,7 +45,7 @@ impl Slots {
         let mut answer = Sse::new(stream).keep_alive(ping).into_response();
         // A proxy such as nginx would collect events otherwise.
         answer.headers_mut().insert(HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
-        Ok((Client { events, full_since: None, _place: place }, answer))
+        Ok((Client { events, _place: place }, answer))
     }
 }
 
@@ -56,31 +53,20 @@ impl Slots {
 #[derive(Debug)]
 pub(super) struct Client {
     events: mpsc::Sender<Event>,
-    /// Since when the buffer is full.
-    full_since: Option<Instant>,
     _place: OwnedSemaphorePermit,
 }
 
 impl Client {
     /// Sends an event, unless the client is too slow. Returns whether it was sent.
-    pub(super) fn send(&mut self, name: &str, data: &impl Serialize) -> bool {
-        let Ok(place) = self.events.try_reserve() else {
-            self.full_since.get_or_insert_with(Instant::now);
-            return false;
-        };
+    pub(super) fn send(&self, name: &str, data: &impl Serialize) -> bool {
+        let Ok(place) = self.events.try_reserve() else { return false };
         // Serialising fails for no type here; such an event would be left out.
         let Ok(event) = Event::default().event(name).json_data(data) else { return true };
         place.send(event);
-        self.full_since = None;
         true
     }
 
-    /// Whether the client has read nothing for long.
-    pub(super) fn is_stalled(&self) -> bool {
-        self.full_since.is_some_and(|since| since.elapsed() > STALLED_MAX)
-    }
-
-    /// Feeds the client until it is gone or stalled, or the host stops.
+    /// Feeds the client until it is gone, or the host stops.
     pub(super) fn feed<F>(self, mut stop: watch::Receiver<bool>, feed: impl FnOnce(Client) -> F)
     where
         F: Future<Output = ()> + Send + 'static,

@@ -140,7 +140,7 @@ impl Default for Sample {
 impl Tail {
     async fn run(mut self, mut follower: Follower) {
         let mut backoff = Backoff::default();
-        while !self.client.is_stalled() {
+        loop {
             let page = match follower.next().await {
                 Ok(page) => page,
                 Err(error) => {
