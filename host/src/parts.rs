@@ -40,7 +40,7 @@ pub enum Rest {
 struct Turns {
     /// How often the thread began to wait for work and went on: odd while it waits.
     parks: u64,
-    /// Time in tasks, counted after at most 61 turns. A turn of a plugin takes at most 10 ms.
+    /// Time in tasks, counted after some turns: the runtime's event interval. A turn of a plugin takes at most 10 ms.
     busy: Duration,
 }
 
