@@ -139,6 +139,21 @@ fn the_inbox_and_the_age_of_its_oldest_delivery_are_shown() {
 }
 
 #[test]
+fn a_plugin_is_busy_while_it_computes_and_not_while_it_waits() {
+    let redis = Redis::start();
+    let host = listening(&redis).arg("--max-plugin-time", "3s").arg("--max-attempts", "1").ready(&redis, 1);
+    let busy = || scrape(address(&host)).sum("host_plugin_busy_seconds_total");
+    Publisher::new(&redis).publish(message("waits", json!({"do": "wait", "ms": 2_500})));
+    redis.result_of("waits");
+    let waited = busy();
+    assert!(waited < 1.0, "{waited}");
+    Publisher::new(&redis).publish(message("computes", json!({"do": "loop"})));
+    redis.dead_letter_of("computes");
+    let computed = busy() - waited;
+    assert!(computed > 0.2, "{computed}");
+}
+
+#[test]
 fn every_metric_is_in_the_handbook_and_the_handbook_names_no_other() {
     let redis = Redis::start();
     let host = listening(&redis).ready(&redis, 1);

@@ -1,6 +1,8 @@
 //! Times that a host measures only while somebody may ask for them: the latency of messages and the time of calls. This file
 //! knows no message and no plugin.
 
+use std::future::poll_fn;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -15,7 +17,8 @@ const CALL_BOUNDS: &[f64] = &[
     0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0,
 ];
 
-/// One call in this number is measured: two looks at the clock take a fiftieth of the fastest call.
+/// One call in this number is measured: two looks at the clock take a fiftieth of the fastest call. When a call goes on after it
+/// has waited or given way, that is measured in any case: it happens after 10 ms of computing, or after a wait.
 const CALLS_PER_SAMPLE: u8 = 16;
 
 /// Number of digests whose calls are remembered. A host that swaps often must not grow.
@@ -68,13 +71,46 @@ impl Histogram {
     }
 }
 
+/// The calls of one version of the plugin.
+#[derive(Debug)]
+struct Calls {
+    /// From beginning to end.
+    times: Histogram,
+    /// Time on a thread, in nanoseconds.
+    busy_ns: AtomicU64,
+}
+
+impl Calls {
+    fn add_busy(&self, time: Duration, times: u8) {
+        let ns = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX).saturating_mul(u64::from(times));
+        self.busy_ns.fetch_add(ns, Ordering::Relaxed);
+    }
+}
+
+impl Default for Calls {
+    fn default() -> Calls {
+        Calls { times: Histogram::new(CALL_BOUNDS), busy_ns: AtomicU64::default() }
+    }
+}
+
+/// The calls of one version of the plugin at one moment.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ObservedCalls {
+    /// The plugin's digest.
+    pub digest: Arc<str>,
+    /// Time from beginning to end, of some of the calls.
+    pub times: Observed,
+    /// Time on a thread, of all calls.
+    pub busy: Duration,
+}
+
 /// What a host measures.
 #[derive(Debug)]
 pub struct Measured {
     /// From the entry of a delivery in the inbox to its end, for each of its messages.
     pub latency: Histogram,
     /// Calls by digest of the plugin; the digest that was used last is at the end.
-    calls: Mutex<Vec<(Arc<str>, Arc<Histogram>)>>,
+    calls: Mutex<Vec<(Arc<str>, Arc<Calls>)>>,
 }
 
 impl Default for Measured {
@@ -85,32 +121,36 @@ impl Default for Measured {
 
 impl Measured {
     /// The calls of the plugin with this digest. Takes the place of the digest that has not been used for the longest time.
-    fn calls_of(&self, digest: &str) -> Arc<Histogram> {
+    fn calls_of(&self, digest: &str) -> Arc<Calls> {
         let mut calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
         let known = calls.iter().position(|(known, _)| &**known == digest);
-        let entry =
-            known.map_or_else(|| (digest.into(), Histogram::new(CALL_BOUNDS).into()), |place| calls.remove(place));
+        let entry = known.map_or_else(|| (digest.into(), Arc::default()), |place| calls.remove(place));
         if calls.len() == DIGESTS_MAX {
             calls.remove(0);
         }
-        let histogram = entry.1.clone();
+        let of_digest = entry.1.clone();
         calls.push(entry);
-        histogram
+        of_digest
     }
 
     /// The calls of the digests that were used last.
     #[must_use]
-    pub fn calls(&self) -> Vec<(Arc<str>, Observed)> {
+    pub fn calls(&self) -> Vec<ObservedCalls> {
         let calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
-        calls.iter().map(|(digest, calls)| (digest.clone(), calls.read())).collect()
+        let observed = calls.iter().map(|(digest, calls)| ObservedCalls {
+            digest: digest.clone(),
+            times: calls.times.read(),
+            busy: Duration::from_nanos(calls.busy_ns.load(Ordering::Relaxed)),
+        });
+        observed.collect()
     }
 }
 
-/// Measures some of the calls of one consumer.
+/// Measures the calls of one consumer.
 #[derive(Debug)]
 pub struct Stopwatch {
     measured: Arc<Measured>,
-    calls: Arc<Histogram>,
+    calls: Arc<Calls>,
     turn: u8,
 }
 
@@ -127,20 +167,33 @@ impl Stopwatch {
         self.calls = self.measured.calls_of(digest);
     }
 
-    /// A call begins. `None` if the call is not measured.
-    pub fn begin(&mut self) -> Option<Instant> {
+    /// Carries out a call.
+    pub async fn time<F: Future>(&mut self, mut call: Pin<&mut F>) -> F::Output {
         self.turn = (self.turn + 1) % CALLS_PER_SAMPLE;
-        (self.turn == 0).then(Instant::now)
-    }
-
-    /// A measured call has ended.
-    pub fn end(&self, begin: Instant) {
-        self.calls.observe(begin.elapsed(), 1);
+        let sampled = (self.turn == 0).then(Instant::now);
+        let mut goes_on = false;
+        poll_fn(|context| {
+            // The first part of a call that is measured stands for the first parts of the others.
+            let (begin, times) = if goes_on { (Some(Instant::now()), 1) } else { (sampled, CALLS_PER_SAMPLE) };
+            let polled = call.as_mut().poll(context);
+            goes_on = true;
+            if let Some(begin) = begin {
+                let end = Instant::now();
+                self.calls.add_busy(end.duration_since(begin), times);
+                if let (Some(sampled), true) = (sampled, polled.is_ready()) {
+                    self.calls.times.observe(end.duration_since(sampled), 1);
+                }
+            }
+            polled
+        })
+        .await
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::pin::pin;
+
     use super::*;
 
     #[test]
@@ -154,29 +207,67 @@ mod tests {
         assert!((sum - 10.502).abs() < 1e-9, "{sum}");
     }
 
-    #[test]
-    fn one_call_in_sixteen_is_measured() {
+    /// The calls of the only digest.
+    fn only(measured: &Measured) -> ObservedCalls {
+        let [calls] = <[_; 1]>::try_from(measured.calls()).unwrap();
+        calls
+    }
+
+    fn count(calls: &ObservedCalls) -> u64 {
+        calls.times.buckets.iter().map(|(_, count)| count).sum()
+    }
+
+    #[tokio::test]
+    async fn one_call_in_sixteen_is_measured() {
         let measured = Arc::new(Measured::default());
-        for number in [1, 7, 16, 33] {
+        for (number, before) in [(1, 0), (7, 10), (16, 20), (33, 30)] {
             let mut stopwatch = Stopwatch::new(measured.clone(), "d", number);
-            let begun: Vec<Instant> = (0..160).filter_map(|_| stopwatch.begin()).collect();
-            assert_eq!(begun.len(), 10, "{number}");
-            begun.into_iter().for_each(|begin| stopwatch.end(begin));
+            for _ in 0..160 {
+                stopwatch.time(pin!(async {})).await;
+            }
+            assert_eq!(count(&only(&measured)), before + 10, "{number}");
         }
-        let [(digest, calls)] = <[_; 1]>::try_from(measured.calls()).unwrap();
-        assert_eq!(&*digest, "d");
-        assert_eq!(calls.buckets.iter().map(|(_, count)| count).sum::<u64>(), 40);
+        assert_eq!(&*only(&measured).digest, "d");
+    }
+
+    #[tokio::test]
+    async fn a_call_is_busy_while_it_computes_and_not_while_it_waits() {
+        let measured = Arc::new(Measured::default());
+        let mut stopwatch = Stopwatch::new(measured.clone(), "d", 0);
+        let compute = |ms| {
+            let begin = Instant::now();
+            while begin.elapsed() < Duration::from_millis(ms) {}
+        };
+        let wait = Duration::from_millis(400);
+        // None of these calls is sampled, and a call that goes on is measured.
+        for _ in 0..3 {
+            stopwatch
+                .time(pin!(async {
+                    compute(5);
+                    tokio::time::sleep(wait).await;
+                    compute(30);
+                }))
+                .await;
+        }
+        let calls = only(&measured);
+        assert_eq!(count(&calls), 0);
+        assert!(calls.busy >= Duration::from_millis(90) && calls.busy < 2 * wait, "{calls:?}");
+        // The sixteenth stands for sixteen.
+        stopwatch.turn = CALLS_PER_SAMPLE - 1;
+        stopwatch.time(pin!(async { compute(5) })).await;
+        let more = only(&measured).busy - calls.busy;
+        assert!(count(&only(&measured)) == 1 && more >= 16 * Duration::from_millis(5), "{more:?}");
     }
 
     #[test]
     fn the_digests_that_were_used_last_are_remembered() {
         let measured = Measured::default();
         let first = measured.calls_of("0");
-        first.observe(Duration::ZERO, 1);
+        first.times.observe(Duration::ZERO, 1);
         (1..8).for_each(|digest| _ = measured.calls_of(&digest.to_string()));
         assert!(Arc::ptr_eq(&measured.calls_of("0"), &first));
         measured.calls_of("8");
-        let digests: Vec<String> = measured.calls().iter().map(|(digest, _)| digest.to_string()).collect();
+        let digests: Vec<String> = measured.calls().iter().map(|calls| calls.digest.to_string()).collect();
         assert_eq!(digests, ["2", "3", "4", "5", "6", "7", "0", "8"]);
     }
 }

@@ -2,6 +2,7 @@
 //! choice of the version, probation, and in the benchmark the plugin's function as native code. This file knows nothing
 //! of Redis except the form of an output entry, and does not decide what becomes of the message.
 
+use std::pin::pin;
 use std::sync::Arc;
 
 use tokio::sync::watch;
@@ -132,7 +133,7 @@ pub struct Processor {
     consumer_id: Arc<str>,
     /// Messages and failures since the last `add_up`.
     tally: (u64, u64),
-    /// Measures some of the calls, if somebody may ask.
+    /// Measures the calls, if somebody may ask.
     stopwatch: Option<Stopwatch>,
 }
 
@@ -148,7 +149,7 @@ impl Processor {
         Ok(Processor { versions, orders, version, instance, consumer_id, tally: (0, 0), stopwatch: None })
     }
 
-    /// Measures some of the calls of the consumer with this number.
+    /// Measures the calls of the consumer with this number.
     #[must_use]
     pub fn measuring(self, measured: Option<&Arc<Measured>>, number: u32) -> Processor {
         let digest = self.version.plugin.digest();
@@ -199,11 +200,14 @@ impl Processor {
     /// Processes a message and adds its results to `results`.
     pub async fn process(&mut self, input: Input<'_>, signature: Signature<'_>, results: &mut Results) -> Processed {
         self.follow();
-        let begin = self.stopwatch.as_mut().and_then(Stopwatch::begin);
-        let outcome = call(&mut self.instance, self.version.plugin.digest(), input, signature, results).await;
-        if let (Some(begin), Some(stopwatch)) = (begin, &self.stopwatch) {
-            stopwatch.end(begin);
-        }
+        let outcome = {
+            // Pinned here, so that this future has room for one call and not for two.
+            let call = pin!(call(&mut self.instance, self.version.plugin.digest(), input, signature, results));
+            match &mut self.stopwatch {
+                Some(stopwatch) => stopwatch.time(call).await,
+                None => call.await,
+            }
+        };
         self.tally.0 += 1;
         if self.version.probation.is_some() {
             // A rollback is decided on all messages so far.

@@ -75,8 +75,12 @@ impl Scrape {
             let help = "Time of messages in the inbox until their outcome was written";
             families.seconds_histogram("host_message_latency", help, &latency)?;
             let calls = measured.calls();
+            let times: Vec<_> = calls.iter().map(|calls| (calls.digest.clone(), calls.times.clone())).collect();
             let help = "Time of the calls of the plugin, of one call in 16";
-            families.seconds_histograms("host_plugin_call", help, "digest", &calls)?;
+            families.seconds_histograms("host_plugin_call", help, "digest", &times)?;
+            let busy: Vec<_> = calls.into_iter().map(|calls| (calls.digest, calls.busy.as_secs_f64())).collect();
+            let help = "Time in which calls of the plugin were on a thread";
+            families.seconds_counters("host_plugin_busy", help, "digest", &busy)?;
         }
         Ok(())
     }

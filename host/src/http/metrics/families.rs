@@ -37,6 +37,20 @@ impl<'a> Families<'a> {
         family.encode_counter::<NoLabelSet, f64, f64>(&seconds, None)
     }
 
+    /// A counter for each value of a label.
+    pub(super) fn seconds_counters(
+        &mut self,
+        name: &str,
+        help: &str,
+        label: &str,
+        values: &[(impl Borrow<str>, f64)],
+    ) -> Result {
+        let mut family = self.0.encode_descriptor(name, help, Some(&Unit::Seconds), MetricType::Counter)?;
+        values.iter().try_for_each(|(of, seconds)| {
+            family.encode_family(&[(label, of.borrow())])?.encode_counter::<NoLabelSet, f64, f64>(seconds, None)
+        })
+    }
+
     pub(super) fn gauge(&mut self, name: &str, help: &str, value: u64) -> Result {
         self.0.encode_descriptor(name, help, None, MetricType::Gauge)?.encode_gauge(&value)
     }
