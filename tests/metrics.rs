@@ -234,6 +234,9 @@ fn a_redis_that_does_not_answer_holds_no_scrape_up() {
     redis.signal(crate::support::Signal::Stop);
     let down = wait_for_scrape(address(&host), "Redis is away", |scraped| scraped.sum("host_redis_up") < 0.5);
     assert_eq!(down.value("host_consumers", &[]), 1.0);
+    // The look was given up, long before the connection would have been.
+    let group = Request::get("/api/v1/group").send(address(&host));
+    assert!(group.status == 503 && group.text().contains("has not answered within 2s"), "{}", group.text());
     redis.signal(crate::support::Signal::Continue);
 }
 
