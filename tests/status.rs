@@ -7,7 +7,9 @@ use redis::cmd;
 use serde_json::{Value, json};
 
 use crate::access::{documented_rule, with_user};
+use crate::support::consumer::{Consumer, post};
 use crate::support::host::{Ended, Launch};
+use crate::support::http::address;
 use crate::support::records::{CHANNEL, DEAD, HEARTBEAT, HOSTS, IDS, INBOX, OUTPUT, RETRY};
 use crate::support::{BOUND, Host, Publisher, Redis, message, repository, wait_for, wait_until};
 
@@ -98,6 +100,35 @@ fn two_hosts_are_shown_with_the_values_in_redis() {
     redis.run::<usize>(cmd("XTRIM").arg(OUTPUT).arg("MAXLEN").arg(10));
     let (_, status) = self::status(&redis);
     assert_eq!(status["outputs"], json!([{"name": "main", "key": OUTPUT, "length": 10, "added": 100}]));
+}
+
+#[test]
+fn remote_consumers_are_shown_with_the_host_at_which_they_are_registered() {
+    let redis = Redis::start();
+    let _other = host(&redis).ready(&redis, 1);
+    let at = host(&redis).arg("--http", "127.0.0.1:0").ready(&redis, 2);
+    let own = redis.consumer_ids();
+    let remotes = [(); 2].map(|()| Consumer::start(|_| Some(200)));
+    for remote in &remotes {
+        assert_eq!(post(address(&at), "/register", &json!({ "consumer_id": remote.id() }).to_string()).0, 200);
+    }
+    let (_, status) = status(&redis);
+    assert_eq!((&status["totals"]["consumers"], &status["totals"]["remote_consumers"]), (&json!(5), &json!(2)));
+    let consumers = status["consumers"].as_array().unwrap();
+    let (remote, local): (Vec<&Value>, Vec<&Value>) = consumers.iter().partition(|one| one["remote"] == true);
+    assert!(local.iter().all(|one| own.iter().any(|id| one["id"] == **id)), "{status}");
+    let mut ids = remotes.each_ref().map(Consumer::id);
+    ids.sort();
+    assert_eq!(remote.iter().map(|one| one["id"].as_str().unwrap()).collect::<Vec<_>>(), ids);
+    let registered = remote[0]["host"].clone();
+    for host in status["hosts"].as_array().unwrap() {
+        let (own, elsewhere) = if host["id"] == registered { (2, 2) } else { (1, 0) };
+        assert_eq!((&host["consumers"], &host["remote_consumers"]), (&json!(own), &json!(elsewhere)), "{host}");
+    }
+    assert!(remote.iter().all(|one| one["host"] == registered && one["processed"].is_null()), "{status}");
+    let page = status_with(&redis, &[]).stdout;
+    assert!(page.contains("with 5 consumers, 2 of them remote"), "{page}");
+    assert!(ids.iter().all(|id| page.contains(&format!("{id} (remote, at "))), "{page}");
 }
 
 #[test]

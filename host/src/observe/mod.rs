@@ -151,7 +151,7 @@ fn hosts(seen: &Look) -> Vec<(Host, Option<Figures>)> {
     hosts
 }
 
-fn host(seen: &Look, id: &str, expiry_ms: u64, listed: &HashMap<&str, u64>) -> (Host, Option<Figures>) {
+fn host(seen: &Look, id: &str, expiry_ms: u64, listed: &HashMap<&str, Listed>) -> (Host, Option<Figures>) {
     let said = seen.statuses.get(id).and_then(|status| serde_json::from_str(status).ok());
     let Said { plugin, figures } = said.unwrap_or_default();
     let known = figures.as_ref();
@@ -171,7 +171,8 @@ fn host(seen: &Look, id: &str, expiry_ms: u64, listed: &HashMap<&str, u64>) -> (
         started: known.map(|figures| figures.started.clone()),
         heartbeat_age_ms: known.map(age),
         heartbeat_left_ms: expiry_ms.saturating_sub(seen.now_ms),
-        consumers: listed.get(id).copied().unwrap_or(0),
+        consumers: listed.get(id).map_or(0, |listed| listed.own),
+        remote_consumers: listed.get(id).map_or(0, |listed| listed.remote),
         intake,
         position_lag: known.map(|figures| figures.position_lag),
         messages_per_second: known.map(|figures| figures.messages_per_second),
@@ -190,36 +191,50 @@ fn host(seen: &Look, id: &str, expiry_ms: u64, listed: &HashMap<&str, u64>) -> (
     (host, figures)
 }
 
+/// Consumers of a host on the list.
+#[derive(Clone, Copy, Debug, Default)]
+struct Listed {
+    own: u64,
+    remote: u64,
+}
+
 /// Number of consumers on the list, by host id.
-fn listed(seen: &Look) -> HashMap<&str, u64> {
-    let mut listed = HashMap::new();
-    for (host, _) in seen.consumer_ids.iter().filter_map(|id| id.rsplit_once('/')) {
-        *listed.entry(host).or_insert(0) += 1;
+fn listed(seen: &Look) -> HashMap<&str, Listed> {
+    let mut listed: HashMap<&str, Listed> = HashMap::new();
+    for id in &seen.consumer_ids {
+        if let Some(host) = seen.remotes.get(id) {
+            listed.entry(host).or_default().remote += 1;
+        } else if let Some((host, _)) = id.rsplit_once('/') {
+            listed.entry(host).or_default().own += 1;
+        }
     }
     listed
 }
 
-/// The consumers of hosts alive: host by host, in the order of their numbers.
+/// The consumers of hosts alive: host by host, in the order of their numbers, and then those elsewhere in the order of their ids.
 fn consumers(seen: &Look, hosts: &[(Host, Option<Figures>)]) -> Vec<Consumer> {
     let figures: HashMap<&str, (usize, Option<&Figures>)> =
         hosts.iter().enumerate().map(|(at, (host, figures))| (host.id.as_str(), (at, figures.as_ref()))).collect();
     let mut known = HashSet::new();
     let mut consumers: Vec<((usize, usize), Consumer)> = Vec::new();
     for id in &seen.consumer_ids {
-        let Some((host, number)) = id.rsplit_once('/') else { continue };
-        let (Some((at, figures)), Ok(number)) = (figures.get(host), number.parse::<usize>()) else { continue };
+        let remote = seen.remotes.get(id);
+        let own = || id.rsplit_once('/').and_then(|(host, number)| Some((host, number.parse().ok()?)));
+        let Some((host, number)) = remote.map(|host| (host.as_str(), usize::MAX)).or_else(own) else { continue };
+        let Some((at, figures)) = figures.get(host) else { continue };
         if number == 0 || !known.insert(id) {
             continue;
         }
         let consumer = Consumer {
             id: id.clone(),
             host: host.to_owned(),
+            remote: remote.is_some(),
             messages_per_second: figures.and_then(|figures| figures.consumers_per_second.get(number - 1).copied()),
             processed: figures.and_then(|figures| figures.consumers_processed.get(number - 1).copied()),
         };
         consumers.push(((*at, number), consumer));
     }
-    consumers.sort_by_key(|(place, _)| *place);
+    consumers.sort_by(|(place, one), (other, another)| place.cmp(other).then_with(|| one.id.cmp(&another.id)));
     consumers.into_iter().map(|(_, consumer)| consumer).collect()
 }
 
@@ -241,6 +256,7 @@ fn totals(hosts: &[(Host, Option<Figures>)], consumers: &[Consumer]) -> Totals {
     Totals {
         hosts: hosts.len() as u64,
         consumers: consumers.len() as u64,
+        remote_consumers: consumers.iter().filter(|consumer| consumer.remote).count() as u64,
         messages_per_second,
         // Standbys hear the same messages as the active intake.
         position_lag: figures.iter().map(|figures| figures.position_lag).max(),
@@ -291,9 +307,13 @@ mod tests {
             now_ms: 100_000,
             hosts: vec![("b-1-x".to_owned(), 105_000), ("a-host-2-y".to_owned(), 106_500)],
             statuses: [("b-1-x".to_owned(), "{}".to_owned()), ("a-host-2-y".to_owned(), status("1.2.3"))].into(),
-            consumer_ids: ["b-1-x/1", "gone-3-z/1", "a-host-2-y/2", "a-host-2-y/1", "a-host-2-y/1", "odd"]
+            consumer_ids: "b-1-x/1 gone-3-z/1 b:9 b:8 a-host-2-y/2 a-host-2-y/1 a-host-2-y/1 odd gone:1"
+                .split(' ')
                 .map(str::to_owned)
-                .to_vec(),
+                .collect(),
+            remotes: [("b:8", "b-1-x"), ("b:9", "b-1-x"), ("gone:1", "gone-3-z"), ("never-listed:1", "b-1-x")]
+                .map(|(id, host)| (id.to_owned(), host.to_owned()))
+                .into(),
             active: Some("b-1-x".to_owned()),
             pending: 7,
             inbox: Stream { length: 5, added: 9, first: Some("99000-0".to_owned()), last: "99900-0".to_owned() },
@@ -310,6 +330,7 @@ mod tests {
         assert_eq!(new.plugin.as_ref().map(|plugin| plugin.generation), Some(2));
         assert_eq!((old.version.as_ref(), old.heartbeat_age_ms, old.heartbeat_left_ms), (None, None, 5_000));
         assert_eq!((old.intake.as_deref(), old.consumers, old.plugin.is_none()), (Some("active"), 1, true));
+        assert_eq!((new.remote_consumers, old.remote_consumers), (0, 2));
     }
 
     #[test]
@@ -317,9 +338,11 @@ mod tests {
         let seen = seen();
         let consumers = consumers(&seen, &hosts(&seen));
         let ids: Vec<&str> = consumers.iter().map(|consumer| consumer.id.as_str()).collect();
-        assert_eq!(ids, ["a-host-2-y/1", "a-host-2-y/2", "b-1-x/1"]);
+        assert_eq!(ids, ["a-host-2-y/1", "a-host-2-y/2", "b-1-x/1", "b:8", "b:9"]);
         let processed: Vec<Option<u64>> = consumers.iter().map(|consumer| consumer.processed).collect();
-        assert_eq!(processed, [Some(5), Some(6), None]);
+        assert_eq!(processed, [Some(5), Some(6), None, None, None]);
+        assert!(consumers.iter().all(|consumer| consumer.remote == consumer.id.contains(':')));
+        assert_eq!(totals(&[], &consumers).remote_consumers, 2);
     }
 
     #[test]

@@ -33,7 +33,7 @@ pub struct GroupStatus {
     pub outputs: Vec<Output>,
     /// The hosts alive, in the order of their ids.
     pub hosts: Vec<Host>,
-    /// The consumers alive, host by host.
+    /// The consumers alive, host by host: first its own, then those that live elsewhere.
     pub consumers: Vec<Consumer>,
 }
 
@@ -79,6 +79,8 @@ pub struct Totals {
     pub hosts: u64,
     /// Consumers alive.
     pub consumers: u64,
+    /// Those of them that live elsewhere.
+    pub remote_consumers: u64,
     /// Messages settled a second.
     pub messages_per_second: Option<f64>,
     /// The largest position lag of a host: messages heard and not known to be in the inbox.
@@ -106,8 +108,10 @@ pub struct Host {
     pub heartbeat_age_ms: Option<u64>,
     /// Time after which the host counts as dead without another heartbeat.
     pub heartbeat_left_ms: u64,
-    /// Consumers on the list.
+    /// Its own consumers on the list.
     pub consumers: u64,
+    /// Consumers that live elsewhere and are registered at this host.
+    pub remote_consumers: u64,
     /// What its intake is: active, standby, owing or deaf.
     pub intake: Option<String>,
     /// Messages heard and not known to be in the inbox.
@@ -161,13 +165,15 @@ pub struct Plugin {
     pub rollbacks: u64,
 }
 
-/// A consumer alive. A host announces the figures of its first 1,000 consumers.
+/// A consumer alive. A host announces the figures of its own first 1,000 consumers.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct Consumer {
     /// The consumer's id.
     pub id: String,
-    /// The host's id.
+    /// Id of its host: for a remote consumer, the host at which it is registered.
     pub host: String,
+    /// Whether it lives elsewhere.
+    pub remote: bool,
     /// Messages settled a second, between the last heartbeats.
     pub messages_per_second: Option<f64>,
     /// Messages settled since the start of the host.

@@ -68,9 +68,13 @@ fn figures(status: &GroupStatus) -> Vec<Vec<Cell>> {
         0 => size(status.redis.memory_bytes),
         limit => format!("{} of {}", size(status.redis.memory_bytes), size(limit)),
     };
+    let elsewhere = match totals.remote_consumers {
+        0 => String::new(),
+        remote => format!(", {} of them remote", grouped(remote)),
+    };
     let mut rows = vec![
         row("messages/s", per_second),
-        row("hosts", format!("{}, with {} consumers", grouped(totals.hosts), grouped(totals.consumers))),
+        row("hosts", format!("{}, with {} consumers{elsewhere}", grouped(totals.hosts), grouped(totals.consumers))),
         row("inbox", inbox(&status.inbox)),
         row("position lag", known(totals.position_lag)),
         row("retries", retries(&status.retries)),
@@ -153,7 +157,7 @@ fn host(host: &Host) -> Vec<Cell> {
         Cell::text(text(&host.version)),
         Cell::number(host.heartbeat_age_ms.map_or_else(|| UNKNOWN.to_owned(), age)),
         Cell::text(text(&host.intake)).paint(intake),
-        Cell::number(grouped(host.consumers)),
+        Cell::number(grouped(host.consumers + host.remote_consumers)),
         Cell::number(host.messages_per_second.map_or_else(|| UNKNOWN.to_owned(), rate)),
         number(host.processed),
         number(host.position_lag),
@@ -163,9 +167,18 @@ fn host(host: &Host) -> Vec<Cell> {
 
 fn consumers(consumers: &[Consumer]) -> Vec<Vec<Cell>> {
     let head = heads(&["CONSUMER", "MESSAGES/S", "PROCESSED"]);
+    let name = |consumer: &Consumer| {
+        let id = cut(line(consumer.id.as_bytes()), ID_CHARS_MAX);
+        // By its address, a remote consumer does not tell at which host it is.
+        if consumer.remote {
+            format!("{id} (remote, at {})", cut(line(consumer.host.as_bytes()), ID_CHARS_MAX))
+        } else {
+            id
+        }
+    };
     let row = |consumer: &Consumer| {
         vec![
-            Cell::text(cut(line(consumer.id.as_bytes()), ID_CHARS_MAX)),
+            Cell::text(name(consumer)),
             Cell::number(consumer.messages_per_second.map_or_else(|| UNKNOWN.to_owned(), rate)),
             Cell::number(consumer.processed.map_or_else(|| UNKNOWN.to_owned(), grouped)),
         ]

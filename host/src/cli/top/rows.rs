@@ -157,7 +157,7 @@ fn host(host: &Host, is_wide: bool) -> Row {
         word(host.version.as_deref().unwrap_or(UNKNOWN)),
         (beat.map_or_else(|| UNKNOWN.to_owned(), age), count(beat).1),
         word(host.intake.as_deref().unwrap_or(UNKNOWN)),
-        count(Some(host.consumers)),
+        count(Some(host.consumers + host.remote_consumers)),
         per_second(host.messages_per_second),
         count(host.processed),
         count(host.position_lag),

@@ -65,7 +65,7 @@ export class Figures {
       ['Host', (host) => host.id],
       ['Messages/s', (host) => rate(host.messages_per_second)],
       ['Processed', (host) => number(host.processed)],
-      ['Consumers', (host) => number(host.consumers)],
+      ['Consumers', (host) => number(host.consumers + host.remote_consumers)],
       ['Intake', (host) => host.intake ?? '–'],
       ['Position lag', (host) => number(host.position_lag)],
       ['Version', (host) => short(host.plugin?.digest)],
@@ -100,7 +100,7 @@ export class Figures {
     const shown = wanted.slice(0, CONSUMERS_MAX);
     put($('consumers-shown'), `${number(shown.length)} of ${number(wanted.length)} shown`);
     rows($('consumers'), shown, (consumer) => consumer.id, [
-      ['Consumer', (consumer) => consumer.id],
+      ['Consumer', ({ id, remote }) => (remote ? `${id} (remote)` : id)],
       ['Messages/s', (consumer) => rate(consumer.messages_per_second)],
       ['Processed', (consumer) => number(consumer.processed)],
     ]);

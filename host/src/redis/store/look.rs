@@ -32,6 +32,8 @@ pub struct Look {
     pub statuses: HashMap<String, String>,
     /// The list of consumers.
     pub consumer_ids: Vec<String>,
+    /// The host of each remote consumer.
+    pub remotes: HashMap<String, String>,
     /// Channel of the group.
     pub channel: Option<String>,
     /// Format that the group writes.
@@ -125,6 +127,7 @@ pub async fn look(connection: &mut LibraryConnection, keys: &Keys) -> Result<Loo
     pipeline.cmd("ZRANGE").arg(&keys.heartbeat).arg(0).arg(-1).arg("WITHSCORES");
     pipeline.cmd("HGETALL").arg(&keys.hosts);
     pipeline.cmd("LRANGE").arg(&keys.consumer_ids).arg(0).arg(-1);
+    pipeline.cmd("HGETALL").arg(&keys.remote);
     pipeline.cmd("HGETALL").arg(&keys.descriptor);
     pipeline.cmd("GET").arg(&keys.intake);
     pipeline.cmd("XPENDING").arg(&keys.inbox).arg(GROUP);
@@ -143,7 +146,7 @@ pub async fn look(connection: &mut LibraryConnection, keys: &Keys) -> Result<Loo
     let mut hosts: Vec<(String, u64)> = hosts.into_iter().map(|(host, expiry)| (host, expiry as u64)).collect();
     hosts.retain(|(_, expiry)| *expiry > now_ms);
     let (statuses, consumer_ids) = (replies.next(&keys.hosts)?, replies.next(&keys.consumer_ids)?);
-
+    let remotes = replies.next(&keys.remote)?;
     let descriptor: HashMap<String, String> = replies.next(&keys.descriptor)?;
     let active = replies.next(&keys.intake)?;
     let pending = pending(replies.raw()?, &keys.inbox)?;
@@ -156,6 +159,7 @@ pub async fn look(connection: &mut LibraryConnection, keys: &Keys) -> Result<Loo
         memory_bytes_max: info_number(&info, "maxmemory"),
         statuses,
         consumer_ids,
+        remotes,
         channel: descriptor.get("channel").cloned(),
         format: descriptor.get("format").and_then(|format| format.parse().ok()),
         active,
