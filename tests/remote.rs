@@ -12,7 +12,7 @@ use crate::support::host::Launch;
 use crate::support::http::address;
 use crate::support::records::{IDS, OUTPUT, RETRY};
 use crate::support::{
-    BOUND, Host, Publisher, Redis, Signal, Traffic, expect_each_once, message, puppet, wait_for, wait_until,
+    BOUND, Host, Publisher, Redis, Release, Signal, Traffic, expect_each_once, message, puppet, wait_for, wait_until,
 };
 
 const REMOTES: &str = "{consumer:ids}:remote";
@@ -335,6 +335,33 @@ fn a_worker_registers_again_when_the_group_does_not_know_it() {
     wait_until("its return", || redis.consumer_ids().contains(&id));
     Publisher::new(&redis).publish(message("m", json!({})));
     redis.result_of("m");
+}
+
+#[test]
+fn a_worker_takes_up_a_new_version_of_its_plugin_and_refuses_a_wrong_one() {
+    let redis = Redis::start();
+    let host = distributor(&redis);
+    let file = redis.folder().join("plugin.wasm");
+    Release::new("A").write_to(&file);
+    let reloading = worker(&redis, address(&host)).arg("--plugin", &file).arg("--rollback", "off");
+    let (worker, id) = registered(&redis, reloading);
+    let version_for = |message_id: &str| {
+        Publisher::new(&redis).publish(message(message_id, json!({})));
+        let result = redis.result_of(message_id);
+        assert_eq!(result.text("consumer_id"), id);
+        result.text("version").to_owned()
+    };
+    assert_eq!(version_for("a"), "A");
+    std::fs::write(&file, "no component").unwrap();
+    worker.wait_for_log("refused a new version of the plugin");
+    assert_eq!(version_for("still-a"), "A");
+    Release::new("B").write_to(&file);
+    worker.wait_for_log("a new version of the plugin is in use");
+    assert_eq!(version_for("b"), "B");
+    worker.signal(Signal::Hangup);
+    worker.wait_for_log("reloading the plugin and the configuration after SIGHUP");
+    assert_eq!(version_for("still-b"), "B");
+    worker.stop();
 }
 
 #[test]

@@ -16,7 +16,7 @@ use crate::http::Http;
 use crate::redis::client::connector::Connector;
 use crate::redis::store::checks;
 use crate::redis::store::keys::Keys;
-use crate::reload::{self, Control};
+use crate::reload::{self, Control, Reloader};
 use crate::remote::address::Address;
 use crate::remote::desk::Desk;
 use crate::remote::worker::Membership;
@@ -67,19 +67,21 @@ pub async fn run(
         Some(Remote { remotes: None, desk: made })
     };
     // A worker takes no commands.
-    let (requests, _) = reload::requests();
+    let (requests, requested) = reload::requests();
     let http = Http::start(&config, &group, &versions, requests, begin).await?;
     if let (Some((address, desk)), Some(http)) = (desk, http) {
         let mut membership = Membership::new(terms.group, token, &address, terms.interval);
+        let (drain_timeout, threads) = (config.drain_timeout, workers.handle.clone());
+        let mut reloader = Reloader::new((control, requested), config, engine, versions, threads).await;
         tokio::select! {
             () = membership.run() => {}
+            () = reloader.run() => {}
             () = shutdown => {}
         }
         membership.leave().await;
-        if tokio::time::timeout(config.drain_timeout, desk.close()).await.is_err() {
+        if tokio::time::timeout(drain_timeout, desk.close()).await.is_err() {
             warn!(
-                "messages were not processed within the drain timeout of {:?}; they go back to the group",
-                config.drain_timeout
+                "messages were not processed within the drain timeout of {drain_timeout:?}; they go back to the group"
             );
         }
         http.stop().await;

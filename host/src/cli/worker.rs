@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 use anyhow::anyhow;
 
 use super::run::control;
-use super::{Exit, Failure, Flags, load, log, signals};
+use super::signals::Hangup;
+use super::{Exit, Failure, Flags, load, log};
 use crate::remote::address::Address;
 use crate::worker::{self, Terms};
 
@@ -47,6 +48,12 @@ pub(super) struct WorkerArgs {
 
 pub(super) fn execute(before: Flags, args: WorkerArgs) -> Result<(), Failure> {
     let started = Instant::now();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    // First, because until then a SIGHUP ends the process.
+    let hangup = {
+        let _entered = runtime.enter();
+        Hangup::listen()?
+    };
     let given = before.overlaid_with(args.flags);
     let loaded = load(&given)?;
     let file = loaded.file.clone();
@@ -63,8 +70,11 @@ pub(super) fn execute(before: Flags, args: WorkerArgs) -> Result<(), Failure> {
     let terms = Terms { group: args.group, advertised: args.advertise, interval: args.membership_interval };
     let redis = config.redis.url.clone();
     let control = control(&given, file, (redis.clone(), redis), started);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let result = runtime.block_on(async { Ok(worker::run(config, control, terms, signals::shutdown()?).await?) });
+    let result = runtime.block_on(async {
+        let shutdown = hangup.shutdown(control.asked.clone())?;
+        // On the heap: a running worker is large.
+        Ok(Box::pin(worker::run(config, control, terms, shutdown)).await?)
+    });
     runtime.shutdown_background();
     result
 }
