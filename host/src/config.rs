@@ -161,6 +161,8 @@ settings! {
         pub inbox: String = flag("inbox-key").default("{messages:processed}:inbox");
         /// Hash with the facts on which the hosts of a group must agree, such as the channel.
         pub descriptor: String = flag("descriptor-key").default("{messages:processed}:group");
+        /// Hash of what the hosts of a group tell each other of versions of the plugin.
+        pub versions: String = flag("versions-key").default("{messages:processed}:versions");
         /// Prefix of claim keys; the message id follows.
         pub claim_prefix: String = flag("claim-prefix").default("{messages:processed}:claim:");
         /// Prefix of permit keys, which fence the settling of a host; the host's id follows.
@@ -204,6 +206,11 @@ settings! {
         pub probation_messages: u64 = flag("probation-messages").default("1000").between("1", "1000000000000");
         /// Time that a new plugin version must be in use before its probation ends.
         pub probation_time: Duration = flag("probation-time").default("30s").between("0s", "1d");
+        /// Let one host of the group, the canary, use a new plugin version first; the others follow when its probation has ended.
+        ///
+        /// The canary is the first host with this setting that has loaded the version. The others keep the version in use, and
+        /// refuse the new one if the canary rolls it back. Needs `--rollback on`. A host without this setting waits for nobody.
+        pub canary: bool = flag("canary").default("false");
     }
 
     /// Settings of the output stream.

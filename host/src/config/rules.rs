@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::{Loaded, PluginConfig, SETTINGS, Token};
+use super::{Loaded, OnOff, PluginConfig, SETTINGS, Token};
 use super::{outputs, redis_url};
 
 /// The consumers of a killed host leave `consumer:ids` one interval after its last heartbeat has expired. The promise
@@ -57,6 +57,11 @@ pub(super) fn problems(loaded: &Loaded) -> Vec<String> {
          could be lost when the active host dies",
     );
     check.http();
+    check.require(
+        !config.reload.canary || config.reload.rollback == OnOff::On,
+        &["reload.canary", "reload.rollback"],
+        "a canary needs its probation; set --rollback on, or leave --canary out",
+    );
     check.require(
         config.message.bytes_max <= intake.buffer_bytes_max,
         &["message.bytes_max", "intake.buffer_bytes_max"],

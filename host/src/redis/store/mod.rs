@@ -29,4 +29,5 @@ pub mod retries;
 pub mod settle;
 pub mod stats;
 pub mod takeover;
+pub mod versions;
 pub mod waiting;
