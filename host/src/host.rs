@@ -30,6 +30,7 @@ use crate::redis::store::inbox::{HandBack, ensure_group, hand_back, handed_back}
 use crate::redis::store::keys::Keys;
 use crate::redis::store::registry::{hosts_alive, statuses};
 use crate::registry::Registry;
+use crate::reload::fleet::Fleet;
 use crate::reload::{self, Control, Reloader};
 use crate::remote::distribute::{Distribution, Distributor};
 use crate::remote::{self, RemoteError};
@@ -256,6 +257,9 @@ impl Running {
         let heartbeat = tasks.spawn(async move { beating.run().await });
         // On the consumers' threads, so that the thread that receives a delivery also processes it.
         let fetching = workers.handle.spawn(async move { fetcher.run().await });
+        let fleet = Arc::new(Fleet::new(&group, &versions, &config.registry));
+        let telling = fleet.clone();
+        tasks.spawn(async move { telling.run().await });
         let forwarder = Forwarder::new(group.clone(), config.delivery.clone());
         let retries = tasks.spawn(async move { forwarder.run().await });
         let time_max = config.plugin_limits.time_max;
@@ -275,7 +279,8 @@ impl Running {
             parts,
             watchdog: Watchdog::new(control.manager.clone(), group.clone(), versions.clone()),
             drain_timeout: config.drain_timeout,
-            reloader: Reloader::new((control, requested), config, engine, versions, workers.handle.clone()).await,
+            reloader: Reloader::new((control, requested), config, engine, (versions, fleet), workers.handle.clone())
+                .await,
             group,
             registry,
             queue,

@@ -24,6 +24,7 @@ pub mod consumer;
 pub mod counters;
 pub mod dead_letter;
 pub mod dead_letters;
+pub mod fleet;
 pub mod group;
 pub mod host;
 pub mod http;

@@ -1,10 +1,13 @@
 //! Changes while a host runs: of the plugin's file, of the configuration, of the number of consumers.
 //! After an invalid change the host continues as before. This room knows no messages.
 //!
-//! `watch` detects that a file has changed. This module loads and tries the new version. `version` puts the version in
-//! use and decides whether it stays.
+//! `watch` detects that a file has changed. This module loads and tries the new version. `fleet` asks the group. `version` puts
+//! the version in use and decides whether it stays.
 
+mod control;
 pub mod events;
+pub mod fleet;
+mod ready;
 mod watch;
 
 use std::collections::HashMap;
@@ -15,15 +18,19 @@ use std::time::{Duration, Instant};
 
 use sha2::{Digest as _, Sha256};
 use tokio::runtime::Handle;
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::mpsc;
 use tracing::{info, warn};
 
 use crate::cases::Cases;
-use crate::config::{Config, ConfigError, Watch, needing_a_start};
-use crate::plugin::{Apart, Binary, Engine, Haste, LoadError, Plugin};
-use crate::service_manager::{News, ServiceManager};
+use crate::config::{Config, Watch, needing_a_start};
+use crate::fleet::Waiting;
+use crate::plugin::{Binary, Engine, Haste, LoadError, Plugin};
+use crate::service_manager::News;
 use crate::time::millis;
 use crate::version::{Fingerprint, Versions};
+pub use control::{Control, Reloaded, Request, requests};
+use fleet::{Candidate, Fleet, Ruling};
+use ready::Ready;
 use watch::Watched;
 
 /// Minimum number of instance slots of an engine, so that a few more consumers do not need another engine.
@@ -31,71 +38,6 @@ const CAPACITY_MIN: u32 = 64;
 
 /// Maximum number of refused versions to remember.
 const REFUSED_MAX: usize = 1_000;
-
-/// Sources of changes for a running host.
-pub struct Control {
-    /// Reads the configuration again, from the same sources as at the start.
-    pub reread: Box<dyn Fn() -> Result<Config, ConfigError> + Send>,
-    /// The configuration file, if there is one.
-    pub file: Option<PathBuf>,
-    /// Notified by a request for a reload, such as SIGHUP.
-    pub asked: Arc<Notify>,
-    /// Start of the process.
-    pub started: Instant,
-    /// The process that compiles a large plugin at the start.
-    pub apart: Option<Apart>,
-    /// Hears of the start, of reloads and of the stop.
-    pub manager: ServiceManager,
-}
-
-impl Control {
-    /// For a host with a fixed configuration.
-    #[must_use]
-    pub fn fixed(config: Config) -> Control {
-        Control {
-            reread: Box::new(move || Ok(config.clone())),
-            file: None,
-            asked: Arc::default(),
-            started: Instant::now(),
-            apart: None,
-            manager: ServiceManager::default(),
-        }
-    }
-}
-
-/// A request of somebody who talks to the running host.
-#[derive(Debug)]
-pub enum Request {
-    /// Try what the files have now.
-    Reload {
-        /// Whether to try also a version that was rolled back.
-        force: bool,
-        /// Gets what came of it.
-        answer: oneshot::Sender<Reloaded>,
-    },
-    /// The wanted number of consumers may have changed.
-    Resize,
-}
-
-/// What came of a reload.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Reloaded {
-    /// The version with this digest came into use.
-    Swapped(String),
-    /// The version with this digest was in use, and is.
-    Unchanged(String),
-    /// The version or the configuration was refused, for this reason.
-    Refused(String),
-}
-
-/// Requests that wait, at most. Further ones wait for a place.
-const REQUESTS_MAX: usize = 16;
-
-/// A channel for requests.
-#[must_use]
-pub fn requests() -> (mpsc::Sender<Request>, mpsc::Receiver<Request>) {
-    mpsc::channel(REQUESTS_MAX)
-}
 
 /// An engine for a host with this configuration.
 ///
@@ -128,6 +70,9 @@ pub struct Reloader {
     read: Config,
     engine: Engine,
     versions: Arc<Versions>,
+    fleet: Arc<Fleet>,
+    /// A version that waits for the canary of the group.
+    ready: Option<Ready>,
     /// The threads of the consumers.
     workers: Handle,
     watched: Watched,
@@ -147,6 +92,8 @@ enum Occasion {
     Changed,
     Asked,
     Requested(Request),
+    /// The group has another word for the version that waits.
+    Ruled(Ruling),
     /// A probation is due for review.
     Review,
 }
@@ -157,7 +104,7 @@ impl Reloader {
         (control, requested): (Control, mpsc::Receiver<Request>),
         config: Config,
         engine: Engine,
-        versions: Arc<Versions>,
+        (versions, fleet): (Arc<Versions>, Arc<Fleet>),
         workers: Handle,
     ) -> Reloader {
         let watched = Watched::new(files(&config, &control), config.reload.clone()).await;
@@ -169,6 +116,8 @@ impl Reloader {
             read,
             engine,
             versions,
+            fleet,
+            ready: None,
             workers,
             watched,
             seen: None,
@@ -182,17 +131,18 @@ impl Reloader {
     pub async fn run(&mut self) {
         if self.config.reload.watch != Watch::Off {
             // The file may have changed between the read at the start and the first look at its stamp.
-            self.reload().await;
+            self.reload(false).await;
         }
         loop {
             match self.occasion().await {
                 Occasion::Changed => {
-                    self.reload().await;
+                    self.reload(false).await;
                 }
                 Occasion::Asked => {
                     info!("reloading the plugin and the configuration after SIGHUP");
                     self.control.manager.tell(&[News::Reloading]).await;
-                    self.reload_afresh(true).await;
+                    self.versions.forgive();
+                    self.reload_afresh(false).await;
                     self.control.manager.tell(&[News::Ready]).await;
                 }
                 Occasion::Requested(Request::Reload { force, answer }) => {
@@ -203,9 +153,15 @@ impl Reloader {
                 }
                 // More consumers than the version in use has room for need the version once more.
                 Occasion::Requested(Request::Resize) if self.is_outgrown() => {
-                    self.reload().await;
+                    self.reload(false).await;
                 }
                 Occasion::Requested(Request::Resize) => self.resize(),
+                Occasion::Ruled(ruling) => {
+                    if let Some(ready) = self.ready.take() {
+                        self.obey(ruling, ready);
+                        self.resize();
+                    }
+                }
                 // The end of a probation may allow more consumers.
                 Occasion::Review => self.resize(),
             }
@@ -214,16 +170,24 @@ impl Reloader {
 
     async fn occasion(&mut self) -> Occasion {
         let review = self.versions.review();
+        let (fleet, ready, canary) = (&self.fleet, &self.ready, self.config.reload.canary);
+        let ruled = async {
+            match ready {
+                Some(ready) => fleet.next_ruling(ready.candidate(canary), &ready.waiting).await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             () = self.control.asked.notified() => Occasion::Asked,
             () = self.watched.changed() => Occasion::Changed,
             // Without a listener nobody sends, and this branch is off.
             Some(request) = self.requested.recv() => Occasion::Requested(request),
+            ruling = ruled => Occasion::Ruled(ruling),
             () = tokio::time::sleep(review.unwrap_or_default()), if review.is_some() => Occasion::Review,
         }
     }
 
-    /// Reloads also what was refused before, and with `force` what was rolled back.
+    /// Reloads also what was refused before, and with `force` what was rolled back, here or by another host.
     async fn reload_afresh(&mut self, force: bool) -> Reloaded {
         if force {
             self.versions.forgive();
@@ -232,10 +196,10 @@ impl Reloader {
         self.seen = None;
         (self.config_problem, self.file_problem) = (None, None);
         self.watched.settle().await;
-        self.reload().await
+        self.reload(force).await
     }
 
-    async fn reload(&mut self) -> Reloaded {
+    async fn reload(&mut self, force: bool) -> Reloaded {
         let (reread, binary) = loop {
             let reread = self.reread();
             self.watched.watch(files(&self.config, &self.control), &self.config.reload).await;
@@ -250,8 +214,11 @@ impl Reloader {
             self.watched.settle().await;
         };
         let reloaded = match binary {
-            Some(Ok(binary)) => self.renew_plugin(binary).await,
-            Some(Err(error)) => Reloaded::Refused(self.complain(&error)),
+            Some(Ok(binary)) => self.renew_plugin(binary, force).await,
+            Some(Err(error)) => {
+                self.stop_waiting();
+                Reloaded::Refused(self.complain(&error))
+            }
             None => self.unchanged(),
         };
         self.resize();
@@ -301,16 +268,29 @@ impl Reloader {
         self.versions.consumers_commanded().unwrap_or(self.config.consumers)
     }
 
-    /// Puts this version in use, if it differs from the version in use and passes all checks.
-    async fn renew_plugin(&mut self, binary: Binary) -> Reloaded {
+    /// Puts this version in use, if it differs from the version in use, passes all checks, and the group allows it.
+    async fn renew_plugin(&mut self, binary: Binary, force: bool) -> Reloaded {
         self.file_problem = None;
         let fingerprint = fingerprint(binary.digest(), &self.config);
+        if let Some(ready) = self.ready.as_ref().filter(|ready| ready.fingerprint == fingerprint)
+            && self.seen.as_ref() == Some(&fingerprint)
+        {
+            return Reloaded::Waits(ready.waiting.clone());
+        }
+        self.stop_waiting();
         let before = self.seen.replace(fingerprint.clone());
         let nothing_new = before.as_ref() == Some(&fingerprint) || fingerprint == self.versions.fingerprint();
         if nothing_new && !self.is_outgrown() {
             return self.unchanged();
         }
         let digest = binary.digest().to_owned();
+        let force = force || self.versions.is_forgiven(&fingerprint);
+        let asks = fingerprint != self.versions.fingerprint() && !self.versions.is_trusted(&fingerprint);
+        // Before the version is compiled for nothing.
+        let may_be_refused = asks && !force && !self.versions.is_bad(&fingerprint);
+        if may_be_refused && let Some(verdict) = self.fleet.verdict_on(&fingerprint, &digest).await {
+            return self.refuse_for_another(&verdict);
+        }
         let start = Instant::now();
         let loaded = if self.versions.is_bad(&fingerprint) {
             Err("the version was rolled back before; SIGHUP, or a reload with force, tries it again".to_owned())
@@ -321,11 +301,19 @@ impl Reloader {
         };
         match loaded {
             Ok(plugin) => {
-                self.swap(&plugin, fingerprint, start.elapsed());
-                Reloaded::Swapped(digest)
+                let canary = self.config.reload.canary;
+                let ruling = match asks {
+                    true => {
+                        self.fleet.rule(Candidate { fingerprint: &fingerprint, digest: &digest, canary, force }).await
+                    }
+                    false => Ruling::Use,
+                };
+                let waiting = Waiting { digest, canary: None };
+                self.obey(ruling, Ready { plugin, fingerprint, load_time: start.elapsed(), waiting })
             }
             Err(reason) => {
-                self.refuse(&digest, fingerprint, reason.clone());
+                self.refuse(&digest, reason.clone());
+                self.remember_refusal(fingerprint, reason.clone());
                 Reloaded::Refused(reason)
             }
         }
@@ -371,16 +359,19 @@ impl Reloader {
         );
     }
 
-    fn refuse(&mut self, digest: &str, fingerprint: Fingerprint, reason: String) {
+    fn refuse(&self, digest: &str, reason: String) {
         warn!(
             digest = &digest[..12],
             in_use = self.versions.current().plugin.short_digest(),
             "refused a new version of the plugin; the version in use stays: {reason}"
         );
+        self.versions.refuse(Some(digest), reason);
+    }
+
+    fn remember_refusal(&mut self, fingerprint: Fingerprint, reason: String) {
         if self.refused.len() >= REFUSED_MAX {
             self.refused.clear();
         }
-        self.versions.refuse(Some(digest), reason.clone());
         self.refused.insert(fingerprint, reason);
     }
 

@@ -8,6 +8,7 @@ use serde::Serialize;
 use tokio::sync::watch;
 use utoipa::ToSchema;
 
+use super::Fingerprint;
 use crate::time::rfc3339;
 
 /// Events that are kept; older ones are forgotten.
@@ -26,6 +27,8 @@ pub enum Event {
     Forced,
     /// The version came back into use, because the next one failed or a command asked for that.
     RolledBack,
+    /// The version is loaded and waits for the canary of the group.
+    Waiting,
     /// The version, or a configuration, was refused.
     Refused,
     /// The probation of the version ended.
@@ -48,6 +51,38 @@ pub struct Entry {
     pub generation: u64,
     /// Why, as a sentence.
     pub reason: Option<String>,
+    /// The version on which a word was spoken, for the other hosts of the group.
+    #[serde(skip)]
+    pub judged: Option<Judged>,
+}
+
+/// A version whose probation has ended, well or badly.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Judged {
+    /// Its fingerprint.
+    pub fingerprint: Fingerprint,
+    /// SHA-256 of its bytes.
+    pub digest: String,
+    /// Whether a command said so.
+    pub by_command: bool,
+}
+
+impl Entry {
+    /// An event of this moment.
+    pub(super) fn new(event: Event, (digest, before): (Option<&str>, Option<&str>), generation: u64) -> Entry {
+        let (digest, before) = (digest.map(str::to_owned), before.map(str::to_owned));
+        Entry { at: rfc3339(SystemTime::now()), event, digest, before, generation, reason: None, judged: None }
+    }
+
+    /// The event with a reason.
+    pub(super) fn because(self, reason: impl Into<String>) -> Entry {
+        Entry { reason: Some(reason.into()), ..self }
+    }
+
+    /// The event as a word on a version.
+    pub(super) fn judging(self, judged: Judged) -> Entry {
+        Entry { judged: Some(judged), ..self }
+    }
 }
 
 /// The last events, and how many there ever were.
@@ -86,22 +121,9 @@ impl History {
         self.0.subscribe()
     }
 
-    /// Adds an event of this moment.
-    pub(super) fn add(&self, event: Event, (digest, before): (Option<&str>, Option<&str>), generation: u64) {
-        self.add_with_reason(event, (digest, before), generation, None);
-    }
-
-    /// Adds an event of this moment that has a reason.
-    pub(super) fn add_with_reason(
-        &self,
-        event: Event,
-        (digest, before): (Option<&str>, Option<&str>),
-        generation: u64,
-        reason: Option<String>,
-    ) {
-        let (digest, before) = (digest.map(str::to_owned), before.map(str::to_owned));
-        let at = rfc3339(SystemTime::now());
-        let entry = Arc::new(Entry { at, event, digest, before, generation, reason });
+    /// Adds an event.
+    pub(super) fn add(&self, entry: Entry) {
+        let entry = Arc::new(entry);
         self.0.send_modify(|recent| {
             if recent.entries.len() >= HISTORY_MAX {
                 recent.entries.pop_front();
@@ -122,9 +144,10 @@ mod tests {
         let generations =
             |seen| -> Vec<u64> { history.subscribe().borrow().after(seen).map(|entry| entry.generation).collect() };
         assert_eq!(generations(0), [0; 0]);
-        (1..=3).for_each(|generation| history.add(Event::Swapped, (Some("d"), None), generation));
+        let swap = |generation| history.add(Entry::new(Event::Swapped, (Some("d"), None), generation));
+        (1..=3).for_each(swap);
         assert_eq!((generations(0), generations(2), generations(3)), (vec![1, 2, 3], vec![3], vec![]));
-        (4..=250).for_each(|generation| history.add(Event::Swapped, (Some("d"), None), generation));
+        (4..=250).for_each(swap);
         assert_eq!((generations(0).len(), generations(0)[0], generations(249)), (HISTORY_MAX, 151, vec![250]));
         let newest = history.subscribe().borrow().newest_first().next().map(|entry| entry.generation);
         assert_eq!(newest, Some(250));

@@ -1,24 +1,25 @@
 //! The version of the plugin that a host uses: the consumers' view of the version, and the steps from one version to
 //! the next. A step happens at once and for all consumers, from any thread. This room knows no files.
 
+mod elsewhere;
 pub mod history;
 pub mod probation;
+mod status;
 
 use std::collections::HashSet;
-use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tracing::{error, info};
-use utoipa::ToSchema;
 
 use crate::config::{OnOff, ReloadConfig};
 use crate::plugin::Plugin;
-use history::{Event, History, Recent};
+use elsewhere::Elsewhere;
+use history::{Entry, Event, History, Judged, Recent};
 use probation::{Probation, Record};
+pub use status::{Refused, State, Status};
 
 /// A digest of everything that a version consists of: the plugin's bytes, configuration and limits.
 pub type Fingerprint = String;
@@ -39,6 +40,19 @@ pub struct Version {
     restored: bool,
 }
 
+impl Version {
+    /// Its fingerprint.
+    #[must_use]
+    pub fn fingerprint(&self) -> &Fingerprint {
+        &self.fingerprint
+    }
+
+    fn judged(&self, by_command: bool) -> Judged {
+        let (fingerprint, digest) = (self.fingerprint.clone(), self.plugin.digest().to_owned());
+        Judged { fingerprint, digest, by_command }
+    }
+}
+
 /// Orders for the consumers of a host.
 #[derive(Clone, Debug)]
 pub struct Orders {
@@ -50,62 +64,6 @@ pub struct Orders {
     pub consumers_wanted: u32,
 }
 
-/// Status of a host's plugin, for Redis and for reports.
-#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize, ToSchema)]
-pub struct Status {
-    /// Number of the version in use, +1 at every swap.
-    pub generation: u64,
-    /// SHA-256 of the plugin's bytes.
-    pub digest: String,
-    /// State of the version in use.
-    pub state: State,
-    /// Time at which the version came into use, RFC 3339.
-    pub since: String,
-    /// Number of consumers of the host.
-    pub consumers: u32,
-    /// Number of changes of the version in use, including rollbacks.
-    pub swaps: u64,
-    /// Number of refused versions and configurations.
-    pub refusals: u64,
-    /// Number of rollbacks.
-    pub rollbacks: u64,
-    /// The last refused version.
-    pub refused: Option<Refused>,
-}
-
-/// State of the version in use.
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize, ToSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum State {
-    /// The version is trusted.
-    Steady,
-    /// The version is on probation.
-    Probation,
-    /// The version is trusted, and is in use again because the next version failed.
-    RolledBack,
-}
-
-impl fmt::Display for State {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            State::Steady => "steady",
-            State::Probation => "on probation",
-            State::RolledBack => "restored",
-        })
-    }
-}
-
-/// A version that was refused.
-#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize, ToSchema)]
-pub struct Refused {
-    /// SHA-256 of the plugin's bytes, if the file could be read.
-    pub digest: Option<String>,
-    /// The reason, as a sentence.
-    pub reason: String,
-    /// Time of the refusal, RFC 3339.
-    pub time: String,
-}
-
 /// The version in use, and a record of bad versions. Shared by consumers, reload and reports.
 #[derive(Debug)]
 pub struct Versions {
@@ -114,6 +72,7 @@ pub struct Versions {
     rollbacks: AtomicU64,
     refusals: Mutex<Refusals>,
     history: History,
+    elsewhere: Mutex<Elsewhere>,
     /// The number of consumers of a command, which goes before the one of the configuration.
     commanded: Mutex<Option<u32>>,
 }
@@ -141,13 +100,14 @@ impl Versions {
             restored: false,
         };
         let history = History::default();
-        history.add(Event::Started, (Some(version.plugin.digest()), None), version.plugin.generation());
+        history.add(Entry::new(Event::Started, (Some(version.plugin.digest()), None), version.plugin.generation()));
         Versions {
             orders: watch::Sender::new(Orders { version: Arc::new(version), consumers, consumers_wanted: consumers }),
             swaps: AtomicU64::default(),
             rollbacks: AtomicU64::default(),
             refusals: Mutex::default(),
             history,
+            elsewhere: Mutex::default(),
             commanded: Mutex::default(),
         }
     }
@@ -190,6 +150,24 @@ impl Versions {
         self.refusals().bad.contains(fingerprint)
     }
 
+    /// Whether this version has nothing to prove: it is the one to which a rollback would lead.
+    #[must_use]
+    pub fn is_trusted(&self, fingerprint: &Fingerprint) -> bool {
+        let current = self.current();
+        current.probation.as_ref().map_or(&current, Probation::before).fingerprint == *fingerprint
+    }
+
+    /// Whether this host rolled the version back, and may try it again.
+    #[must_use]
+    pub fn is_forgiven(&self, fingerprint: &Fingerprint) -> bool {
+        self.refusals().forgiven.contains(fingerprint)
+    }
+
+    /// Lets this version be tried although another host rolled it back.
+    pub fn forgive_one(&self, fingerprint: &Fingerprint) {
+        self.refusals().forgiven.insert(fingerprint.clone());
+    }
+
     /// Lets versions that were rolled back be tried again.
     pub fn forgive(&self) {
         let mut refusals = self.refusals();
@@ -214,7 +192,7 @@ impl Versions {
         });
         let version = swapped.unwrap_or_else(|| self.current());
         let digests = (Some(version.plugin.digest()), Some(before.plugin.digest()));
-        self.history.add(event, digests, version.plugin.generation());
+        self.history.add(Entry::new(event, digests, version.plugin.generation()));
         version
     }
 
@@ -242,8 +220,13 @@ impl Versions {
             probation.regressions(),
             version.record.messages(),
         );
-        let digests = (Some(restored.plugin.digest()), Some(version.plugin.digest()));
-        self.history.add_with_reason(Event::RolledBack, digests, restored.plugin.generation(), Some(reason));
+        self.add_rollback(version, &restored, reason, false);
+    }
+
+    fn add_rollback(&self, bad: &Version, restored: &Version, reason: String, by_command: bool) {
+        let digests = (Some(restored.plugin.digest()), Some(bad.plugin.digest()));
+        let entry = Entry::new(Event::RolledBack, digests, restored.plugin.generation()).because(reason);
+        self.history.add(entry.judging(bad.judged(by_command)));
     }
 
     /// Goes back to the version before the one in use, which is not used again before it is forgiven. `None` if the version in
@@ -251,9 +234,7 @@ impl Versions {
     pub fn roll_back(&self) -> Option<Arc<Version>> {
         let version = self.current();
         let restored = self.restore(&version, version.probation.as_ref()?)?;
-        let digests = (Some(restored.plugin.digest()), Some(version.plugin.digest()));
-        let reason = Some("a command asked for it".to_owned());
-        self.history.add_with_reason(Event::RolledBack, digests, restored.plugin.generation(), reason);
+        self.add_rollback(&version, &restored, "a command asked for it".to_owned(), true);
         Some(restored)
     }
 
@@ -286,7 +267,7 @@ impl Versions {
         if wait.is_some() {
             return wait;
         }
-        if let Some(proved) = self.prove(&current) {
+        if let Some(proved) = self.prove(&current, false) {
             info!(
                 generation = proved.plugin.generation(),
                 digest = proved.plugin.short_digest(),
@@ -297,13 +278,24 @@ impl Versions {
         None
     }
 
-    /// Ends the probation of the version in use. `None` if there is none.
+    /// Ends the probation of the version in use, or the verdict of another host on it. `None` if there is neither.
     pub fn trust(&self) -> Option<Arc<Version>> {
-        self.prove(&self.current())
+        let current = self.current();
+        if let Some(proved) = self.prove(&current, true) {
+            return Some(proved);
+        }
+        self.verdict_on(&current)?;
+        self.add_trust(&current, true);
+        Some(current)
+    }
+
+    fn add_trust(&self, trusted: &Version, by_command: bool) {
+        let entry = Entry::new(Event::Trusted, (Some(trusted.plugin.digest()), None), trusted.plugin.generation());
+        self.history.add(entry.judging(trusted.judged(by_command)));
     }
 
     /// Ends the probation of this version, if it is still in use and on probation.
-    fn prove(&self, version: &Version) -> Option<Arc<Version>> {
+    fn prove(&self, version: &Version, by_command: bool) -> Option<Arc<Version>> {
         let proved = self.replace(|now| {
             // The version may have been rolled back meanwhile.
             let is_it = now.plugin.generation() == version.plugin.generation() && now.probation.is_some();
@@ -316,7 +308,7 @@ impl Versions {
                 restored: false,
             })
         })?;
-        self.history.add(Event::Trusted, (Some(proved.plugin.digest()), None), proved.plugin.generation());
+        self.add_trust(&proved, by_command);
         Some(proved)
     }
 
@@ -355,7 +347,7 @@ impl Versions {
         drop(refusals);
         let current = self.current();
         let digests = (digest, Some(current.plugin.digest()));
-        self.history.add_with_reason(Event::Refused, digests, current.plugin.generation(), Some(reason));
+        self.history.add(Entry::new(Event::Refused, digests, current.plugin.generation()).because(reason));
         self.announce();
     }
 
@@ -363,6 +355,8 @@ impl Versions {
     #[must_use]
     pub fn status(&self) -> Status {
         let Orders { version, consumers, .. } = self.orders.borrow().clone();
+        let waiting = self.elsewhere().waiting.clone();
+        let verdict = self.verdict_on(&version);
         let refusals = self.refusals();
         Status {
             generation: version.plugin.generation(),
@@ -378,6 +372,8 @@ impl Versions {
             refusals: refusals.count,
             rollbacks: self.rollbacks.load(Ordering::Relaxed),
             refused: refusals.last.clone(),
+            waiting,
+            verdict,
         }
     }
 

@@ -49,7 +49,7 @@ pub(super) struct ConsumersBody {
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ReloadBody {
-    /// Whether to try also a version that was rolled back.
+    /// Whether to try also a version that was rolled back, here or by another host, and to wait for no canary.
     #[serde(default)]
     force: bool,
 }
@@ -124,7 +124,7 @@ pub(super) async fn consumers(
 const STOPPING: &str = "this host starts or stops";
 
 /// Reads configuration and plugin again, and answers when the attempt has ended.
-#[utoipa::path(post, path = "/api/v1/reload", tag = "commands", request_body = ReloadBody, responses((status = 200, description = "done", body = Done), (status = 202, description = "the attempt goes on", body = Done), (status = 409, description = "it cannot be done now", body = Problem)))]
+#[utoipa::path(post, path = "/api/v1/reload", tag = "commands", request_body = ReloadBody, responses((status = 200, description = "done", body = Done), (status = 202, description = "the attempt goes on, or the version waits for the canary of the group", body = Done), (status = 409, description = "it cannot be done now", body = Problem)))]
 pub(super) async fn reload(
     State(service): State<Arc<Service>>,
     peer: Peer,
@@ -140,6 +140,9 @@ pub(super) async fn reload(
         }
         Ok(Ok(Reloaded::Unchanged(digest))) => {
             Ok(done(peer, "reload", format!("the version {digest} stays in use: nothing has changed")).into_response())
+        }
+        Ok(Ok(Reloaded::Waits(waiting))) => {
+            Ok((StatusCode::ACCEPTED, done(peer, "reload", waiting.to_string())).into_response())
         }
         Ok(Ok(Reloaded::Refused(reason))) => Err(refused(peer, "reload", reason)),
         Ok(Err(_)) => Err(refused(peer, "reload", STOPPING)),
@@ -166,7 +169,7 @@ pub(super) async fn rollback(
     Ok(done(peer, "rollback", format!("the version {digest} is in use again")))
 }
 
-/// Ends the probation of the version in use.
+/// Ends the probation of the version in use, and what another host that rolled the version back says of it.
 #[utoipa::path(post, path = "/api/v1/trust", tag = "commands", request_body = Nothing, responses((status = 200, description = "done", body = Done), (status = 409, description = "it cannot be done now", body = Problem)))]
 pub(super) async fn trust(
     State(service): State<Arc<Service>>,
@@ -174,7 +177,11 @@ pub(super) async fn trust(
     Body(Nothing {}): Body<Nothing>,
 ) -> Result<Json<Done>, Problem> {
     let Some(trusted) = service.versions.trust() else {
-        return Err(refused(peer, "trust", "the version in use is not on probation"));
+        return Err(refused(
+            peer,
+            "trust",
+            "the version in use is not on probation, and no other host has rolled it back",
+        ));
     };
     // The end of a probation may allow more consumers. An error means that the host stops.
     let _ = service.api.requests.send(Request::Resize).await;
