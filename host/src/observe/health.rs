@@ -76,6 +76,16 @@ fn warnings_of(host: &Host, found: &mut Vec<Finding>) {
     if host.plugin.as_ref().is_some_and(|plugin| plugin.state == "rolled-back") {
         found.push(finding("rolled-back", format!("{id} has rolled back its plugin")));
     }
+    let Some(plugin) = &host.plugin else { return };
+    if let Some(waiting) = &plugin.waiting {
+        found.push(finding("waiting", format!("on {id} {waiting}")));
+    }
+    if let Some(verdict) = &plugin.verdict {
+        found.push(finding(
+            "rolled-back-elsewhere",
+            format!("the version in use on {id} was rolled back elsewhere: {verdict}"),
+        ));
+    }
 }
 
 fn finding(code: &'static str, text: String) -> Finding {

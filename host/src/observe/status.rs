@@ -6,6 +6,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize, Serializer};
 use utoipa::ToSchema;
 
+use crate::fleet::{Verdict, Waiting};
+
 /// The state of a group at one moment.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct GroupStatus {
@@ -163,6 +165,24 @@ pub struct Plugin {
     /// Number of rollbacks.
     #[serde(default)]
     pub rollbacks: u64,
+    /// The version that waits for the canary of the group.
+    #[serde(default)]
+    pub waiting: Option<Waiting>,
+    /// What another host says of the version in use, which it has rolled back.
+    #[serde(default)]
+    pub verdict: Option<Verdict>,
+}
+
+impl Plugin {
+    /// State of the version, and whether another version waits or another host has rolled this one back.
+    #[must_use]
+    pub fn standing(&self) -> String {
+        match (&self.waiting, &self.verdict) {
+            (Some(_), _) => format!("{}, another waits", self.state),
+            (None, Some(_)) => format!("{}, rolled back elsewhere", self.state),
+            (None, None) => self.state.clone(),
+        }
+    }
 }
 
 /// A consumer alive. A host announces the figures of its own first 1,000 consumers.

@@ -150,7 +150,7 @@ fn host(host: &Host) -> Vec<Cell> {
     };
     let plugin = host.plugin.as_ref().map_or_else(
         || UNKNOWN.to_owned(),
-        |plugin| format!("{} {} ({})", plugin.generation, short_digest(&plugin.digest), plugin.state),
+        |plugin| format!("{} {} ({})", plugin.generation, short_digest(&plugin.digest), plugin.standing()),
     );
     vec![
         Cell::text(cut(line(host.id.as_bytes()), ID_CHARS_MAX)),

@@ -147,11 +147,10 @@ fn per_second(number: Option<f64>) -> (String, Key) {
 
 fn host(host: &Host, is_wide: bool) -> Row {
     let beat = host.heartbeat_age_ms;
-    let plugin = host
-        .plugin
-        .as_ref()
-        .filter(|_| is_wide)
-        .map(|plugin| word(&format!("{} {} {}", plugin.generation, short_digest(&plugin.digest), plugin.state)));
+    let plugin =
+        host.plugin.as_ref().filter(|_| is_wide).map(|plugin| {
+            word(&format!("{} {} {}", plugin.generation, short_digest(&plugin.digest), plugin.standing()))
+        });
     let row = [
         word(&host.id),
         word(host.version.as_deref().unwrap_or(UNKNOWN)),

@@ -14,6 +14,7 @@ export const KINDS = {
   forced: { name: 'forced', letter: '↑', colour: '--mark-swap' },
   trusted: { name: 'trusted', letter: '✓', colour: '--mark-trust' },
   'rolled-back': { name: 'rolled back', letter: '↓', colour: '--mark-back' },
+  waiting: { name: 'waiting for the canary', letter: 'W', colour: '--mark-plain' },
   refused: { name: 'refused', letter: '×', colour: '--mark-back' },
 };
 
@@ -92,7 +93,9 @@ function difference(before, now) {
 
 /** How a version stands, in words. */
 export function standing(plugin) {
-  return { steady: 'trusted', probation: 'on probation', 'rolled-back': 'rolled back' }[plugin?.state] ?? '–';
+  const words = { steady: 'trusted', probation: 'on probation', 'rolled-back': 'rolled back' }[plugin?.state] ?? '–';
+  if (plugin?.waiting) return `${words}; ${short(plugin.waiting.digest)} waits for the canary ${plugin.waiting.canary ?? ''}`;
+  return plugin?.verdict ? `${words}; rolled back by ${plugin.verdict.host}` : words;
 }
 
 export function showStanding(target, plugin) {
