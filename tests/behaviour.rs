@@ -21,6 +21,7 @@ mod dev;
 mod duplicates;
 mod engines;
 mod failover;
+mod fleet;
 mod groups;
 mod hostile;
 mod http;
