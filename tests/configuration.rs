@@ -76,6 +76,7 @@ fn value(setting: &Setting) -> String {
     match (setting.kind, setting.default()) {
         (Kind::File, _) => format!("{}.pem", setting.key),
         (Kind::Address, _) => "127.0.0.1:9090".to_owned(),
+        (Kind::Endpoint, _) => "http://127.0.0.1:4318".to_owned(),
         (Kind::Token, _) => "0123456789abcdef".to_owned(),
         _ if setting.key == "url" => "rediss://redis.example".to_owned(),
         (_, default) => default.expect("everything else has a default").to_owned(),
@@ -84,7 +85,7 @@ fn value(setting: &Setting) -> String {
 
 fn toml_value(setting: &Setting) -> String {
     match setting.kind {
-        Kind::Number | Kind::Switch => value(setting),
+        Kind::Number | Kind::Ratio | Kind::Switch => value(setting),
         _ => format!("{:?}", value(setting)),
     }
 }

@@ -20,6 +20,7 @@ mod reference;
 mod reread;
 mod rules;
 mod setting;
+mod traces;
 mod value;
 
 use std::fmt;
@@ -36,6 +37,7 @@ pub use redis_url::masked;
 pub use reference::reference;
 pub use reread::needing_a_start;
 pub use setting::Setting;
+pub use traces::Endpoint;
 pub use value::Kind;
 
 use setting::{flag, settings};
@@ -382,6 +384,25 @@ settings! {
         ///
         /// Without it requests carry no token.
         pub token_file: Option<PathBuf> = flag("remote-token-file");
+    }
+
+    /// Traces of messages.
+    #[derive(Clone, Debug)]
+    pub struct TracesConfig [traces = "traces"], "Traces" {
+        /// Address of a collector that takes spans over OTLP/HTTP. Without it there are no traces.
+        ///
+        /// An address with a port, such as `http://127.0.0.1:4318`. Spans are posted below it, to `/v1/traces`. Only `http://`:
+        /// a collector on the same machine can pass the spans on.
+        pub endpoint: Option<Endpoint> = flag("trace-endpoint");
+        /// Share of the messages without a traceparent that are traced.
+        ///
+        /// A message with a traceparent is traced if its publisher has set the flag for it. All hosts of a group should have
+        /// the same share.
+        pub sample: f64 = flag("trace-sample").default("0.01").between("0", "1");
+        /// Property of a message in which its publisher hands a traceparent over.
+        pub property: String = flag("trace-property").default("traceparent");
+        /// Name of the service in the spans.
+        pub service: String = flag("trace-service").default("host").also("OTEL_SERVICE_NAME");
     }
 
     open sections {

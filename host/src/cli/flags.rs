@@ -147,10 +147,12 @@ fn arg(setting: &Setting) -> Arg {
         .help(short_help(setting))
         .long_help(long_help(setting))
         // A value such as -1 is a wrong value, not an unknown flag.
-        .allow_hyphen_values(setting.kind == Kind::Number);
+        .allow_hyphen_values(matches!(setting.kind, Kind::Number | Kind::Ratio));
     match setting.kind {
         Kind::Text if setting.is_secret() => arg.value_name("URL"),
         Kind::Text => arg.value_name("TEXT"),
+        Kind::Endpoint => arg.value_name("URL"),
+        Kind::Ratio => arg.value_name("RATIO"),
         Kind::Number => arg.value_name("N"),
         Kind::Duration => arg.value_name("DURATION"),
         Kind::Size => arg.value_name("SIZE"),

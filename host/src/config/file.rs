@@ -102,15 +102,18 @@ impl Reader<'_> {
             (Kind::Number | Kind::Size, DeValue::Integer(number)) if number.radix() == 10 => {
                 self.entry(index, number.as_str(), at);
             }
+            (Kind::Ratio, DeValue::Integer(number)) if number.radix() == 10 => self.entry(index, number.as_str(), at),
+            (Kind::Ratio, DeValue::Float(number)) => self.entry(index, number.as_str(), at),
             (Kind::Switch, DeValue::Boolean(on)) => self.entry(index, &on.to_string(), at),
             (Kind::Switch, _) => self.wrong_type(setting, value, "true or false without quotes"),
             (Kind::Number, _) => self.wrong_type(setting, value, "a whole number without quotes such as 10"),
+            (Kind::Ratio, _) => self.wrong_type(setting, value, "a number without quotes such as 0.01"),
             (_, DeValue::String(text)) => self.entry(index, text, at),
             (Kind::Size, _) => self.wrong_type(setting, value, "a number of bytes or text such as \"64KiB\""),
             (Kind::Duration, _) => {
                 self.wrong_type(setting, value, "text with a unit of time such as \"250ms\", \"3s\" or \"5m\"");
             }
-            (Kind::Text | Kind::Address | Kind::Token | Kind::File | Kind::Choice(_), _) => {
+            (Kind::Text | Kind::Address | Kind::Endpoint | Kind::Token | Kind::File | Kind::Choice(_), _) => {
                 self.wrong_type(setting, value, "text in quotes");
             }
         }

@@ -48,7 +48,7 @@ impl Loaded {
             push_line(text, "# URL, or write the password here and make this file readable for your user only.");
         }
         match setting.kind {
-            Kind::Number | Kind::Switch => push_line(text, &format!("{} = {value}", setting.key)),
+            Kind::Number | Kind::Ratio | Kind::Switch => push_line(text, &format!("{} = {value}", setting.key)),
             // Absolute, because the user may save this text in any folder.
             Kind::File => {
                 let path = std::path::absolute(&value).map_or(value, |path| path.to_string_lossy().into_owned());

@@ -39,6 +39,8 @@ fn valid(setting: &'static Setting) -> BoxedStrategy<String> {
                 .boxed()
         }
         Kind::Address => "(127\\.0\\.0\\.1|\\[::1\\]):[1-9][0-9]{0,3}".boxed(),
+        Kind::Ratio => (0.0..=1.0).prop_map(|ratio: f64| ratio.to_string()).boxed(),
+        Kind::Endpoint => "http://([a-z]{1,9}|127\\.0\\.0\\.1|\\[::1\\]):[1-9][0-9]{0,3}(/[a-z]{1,5})?".boxed(),
         Kind::Token => "[!-~]{16,40}".boxed(),
         Kind::File => any::<String>().prop_filter("an empty name is none", |text| !text.is_empty()).boxed(),
         Kind::Text => match setting.path().as_str() {
@@ -77,7 +79,8 @@ fn file(values: impl Iterator<Item = (usize, String)>) -> String {
             section = setting.section;
             text += &format!("[{section}]\n");
         }
-        let value = if matches!(setting.kind, Kind::Number | Kind::Switch) { value } else { quoted(&value) };
+        let value =
+            if matches!(setting.kind, Kind::Number | Kind::Ratio | Kind::Switch) { value } else { quoted(&value) };
         text += &format!("{} = {value}\n", setting.key);
     }
     text

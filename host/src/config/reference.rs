@@ -46,6 +46,7 @@ A running host reads the configuration again when the file changes or SIGHUP arr
 | word in `--help` | form of the value |
 | --- | --- |
 | `N` | a whole number |
+| `RATIO` | a number such as `0.01` |
 | `DURATION` | a number with a unit of time: `250ms`, `3s`, `5m`, `1h`, `7d` |
 | `SIZE` | a number of bytes, with or without a unit: `1048576`, `64KiB`, `1MiB`, `2GiB` |
 | `FILE` | a path |
@@ -58,7 +59,7 @@ In the file, write numbers and switches without quotes, and all other values in 
 "#;
 
 /// A sentence at the start of each section.
-const SECTIONS: [(&str, &str); 15] = [
+const SECTIONS: [(&str, &str); 16] = [
     ("", "These settings stand at the top of the file, before the first section."),
     ("redis", "See [Redis](operating.md#redis)."),
     (
@@ -76,6 +77,7 @@ const SECTIONS: [(&str, &str); 15] = [
     ("registry", "How the hosts of a group detect each other, and detect that a host has died."),
     ("http", "See [the HTTP listener](operating.md#the-http-listener)."),
     ("remote", "See [remote consumers](remote-consumers.md)."),
+    ("traces", "See [traces](operating.md#traces)."),
     (
         Outputs::SECTION,
         "Streams beside the main output, to which a plugin may send single results by name: see \
@@ -158,6 +160,8 @@ fn value_name(setting: &Setting) -> &'static str {
     match setting.kind {
         Kind::Text if setting.is_secret() => " URL",
         Kind::Text => " TEXT",
+        Kind::Endpoint => " URL",
+        Kind::Ratio => " RATIO",
         Kind::Number => " N",
         Kind::Duration => " DURATION",
         Kind::Size => " SIZE",

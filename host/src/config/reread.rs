@@ -40,6 +40,7 @@ mod tests {
                 Kind::Choice(words) => words,
                 Kind::Switch => &["true", "false"],
                 Kind::Address => &["127.0.0.1:9090"],
+                Kind::Endpoint => &["http://127.0.0.1:4318"],
                 Kind::Token => &["another-token-0123"],
                 _ => &["another"],
             };

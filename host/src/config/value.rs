@@ -19,6 +19,10 @@ pub enum Kind {
     Size,
     /// An IP address with a port. The setting may be absent.
     Address,
+    /// A number that need not be whole.
+    Ratio,
+    /// An address that begins with `http://`. The setting may be absent.
+    Endpoint,
     /// A secret, which no output shows. The setting may be absent.
     Token,
     /// A path to a file. The setting may be absent.
@@ -81,6 +85,19 @@ macro_rules! number {
     )+};
 }
 number!(u32, u64);
+
+impl Value for f64 {
+    const KIND: Kind = Kind::Ratio;
+
+    fn parse(text: &str) -> Result<Self, String> {
+        let number = text.parse().ok().filter(|number: &f64| number.is_finite());
+        number.ok_or_else(|| "it must be a number such as 0.01".to_owned())
+    }
+
+    fn text(&self) -> Option<String> {
+        Some(self.to_string())
+    }
+}
 
 impl Value for Duration {
     const KIND: Kind = Kind::Duration;
