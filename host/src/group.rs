@@ -15,6 +15,7 @@ use crate::redis::client::reconnecting::{Connect, Reconnecting};
 use crate::redis::store::entry::FORMAT;
 use crate::redis::store::keys::Keys;
 use crate::standing::Standing;
+use crate::traces::Traces;
 
 /// The value that all actors of a host share.
 #[derive(Debug)]
@@ -35,6 +36,8 @@ pub struct Group {
     pub counters: Arc<Counters>,
     /// Times, if somebody may ask for them.
     pub measured: Option<Arc<Measured>>,
+    /// Traces of messages, if somebody takes them.
+    pub traces: Option<Arc<Traces>>,
     /// What the host's intake is.
     pub standing: Standing,
     /// In which format entries are written.
@@ -54,6 +57,7 @@ impl Group {
             pause: Pause::default(),
             counters: Arc::default(),
             measured: None,
+            traces: None,
             standing: Standing::default(),
             format: AtomicU32::new(FORMAT),
         }
@@ -63,6 +67,12 @@ impl Group {
     #[must_use]
     pub fn measuring(self, is_wanted: bool) -> Group {
         Group { measured: is_wanted.then(Arc::default), ..self }
+    }
+
+    /// The group with these traces.
+    #[must_use]
+    pub fn tracing(self, traces: Option<Arc<Traces>>) -> Group {
+        Group { traces, ..self }
     }
 
     /// A connection that reconnects after a failure. `name` is its purpose, for the log.

@@ -38,6 +38,8 @@ use crate::report;
 use crate::retry::Forwarder;
 use crate::service_manager::News;
 use crate::time::millis;
+use crate::traces::Traces;
+use crate::traces::export::Exporter;
 use crate::version::Versions;
 use crate::watchdog::Watchdog;
 
@@ -140,7 +142,8 @@ async fn start(config: Config, control: Control) -> Result<Running, RunError> {
     let connector = Connector::new(&config.redis)?;
     let keys: Keys = Arc::new(config.keys.clone());
     let checked = checks::check(&connector, &keys, &config.outputs).await?;
-    let group = Arc::new(Group::new(connector, keys).measuring(config.http.address.is_some()));
+    let traces = Traces::new(&config.traces, &keys);
+    let group = Arc::new(Group::new(connector, keys).measuring(config.http.address.is_some()).tracing(traces));
     let engine = reload::engine(&config)?.compiling_apart(control.apart.clone());
     let plugin = engine.load(&path, &config.plugin_config).await?;
     let (address, server) = (group.connector.address(), &checked.server);
@@ -182,6 +185,8 @@ struct Running {
     crew: Crew,
     /// Hands deliveries to remote consumers, on the threads of the consumers.
     distribution: Option<Distribution>,
+    /// Sends spans to a collector.
+    exporter: Option<Exporter>,
     /// Applies changes of plugin and configuration.
     reloader: Reloader,
     /// What the service manager watches once the host is ready.
@@ -276,6 +281,7 @@ impl Running {
             .with_task("fetching", fetching.abort_handle())
             .with_task("retries", retries);
         Ok(Running {
+            exporter: Exporter::start(&config.traces, group.traces.as_ref()),
             parts,
             watchdog: Watchdog::new(control.manager.clone(), group.clone(), versions.clone()),
             drain_timeout: config.drain_timeout,
@@ -374,6 +380,9 @@ impl Running {
         self.registry.leave(FAREWELL_TIMEOUT).await;
         if let Some(http) = self.http.take() {
             http.stop().await;
+        }
+        if let Some(exporter) = self.exporter.take() {
+            exporter.stop().await;
         }
         let counters = &self.group.counters;
         let summary = Summary {

@@ -52,6 +52,7 @@ pub mod standing;
 mod takeover;
 mod throttle;
 mod time;
+pub mod traces;
 pub mod version;
 pub mod watchdog;
 pub mod worker;

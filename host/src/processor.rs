@@ -13,6 +13,7 @@ use crate::plugin::{Context, Failure, Instance, Outcome, Output};
 use crate::redis::store::output::{Own, write_result};
 use crate::redis::store::results::Results;
 use crate::time::stamp_ms;
+use crate::traces::context::TraceId;
 use crate::version::{Orders, Version, Versions};
 
 /// Maximum number of characters of an unknown output's name in an error.
@@ -29,6 +30,8 @@ pub struct Input<'a> {
     pub attempt: u32,
     /// Token of the message's claim, which begins with the time at which the message was taken in.
     pub token: &'a str,
+    /// The trace of the message, for the plugin's log lines.
+    pub trace_id: Option<TraceId>,
 }
 
 /// How results are written.
@@ -66,6 +69,7 @@ pub async fn call(
     let context = instance
         .asks_for_context()
         .then(|| Context { received_ms: stamp_ms(input.token).unwrap_or(0), consumer_id: signature.consumer_id });
+    instance.set_trace(input.trace_id);
     #[cfg(not(feature = "native-bench"))]
     let outcome = instance.process(input.id, input.body, input.attempt, context).await?;
     #[cfg(feature = "native-bench")]
@@ -263,7 +267,7 @@ mod tests {
             let error = write(
                 &outcome,
                 "abc",
-                Input { id: "m", body: "{}", attempt: 1, token: "5-a" },
+                Input { id: "m", body: "{}", attempt: 1, token: "5-a", trace_id: None },
                 signature,
                 &mut results,
             )
@@ -289,7 +293,7 @@ mod tests {
         let mut results = Results::default();
         let mut written = |to: &[Option<&str>]| {
             let all = to.iter().map(|to| Output { to: to.map(str::to_owned), body: "{}".to_owned() }).collect();
-            let input = Input { id: "m", body: "{}", attempt: 1, token: "5-a" };
+            let input = Input { id: "m", body: "{}", attempt: 1, token: "5-a", trace_id: None };
             let problem = write(&Outcome::EmitAll(all), "abc", input, signature, &mut results).err();
             let named: Vec<_> = results.named().map(|(number, entries)| (number, entries.len())).collect();
             (results.main.len(), named, problem)

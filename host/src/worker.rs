@@ -21,6 +21,8 @@ use crate::remote::address::Address;
 use crate::remote::desk::Desk;
 use crate::remote::worker::Membership;
 use crate::remote::{Remote, token};
+use crate::traces::Traces;
+use crate::traces::export::Exporter;
 use crate::version::Versions;
 
 /// What a worker needs beside its configuration.
@@ -49,12 +51,14 @@ pub async fn run(
     let connector = Connector::new(&config.redis)?;
     let keys: Keys = Arc::new(config.keys.clone());
     let checked = checks::check(&connector, &keys, &config.outputs).await?;
-    let group = Arc::new(Group::new(connector, keys));
+    let traces = Traces::new(&config.traces, &keys);
+    let group = Arc::new(Group::new(connector, keys).tracing(traces));
     let engine = reload::engine(&config)?.compiling_apart(control.apart.clone());
     let plugin = engine.load(&path, &config.plugin_config).await?;
     let (redis, server) = (group.connector.address(), &checked.server);
     info!(redis, server, plugin = %path.display(), digest = plugin.digest(), "starting a worker");
 
+    let exporter = Exporter::start(&config.traces, group.traces.as_ref());
     let workers = Workers::start(available_parallelism()?.get())?;
     let fingerprint = reload::fingerprint(plugin.digest(), &config);
     let versions = Arc::new(Versions::new(plugin, fingerprint, config.consumers));
@@ -85,6 +89,9 @@ pub async fn run(
             );
         }
         http.stop().await;
+        if let Some(exporter) = exporter {
+            exporter.stop().await;
+        }
         info!(processed = group.counters.processed.get(), "stopped");
     }
     Ok(())

@@ -113,7 +113,13 @@ fn append(load: Load, url: String) -> Result<()> {
                 }
                 deliveries.finish();
             }
-            let batch = Batch { deliveries: &deliveries, dead_letters: &none, format: FORMAT, covered: &covered };
+            let batch = Batch {
+                deliveries: &deliveries,
+                dead_letters: &none,
+                format: FORMAT,
+                covered: &covered,
+                tells_claimed: false,
+            };
             ensure!(appender.append(batch).await?.0.is_some(), "another host appends while the backlog is made");
         }
         Ok(())

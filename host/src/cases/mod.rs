@@ -111,7 +111,7 @@ impl Bench {
         let start = Instant::now();
         self.results.clear();
         let token = unix_ms(SystemTime::now()).to_string();
-        let input = Input { id: &id, body: payload, attempt, token: &token };
+        let input = Input { id: &id, body: payload, attempt, token: &token, trace_id: None };
         let signature = Signature { consumer_id: CONSUMER_ID, output: &self.output, outputs: &self.outputs };
         let outcome = call(&mut self.instance, &self.digest, input, signature, &mut self.results).await;
         let time = Some(start.elapsed());

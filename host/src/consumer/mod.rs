@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
 use tokio::sync::{Mutex, MutexGuard};
+use tracing::field::{DisplayValue, display};
 use tracing::{info, warn};
 
 use crate::config::{Config, OutputConfig, Outputs, RetryConfig};
@@ -24,11 +25,13 @@ use crate::processor::{Input, Processor, Signature};
 use crate::redis::client::reconnecting::Reconnecting;
 use crate::redis::client::shared::SharedConnection;
 use crate::redis::store::claims;
-use crate::redis::store::entry::Delivery;
+use crate::redis::store::entry::{Delivery, Message};
 use crate::redis::store::settle::{self, Settled, Settling, Streams};
 use crate::redis::store::takeover;
 use crate::settle::settlement::{Settlement, Terms};
 use crate::settle::settler::Settler;
+use crate::settle::traced::{Begun, Since, Traced};
+use crate::traces::context::{Origin, TraceId};
 use crate::version::{Version, Versions};
 use fetch::Work;
 use queue::Queue;
@@ -68,6 +71,8 @@ pub struct Consumer {
     /// Host id and consumer id, as last used.
     ids: (Arc<str>, Arc<str>),
     settlement: Settlement,
+    /// The sampled messages of the delivery in process.
+    traced: Traced,
     /// What this consumer has settled; the heartbeat reads it.
     tally: Arc<Tally>,
 }
@@ -86,8 +91,9 @@ impl Consumer {
         let id = consumer_id(&host_id, number);
         let processor = Processor::start(workplace.versions.clone(), id.clone()).await?;
         let processor = processor.measuring(workplace.group.measured.as_ref(), number);
-        let (settlement, tally) = (Settlement::default(), workplace.group.counters.consumers.of(number));
-        Ok(Consumer { number, workplace, connection, processor, ids: (host_id, id), settlement, tally })
+        let tally = workplace.group.counters.consumers.of(number);
+        let (ids, settlement, traced) = ((host_id, id), Settlement::default(), Traced::default());
+        Ok(Consumer { number, workplace, connection, processor, ids, settlement, traced, tally })
     }
 
     /// Works until the queue is closed, or until the number of consumers is reduced below this consumer's number.
@@ -134,23 +140,35 @@ impl Consumer {
 
     async fn process(&mut self, workplace: &Workplace, delivery: &Delivery, claimed: &[usize]) {
         self.settlement.clear();
+        self.traced.clear();
         self.refresh_ids();
-        let ids = self.ids.clone();
+        let (ids, traces) = (self.ids.clone(), workplace.group.traces.as_deref());
         let signature = Signature { consumer_id: &ids.1, output: &workplace.output, outputs: &workplace.outputs };
         let start = Instant::now();
         for index in claimed {
             let message = &delivery.messages[*index];
+            let (token, attempt) = (delivery.token(message), message.attempt());
+            let origin = Origin { message_id: &message.id, body: &message.body, token };
+            let trace = traces.and_then(|traces| traces.of(origin));
+            let (trace_id, begun) = (trace.map(|trace| trace.id), Begun::with(trace));
+            let (instead, terms, called, fate);
             if delivery.crashes >= workplace.retry.deliveries_max {
-                let terms = workplace.terms(&ids, self.processor.version());
-                self.settlement.record_host_killer(delivery, message, terms);
-                continue;
+                terms = Terms { trace_id, ..workplace.terms(&ids, self.processor.version()) };
+                called = begun.map(Begun::given_up);
+                fate = self.settlement.record_host_killer(delivery, message, terms);
+            } else {
+                let input = Input { id: &message.id, body: &message.body, attempt, token, trace_id };
+                let processed = self.processor.process(input, signature, &mut self.settlement.results).await;
+                instead = processed.instead;
+                let version = instead.as_ref().unwrap_or(self.processor.version());
+                terms = Terms { trace_id, ..workplace.terms(&ids, version) };
+                called = begun.map(|begun| begun.called(&processed.outcome));
+                fate = self.settlement.decide(delivery, message, processed.outcome, terms);
             }
-            let token = delivery.token(message);
-            let input = Input { id: &message.id, body: &message.body, attempt: message.attempt(), token };
-            let processed = self.processor.process(input, signature, &mut self.settlement.results).await;
-            let version = processed.instead.as_ref().unwrap_or(self.processor.version());
-            let terms = workplace.terms(&ids, version);
-            self.settlement.decide(delivery, message, processed.outcome, terms);
+            if let (Some(traces), Some(called)) = (traces, called) {
+                let place = (origin, Since::Entry(&delivery.entry_id), attempt);
+                self.traced.add(traces, called, place, terms, fate);
+            }
         }
         self.processor.add_up();
         workplace.group.pace.observe(claimed.len(), start.elapsed());
@@ -166,8 +184,9 @@ impl Consumer {
     }
 
     async fn settle(&mut self, work: &Work, duplicates: usize) {
-        let settlement = &self.settlement;
+        let (settlement, begin) = (&self.settlement, self.traced.moment());
         let settled = self.workplace.settle(&self.connection, work, settlement).await;
+        self.traced.settled(self.workplace.group.traces.as_deref(), begin, settled);
         let counters = &self.workplace.group.counters;
         match settled {
             Settling::Done => {
@@ -215,6 +234,7 @@ impl Workplace {
             plugin_generation: version.plugin.generation(),
             retry: &self.retry,
             format: self.group.format(),
+            trace_id: None,
         }
     }
 
@@ -287,9 +307,23 @@ impl Workplace {
                 takeover::begin_trial(&connection, &self.group.keys, host_id, work.handed(&self.group)).await
             })
             .await;
-        let message_id = delivery.messages.first().map(|message| message.id.as_str());
-        warn!(message_id, deaths = delivery.crashes, "hosts died while processing this message; it is processed alone");
+        // A suspect has one message.
+        let message = delivery.messages.first();
+        let (message_id, trace_id) = (message.map(|message| message.id.as_str()), self.trace_id(delivery, message));
+        warn!(
+            message_id,
+            trace_id,
+            deaths = delivery.crashes,
+            "hosts died while processing this message; it is processed alone"
+        );
         Some(turn)
+    }
+
+    /// The trace of a message, for the log.
+    fn trace_id(&self, delivery: &Delivery, message: Option<&Message>) -> Option<DisplayValue<TraceId>> {
+        let (traces, message) = (self.group.traces.as_deref()?, message?);
+        let origin = Origin { message_id: &message.id, body: &message.body, token: delivery.token(message) };
+        Some(display(traces.of(origin)?.id))
     }
 
     /// Claims the messages of a delivery without valid claims. Returns the indices of the claimed messages, and the

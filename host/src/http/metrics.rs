@@ -119,6 +119,12 @@ impl Scrape {
     }
 
     fn process(&self, families: &mut Families<'_>) -> std::fmt::Result {
+        let traces = self.service.group.traces.as_deref();
+        let spans = [
+            ("sent", traces.map_or(0, |traces| traces.sent.get())),
+            ("lost", traces.map_or(0, |traces| traces.lost.get())),
+        ];
+        families.counters("host_trace_spans", "Spans of traces by what became of them", "result", &spans)?;
         let build = [("version", env!("CARGO_PKG_VERSION").to_owned())];
         families.info("host_build", "The version of the program", &build)?;
         let busy = self.service.busy_time().as_secs_f64();

@@ -8,6 +8,7 @@ use tracing::{debug, error, info, trace, warn};
 use super::Handover;
 use super::protocol::{Counted, Step};
 use super::round::Round;
+use super::traced::{self, Sent};
 use crate::config::{DeliveryConfig, MessageLimits, OutputConfig};
 use crate::group::Group;
 use crate::redis::RedisError;
@@ -129,16 +130,18 @@ impl Append {
         }
     }
 
-    async fn append(&self, appender: &mut Appender, round: &mut Round, host_id: &str) -> Result<(), RedisError> {
-        let format = self.group.format();
-        let covered = {
+    async fn append(&self, appender: &mut Appender, round: &mut Round, host_id: &Arc<str>) -> Result<(), RedisError> {
+        let (format, traces) = (self.group.format(), self.group.traces.as_deref());
+        let (covered, sent) = {
             let protocol = self.handover.protocol();
             let messages_max = self.group.pace.delivery_messages(protocol.lag(), &self.delivery);
             round.fill(protocol.round(), messages_max, &self.delivery, &self.message, (host_id, format));
-            protocol.list_then().clone()
+            (protocol.list_then().clone(), traces.map(|_| Sent::now(protocol.round_received())))
         };
         let Round { deliveries, dead_letters, .. } = &*round;
-        let answer = appender.append(Batch { deliveries, dead_letters, format, covered: &covered }).await;
+        let answer = appender
+            .append(Batch { deliveries, dead_letters, format, covered: &covered, tells_claimed: traces.is_some() })
+            .await;
         let mut protocol = self.handover.protocol();
         let (appended, covered) = match answer {
             Ok(answer) => answer,
@@ -160,13 +163,17 @@ impl Append {
         };
         trace!(?appended, %covered, state = %protocol.state(Instant::now()), "appended a round");
         protocol.appended(appended.is_some(), covered);
-        if let Some(appended) = appended {
+        if let Some(appended) = &appended {
             self.group.pace.set_inbox(appended.inbox as u64);
             self.group.counters.duplicates.add(appended.copies);
             self.group.counters.dead_letters.add(round.dead_letters.len());
             self.group.counters.dead_letters_by_reason.add(&round.reasons);
         }
         self.group.pace.set_intake_behind(protocol.is_filling());
+        drop(protocol);
+        if let (Some(traces), Some(sent), Some(appended)) = (traces, sent, appended) {
+            traced::appended(traces, host_id, round, &sent, &appended.claimed);
+        }
         Ok(())
     }
 

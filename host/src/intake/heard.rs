@@ -208,6 +208,14 @@ impl Heard {
             .flatten()
     }
 
+    /// Numbers of these messages, in a row, with the time at which they were received.
+    pub fn under_way_received(&self) -> impl Iterator<Item = (usize, Instant)> {
+        self.under_way.iter().filter_map(|entry| match entry {
+            Entry::Messages(segment) => Some((segment.len(), segment.received)),
+            Entry::Nothing { .. } => None,
+        })
+    }
+
     /// Takes messages that the list does not cover for a round, oldest first, and says what came of it. The messages stay
     /// under way until [`Heard::appended`] or [`Heard::not_appended`].
     pub fn take(&mut self, covered: &Covered, which: Which, limits: Limits, now: Instant) -> Taken {

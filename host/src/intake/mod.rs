@@ -10,6 +10,7 @@ mod receive;
 mod round;
 mod segment;
 mod subscriptions;
+mod traced;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;

@@ -163,6 +163,11 @@ impl Protocol {
         self.heard.under_way()
     }
 
+    /// Numbers of these messages, in a row, with the time at which they were received.
+    pub fn round_received(&self) -> impl Iterator<Item = (usize, Instant)> {
+        self.heard.under_way_received()
+    }
+
     /// The list as it has to be written with the round.
     #[must_use]
     pub fn list_then(&self) -> &Covered {

@@ -25,6 +25,8 @@ pub struct Round {
     pub dead_letters: Entries,
     /// Why the dead letters are no messages.
     pub reasons: Vec<Reason>,
+    /// Which payloads are no messages, in ascending order.
+    pub refused: Vec<usize>,
     refusals: Throttle,
 }
 
@@ -42,8 +44,9 @@ impl Round {
         self.deliveries.clear();
         self.dead_letters.clear();
         self.reasons.clear();
+        self.refused.clear();
         let (mut messages, mut bytes) = (0, 0);
-        for payload in payloads {
+        for (place, payload) in payloads.enumerate() {
             match message::read_id(payload, limits) {
                 Ok(id) => {
                     if messages == messages_max || (messages > 0 && bytes + payload.len() > delivery.bytes_max) {
@@ -54,7 +57,10 @@ impl Round {
                     messages += 1;
                     bytes += payload.len();
                 }
-                Err(refusal) => self.refuse(payload, &refusal, signature),
+                Err(refusal) => {
+                    self.refused.push(place);
+                    self.refuse(payload, &refusal, signature);
+                }
             }
         }
         if messages > 0 {

@@ -22,6 +22,7 @@ use super::limits;
 use super::outcome::{Failure, Outcome};
 use super::text::printable;
 use crate::config::PluginLimits;
+use crate::traces::context::TraceId;
 
 /// Maximum length of a failure's text from a guest, in bytes.
 const REASON_BYTES_MAX: usize = 2 << 10;
@@ -34,6 +35,8 @@ pub struct Instance {
     consumer_id: Arc<str>,
     /// `None` after a call without an answer, until the next call.
     live: Option<Live>,
+    /// The trace of the message in process.
+    trace_id: Option<TraceId>,
 }
 
 /// A store with the guest.
@@ -86,11 +89,11 @@ impl Plugin {
 impl Instance {
     pub(super) async fn start(plugin: Plugin, consumer_id: Arc<str>) -> Result<Instance, Failure> {
         let live = Live::start(&plugin, &consumer_id).await?;
-        Ok(Instance { plugin, consumer_id, live: Some(live) })
+        Ok(Instance { plugin, consumer_id, live: Some(live), trace_id: None })
     }
 
     pub(super) fn to_be(plugin: Plugin, consumer_id: Arc<str>) -> Instance {
-        Instance { plugin, consumer_id, live: None }
+        Instance { plugin, consumer_id, live: None, trace_id: None }
     }
 
     /// Present memory of the instance in bytes; 0 after a trap or an exceeded limit, until the next message.
@@ -101,6 +104,11 @@ impl Instance {
     /// Whether the plugin may ask for facts about the message. Other plugins need no context.
     pub fn asks_for_context(&self) -> bool {
         self.plugin.asks_for_context()
+    }
+
+    /// Log lines of the next messages have this trace.
+    pub fn set_trace(&mut self, trace_id: Option<TraceId>) {
+        self.trace_id = trace_id;
     }
 
     /// Runs the plugin's `process` on one message, under the limits. Without a context the plugin gets the facts of the
@@ -122,14 +130,20 @@ impl Instance {
             None => Box::pin(Live::start(&self.plugin, &self.consumer_id)).await?,
         };
         let limits = self.plugin.limits();
-        live.prepare(id, context);
+        live.prepare(id, self.trace_id, context);
         let ended = match &live.guest {
             Guest::V1(guest) => call!(v1, guest, live, limits, id, body, attempt),
             Guest::V0_1(guest) => call!(v0_1, guest, live, limits, id, body, attempt),
         };
         live.store.data().journal.end();
         let answer = live.answer(ended, limits).inspect_err(|failure| {
-            tracing::debug!(consumer = &*self.consumer_id, message_id = id, "an instance is given up: {failure}");
+            let trace_id = self.trace_id.map(tracing::field::display);
+            tracing::debug!(
+                consumer = &*self.consumer_id,
+                message_id = id,
+                trace_id,
+                "an instance is given up: {failure}"
+            );
         })?;
         live.messages += 1;
         let refused_memory = live.store.data().limits.memory_refused();
@@ -202,14 +216,14 @@ impl Live {
         }
     }
 
-    /// Prepares the store for a call with the message of this id.
-    fn prepare(&mut self, message_id: &str, context: Option<Context<'_>>) {
+    /// Prepares the store for a call with the message of this id and trace.
+    fn prepare(&mut self, message_id: &str, trace_id: Option<TraceId>, context: Option<Context<'_>>) {
         let state = self.store.data_mut();
         if let Some(context) = context {
             state.begin(context);
         }
         state.limits.reset_refusal();
-        state.journal.begin(message_id);
+        state.journal.begin(message_id, trace_id);
         self.store.set_epoch_deadline(TICKS);
     }
 

@@ -9,6 +9,7 @@ use tracing::Level;
 
 use super::text::printable;
 use crate::config::PluginLimits;
+use crate::traces::context::TraceId;
 
 /// Maximum length of the context of a log line, in bytes.
 const CONTEXT_BYTES_MAX: usize = 256;
@@ -124,6 +125,8 @@ struct Entries {
     consumer_id: Arc<str>,
     /// The present message; empty while the instance starts.
     message_id: String,
+    /// The trace of that message.
+    trace_id: Option<TraceId>,
     /// Number of lines logged for this message.
     lines: u32,
     /// Lines of stdout and stderr without a line end so far.
@@ -145,6 +148,7 @@ impl Journal {
             budget,
             consumer_id,
             message_id: String::new(),
+            trace_id: None,
             lines: 0,
             open: [Vec::new(), Vec::new()],
             last_words: Vec::new(),
@@ -162,10 +166,11 @@ impl Journal {
     }
 
     /// Assigns all further output to this message.
-    pub(super) fn begin(&self, message_id: &str) {
+    pub(super) fn begin(&self, message_id: &str, trace_id: Option<TraceId>) {
         let mut entries = self.entries();
         entries.message_id.clear();
         entries.message_id.push_str(message_id);
+        entries.trace_id = trace_id;
         entries.lines = 0;
         entries.last_words.clear();
     }
@@ -242,6 +247,7 @@ impl Entries {
                     Level::$level,
                     consumer = &*self.consumer_id,
                     message_id = (!self.message_id.is_empty()).then_some(self.message_id.as_str()),
+                    trace_id = self.trace_id.map(tracing::field::display),
                     generation = self.budget.generation,
                     context = &*printable(context, CONTEXT_BYTES_MAX),
                     "{}",

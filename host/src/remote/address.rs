@@ -7,6 +7,8 @@ use std::sync::Arc;
 
 use axum::http::uri::Authority;
 
+use crate::config::Endpoint;
+
 /// Maximum length of an address, in bytes: that of a name in DNS, and a port.
 const BYTES_MAX: usize = 253 + 6;
 
@@ -57,6 +59,13 @@ impl Address {
     #[must_use]
     pub fn shared(&self) -> Arc<str> {
         self.0.clone()
+    }
+}
+
+/// The address of a collector, which the settings have checked.
+impl From<&Endpoint> for Address {
+    fn from(endpoint: &Endpoint) -> Address {
+        Address(endpoint.address().into())
     }
 }
 

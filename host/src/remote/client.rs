@@ -58,6 +58,8 @@ pub struct Answer {
     pub status: StatusCode,
     /// The body; empty if it was longer than what is read.
     pub body: Bytes,
+    /// After which time to ask again.
+    pub retry_after: Option<Duration>,
 }
 
 /// A request.
@@ -146,11 +148,17 @@ impl Client {
     }
 
     async fn answer(&mut self, sender: SendRequest<Body>, response: Response<Incoming>) -> Answer {
-        let status = response.status();
+        let (status, retry_after) = (response.status(), retry_after(&response));
         let body = axum::body::to_bytes(Body::new(response.into_body()), ANSWER_BYTES_MAX).await;
         if body.is_ok() {
             self.kept = Some(sender);
         }
-        Answer { status, body: body.unwrap_or_default() }
+        Answer { status, body: body.unwrap_or_default(), retry_after }
     }
+}
+
+/// Seconds in the header `Retry-After`. A date there counts as none.
+fn retry_after(response: &Response<Incoming>) -> Option<Duration> {
+    let seconds = response.headers().get(header::RETRY_AFTER)?.to_str().ok()?.parse().ok()?;
+    Some(Duration::from_secs(seconds))
 }

@@ -3,7 +3,7 @@
 //! What becomes of an outcome is decided in `settle::settlement`, as everywhere.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use serde::Serialize;
@@ -11,6 +11,7 @@ use serde_json::value::RawValue;
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::timeout;
+use tracing::field::display;
 use tracing::{info, warn};
 
 use super::{DUE_IN, EXTENSION_INTERVAL, Fence};
@@ -26,6 +27,9 @@ use crate::redis::store::entry::{Delivery, History, Message};
 use crate::redis::store::in_hand::{Held, Terms, Waiting, extend, hold};
 use crate::redis::store::settle::{Settling, Streams, WaitingSettled, settle_waiting};
 use crate::settle::settlement::{self, Settlement};
+use crate::settle::traced::{Begun, Since, Traced};
+use crate::traces::Way;
+use crate::traces::context::Origin;
 
 /// Number of the consumer under which a host processes what is handed in; its own consumers are numbered from 1.
 const DESK_NUMBER: u32 = 0;
@@ -174,19 +178,22 @@ impl Desk {
     }
 
     async fn work_on(&self, id: String, body: String, fence: Option<Fence>) -> Result<Answer, DeskError> {
+        let arrived = self.now();
         let place = self.places.acquire().await.map_err(|_| DeskError::Stopping)?;
         let (consumer_id, mut processor) = self.processor().await?;
         let is_handed_in = fence.is_none();
         let fence = match fence {
             Some(fence) => fence,
-            None => match self.take_in(&id, &body).await? {
+            None => match self.take_in(&id, &body, arrived).await? {
                 Ok(fence) => fence,
                 Err(answer) => return Ok(answer),
             },
         };
+        // The spans of taking it in tell of the time before.
+        let arrived = if is_handed_in { self.now() } else { arrived };
         let (format, waiting) = (fence.format, Waiting::new(fence.format, &id, &body, &fence.history));
         let message = Message { id, body, history: Some(Box::new(fence.history)) };
-        let working = self.work(&consumer_id, &mut processor, &message, (format, &waiting));
+        let working = self.work(&consumer_id, &mut processor, &message, (format, &waiting, arrived));
         let answer = if is_handed_in {
             tokio::select! {
                 biased;
@@ -201,9 +208,20 @@ impl Desk {
         Ok(answer)
     }
 
+    /// The present time, if there are traces.
+    fn now(&self) -> Option<SystemTime> {
+        self.workplace.group.traces.as_ref().map(|_| SystemTime::now())
+    }
+
     /// Claims a message and lets it wait; otherwise the answer says why not.
-    async fn take_in(&self, id: &str, body: &str) -> Result<Result<Fence, Answer>, DeskError> {
+    async fn take_in(
+        &self,
+        id: &str,
+        body: &str,
+        arrived: Option<SystemTime>,
+    ) -> Result<Result<Fence, Answer>, DeskError> {
         let group = &self.workplace.group;
+        let sent = self.now();
         let token_end = &format!("{:016x}", rand::random::<u64>());
         let format = group.format();
         let terms = Terms { format, token_end, dedup_window: self.workplace.dedup_window, due_in: DUE_IN };
@@ -211,7 +229,16 @@ impl Desk {
             hold(&connection, &group.keys, (id, body), terms).await
         });
         match timeout(HOLD_TIMEOUT, held).await.map_err(|_| DeskError::Redis)? {
-            Held::Claimed(token) => Ok(Ok(Fence { format, history: History { attempt: 1, token, crashes: 0 } })),
+            Held::Claimed(token) => {
+                let origin = Origin { message_id: id, body, token: &token };
+                if let (Some(traces), Some(arrived), Some(sent)) = (group.traces.as_deref(), arrived, sent)
+                    && let Some(trace) = traces.sampled(origin)
+                {
+                    let times = [arrived, sent, SystemTime::now()];
+                    traces.appended(&group.identity.host_id(), trace, (origin, Way::Http), times);
+                }
+                Ok(Ok(Fence { format, history: History { attempt: 1, token, crashes: 0 } }))
+            }
             Held::Duplicate => {
                 group.counters.duplicates.add(1);
                 Ok(Err(Answer::Duplicate))
@@ -238,27 +265,38 @@ impl Desk {
         consumer_id: &Arc<str>,
         processor: &mut Processor,
         message: &Message,
-        (format, waiting): (u32, &Waiting),
+        (format, waiting, arrived): (u32, &Waiting, Option<SystemTime>),
     ) -> Answer {
         let workplace = &self.workplace;
         let delivery = Delivery::new(String::new(), Vec::new());
         let mut settlement = Settlement::default();
         let signature = Signature { consumer_id, output: &workplace.output, outputs: &workplace.outputs };
         let token = delivery.token(message);
-        let input = Input { id: &message.id, body: &message.body, attempt: message.attempt(), token };
+        let (traces, attempt) = (workplace.group.traces.as_deref(), message.attempt());
+        let origin = Origin { message_id: &message.id, body: &message.body, token };
+        let trace = traces.and_then(|traces| traces.of(origin));
+        let (trace_id, begun) = (trace.map(|trace| trace.id), Begun::with(trace));
+        let input = Input { id: &message.id, body: &message.body, attempt, token, trace_id };
         let processed = processor.process(input, signature, &mut settlement.results).await;
         processor.add_up();
         let version = processed.instead.as_ref().unwrap_or(processor.version()).clone();
         let ids = (workplace.group.identity.host_id(), consumer_id.clone());
         let kept = processed.outcome.clone();
         // A worker does not know which formats the hosts can read, except from the host that has handed the message over.
-        let terms = settlement::Terms { format, ..workplace.terms(&ids, &version) };
-        settlement.decide(&delivery, message, processed.outcome, terms);
-        match settle_held(workplace, &self.connection, waiting, &settlement).await {
+        let terms = settlement::Terms { format, trace_id, ..workplace.terms(&ids, &version) };
+        let (called, mut traced) = (begun.map(|begun| begun.called(&processed.outcome)), Traced::default());
+        let fate = settlement.decide(&delivery, message, processed.outcome, terms);
+        if let (Some(traces), Some(called)) = (traces, called) {
+            traced.add(traces, called, (origin, Since::Arrival(arrived), attempt), terms, fate);
+        }
+        let begin = traced.moment();
+        let settling = settle_held(workplace, &self.connection, waiting, &settlement).await;
+        traced.settled(traces, begin, settling);
+        match settling {
             Settling::Done => answer(kept, &settlement),
             Settling::Outrun | Settling::Unknown => {
-                let message_id = &message.id;
-                info!(message_id, "this message waited for too long and was taken over; nothing was written");
+                let (message_id, trace_id) = (&message.id, trace_id.map(display));
+                info!(message_id, trace_id, "this message waited for too long and was taken over; nothing was written");
                 Answer::Superseded
             }
         }

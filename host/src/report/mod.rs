@@ -74,6 +74,9 @@ fn text(snapshot: &Snapshot) -> String {
     if snapshot.taken_over > 0 {
         line += &format!(" | taken over {}", snapshot.taken_over);
     }
+    if snapshot.spans_lost > 0 {
+        line += &format!(" | spans lost {}", snapshot.spans_lost);
+    }
     if snapshot.paused {
         line += " | paused";
     }

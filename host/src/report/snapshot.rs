@@ -56,6 +56,8 @@ pub struct Snapshot {
     pub gap_ms: u64,
     /// Deliveries that this host took over from dead hosts.
     pub taken_over: u64,
+    /// Spans of traces that did not reach the collector.
+    pub spans_lost: u64,
     /// Whether a command has paused this host.
     pub paused: bool,
     /// Number of the plugin version in use.
@@ -151,6 +153,7 @@ impl Sampler {
             gaps: counters.gaps.get(),
             gap_ms: counters.gap_ms.get(),
             taken_over: counters.taken_over.get(),
+            spans_lost: self.group.traces.as_ref().map_or(0, |traces| traces.lost.get()),
             paused: self.group.pause.is_on(),
             generation: plugin.generation,
             plugin_digest: plugin.digest,

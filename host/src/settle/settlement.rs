@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use tracing::field::display;
 use tracing::{info, warn};
 
 use super::attempts::next_wait;
@@ -15,6 +16,7 @@ use crate::redis::store::entry::{Delivery, History, Message, write_dead_letter};
 use crate::redis::store::results::Results;
 use crate::redis::store::retries::Retries;
 use crate::throttle::Throttle;
+use crate::traces::context::TraceId;
 
 /// All writes of a delivery. Reused for the next delivery.
 #[derive(Debug, Default)]
@@ -35,6 +37,19 @@ pub struct Settlement {
     put_off: Throttle,
 }
 
+/// What becomes of a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// Its results are written.
+    Written,
+    /// It has none, on purpose.
+    Dropped,
+    /// It is tried again.
+    PutOff,
+    /// It is a dead letter.
+    GivenUp(Reason),
+}
+
 /// Rules of a decision, and facts for the entries that are written.
 #[derive(Clone, Copy, Debug)]
 pub struct Terms<'a> {
@@ -50,6 +65,8 @@ pub struct Terms<'a> {
     pub retry: &'a RetryConfig,
     /// The format of entries.
     pub format: u32,
+    /// The trace of the message, for the log.
+    pub trace_id: Option<TraceId>,
 }
 
 impl Settlement {
@@ -88,29 +105,31 @@ impl Settlement {
         message: &Message,
         outcome: Result<Outcome, Failure>,
         terms: Terms<'_>,
-    ) {
+    ) -> Fate {
         match outcome {
-            Ok(Outcome::Emit(_) | Outcome::EmitAll(_)) => self.messages += 1,
+            Ok(Outcome::Emit(_) | Outcome::EmitAll(_)) => {
+                self.messages += 1;
+                Fate::Written
+            }
             Ok(Outcome::Drop) => {
                 self.others.dropped += 1;
                 self.messages += 1;
+                Fate::Dropped
             }
             Ok(Outcome::Retry(delay_ms)) => {
                 self.others.retried += 1;
                 let asked = "the plugin asked for another attempt";
-                self.try_again(delivery, message, delay_ms, Reason::PluginRetried, asked, terms);
+                self.try_again(delivery, message, delay_ms, Reason::PluginRetried, asked, terms)
             }
             Ok(Outcome::Reject(reason)) => {
                 self.others.rejected += 1;
                 let rejected = format!("the plugin rejected the message: {reason}");
-                self.give_up(delivery, message, Reason::PluginRejected, &rejected, terms);
+                self.give_up(delivery, message, Reason::PluginRejected, &rejected, terms)
             }
             Err(failure) => {
                 self.others.failed += 1;
                 match reason(&failure) {
-                    reason @ Reason::BadResult => {
-                        self.give_up(delivery, message, reason, &failure.to_string(), terms);
-                    }
+                    reason @ Reason::BadResult => self.give_up(delivery, message, reason, &failure.to_string(), terms),
                     reason => self.try_again(delivery, message, None, reason, &failure.to_string(), terms),
                 }
             }
@@ -126,7 +145,7 @@ impl Settlement {
         reason: Reason,
         error: &str,
         terms: Terms<'_>,
-    ) {
+    ) -> Fate {
         match next_wait(terms.retry, message.attempt(), asked_ms) {
             Some(wait) => self.put_off(delivery, message, wait, reason, error, terms),
             None => self.give_up(delivery, message, reason, error, terms),
@@ -134,11 +153,11 @@ impl Settlement {
     }
 
     /// Gives a message up without another attempt, because several hosts died while processing it.
-    pub fn record_host_killer(&mut self, delivery: &Delivery, message: &Message, terms: Terms<'_>) {
+    pub fn record_host_killer(&mut self, delivery: &Delivery, message: &Message, terms: Terms<'_>) -> Fate {
         self.others.failed += 1;
         let deaths = delivery.crashes;
         let error = format!("{deaths} hosts died while processing the message");
-        self.give_up(delivery, message, Reason::HostKiller, &error, terms);
+        self.give_up(delivery, message, Reason::HostKiller, &error, terms)
     }
 
     fn put_off(
@@ -149,24 +168,32 @@ impl Settlement {
         reason: Reason,
         error: &str,
         terms: Terms<'_>,
-    ) {
+    ) -> Fate {
         let attempt = message.attempt();
         if let Some(unlogged) = self.put_off.permit() {
-            let (message_id, consumer_id) = (&message.id, terms.consumer_id);
-            info!(message_id, consumer_id, %reason, attempt, unlogged, "{error}; trying again in {wait:?}");
+            let (message_id, consumer_id, trace_id) = (&message.id, terms.consumer_id, terms.trace_id.map(display));
+            info!(message_id, trace_id, consumer_id, %reason, attempt, unlogged, "{error}; trying again in {wait:?}");
         }
         let token = delivery.token(message).to_string();
         let history = History { attempt: attempt + 1, token, crashes: delivery.crashes };
         self.retries.push(terms.format, &message.id, &message.body, history, wait);
+        Fate::PutOff
     }
 
-    fn give_up(&mut self, delivery: &Delivery, message: &Message, reason: Reason, error: &str, terms: Terms<'_>) {
+    fn give_up(
+        &mut self,
+        delivery: &Delivery,
+        message: &Message,
+        reason: Reason,
+        error: &str,
+        terms: Terms<'_>,
+    ) -> Fate {
         self.messages += 1;
         self.reasons.push(reason);
         let attempts = message.attempt();
         if let Some(unlogged) = self.given_up.permit() {
-            let (message_id, consumer_id) = (&message.id, terms.consumer_id);
-            warn!(message_id, consumer_id, %reason, attempts, unlogged, "{error}; the message is kept as a dead letter");
+            let (message_id, consumer_id, trace_id) = (&message.id, terms.consumer_id, terms.trace_id.map(display));
+            warn!(message_id, trace_id, consumer_id, %reason, attempts, unlogged, "{error}; the message is kept as a dead letter");
         }
         let letter = DeadLetter {
             payload: message.body.as_bytes(),
@@ -183,10 +210,11 @@ impl Settlement {
             }),
         };
         write_dead_letter(&mut self.dead_letters, terms.format, &letter);
+        Fate::GivenUp(reason)
     }
 }
 
-fn reason(failure: &Failure) -> Reason {
+pub(super) fn reason(failure: &Failure) -> Reason {
     match failure {
         Failure::Failed(_) => Reason::PluginFailed,
         Failure::TimedOut(_) => Reason::PluginTimedOut,
@@ -213,6 +241,7 @@ mod tests {
             plugin_generation: 7,
             retry: &retry,
             format: 1,
+            trace_id: None,
         };
         let mut settlement = Settlement::default();
         for outcome in outcomes {

@@ -31,6 +31,17 @@ pub struct Appended {
     pub copies: usize,
     /// Deliveries in the inbox afterwards, those in work included.
     pub inbox: usize,
+    /// The deliveries in their order, if the batch wants to know.
+    pub claimed: Vec<Claimed>,
+}
+
+/// A delivery that was appended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Claimed {
+    /// Token of its claims.
+    pub token: String,
+    /// Its messages that were left out.
+    pub copies: usize,
 }
 
 /// What came of publishing a mark.
@@ -55,6 +66,8 @@ pub struct Batch<'a> {
     pub format: u32,
     /// What is covered afterwards.
     pub covered: &'a Covered,
+    /// Whether the answer tells of each delivery.
+    pub tells_claimed: bool,
 }
 
 /// Appends over a connection of its own, because `WATCH` belongs to the connection.
@@ -188,11 +201,18 @@ impl Appender {
     /// # Errors
     /// Errors of the network or the server; then it may have been written or not, and the list tells.
     pub async fn append(&mut self, batch: Batch<'_>) -> Result<(Option<Appended>, Covered), RedisError> {
-        let Batch { deliveries, dead_letters, format, covered } = batch;
+        let Batch { deliveries, dead_letters, format, covered, tells_claimed } = batch;
         let mut commands = Commands::default();
         commands.command(&[b"MULTI"]);
         let terms = Terms { format, window_ms: &self.window_ms };
-        write_deliveries(&mut commands, &self.keys, deliveries, terms, || self.tokens.next());
+        let mut claimed = Vec::new();
+        write_deliveries(&mut commands, &self.keys, deliveries, terms, || {
+            let token = self.tokens.next();
+            if tells_claimed {
+                claimed.push(Claimed { token: token.clone(), copies: 0 });
+            }
+            token
+        });
         dead_letters.write_appends(&mut commands, &self.keys.dead, self.output.dead_length_max);
         let covered = covered.to_string();
         if deliveries.is_empty() && dead_letters.is_empty() {
@@ -223,7 +243,11 @@ impl Appender {
                     };
                     let reply = replies.value().map_err(|error| about(key, error))?;
                     if result % 2 == 1 && result < 2 * deliveries.len() {
-                        copies += reply.number()?;
+                        let left_out = reply.number()?;
+                        copies += left_out;
+                        if let Some(claimed) = claimed.get_mut(result / 2) {
+                            claimed.copies = left_out;
+                        }
                     }
                 }
                 Some(copies)
@@ -231,7 +255,7 @@ impl Appender {
             _ => return Err(malformed()),
         };
         let inbox = replies.value().map_err(|error| about(&self.keys.inbox, error))?.number()?;
-        Ok((copies.map(|copies| Appended { copies, inbox }), self.watched(&mut replies)?))
+        Ok((copies.map(|copies| Appended { copies, inbox, claimed }), self.watched(&mut replies)?))
     }
 
     async fn ask(&mut self, commands: &Commands) -> Result<Bytes, RedisError> {

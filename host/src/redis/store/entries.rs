@@ -71,7 +71,7 @@ impl Entries {
     }
 
     /// The values of each finished entry.
-    pub(super) fn iter(&self) -> impl Iterator<Item = impl Iterator<Item = &[u8]> + Clone> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = impl Iterator<Item = &[u8]> + Clone> {
         let mut first = 0;
         self.counts.iter().map(move |count| {
             let range = first..first + count;
