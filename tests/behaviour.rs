@@ -62,3 +62,4 @@ mod systemd;
 mod tail;
 mod toolchains;
 mod top;
+mod traces;

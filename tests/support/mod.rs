@@ -3,6 +3,7 @@
 //! panics.
 
 pub mod browser;
+pub mod collector;
 pub mod consumer;
 pub mod flow;
 pub mod guests;
