@@ -16,6 +16,7 @@ use crate::http::Http;
 use crate::redis::client::connector::Connector;
 use crate::redis::store::checks;
 use crate::redis::store::keys::Keys;
+use crate::reload::fleet::Fleet;
 use crate::reload::{self, Control, Reloader};
 use crate::remote::address::Address;
 use crate::remote::desk::Desk;
@@ -76,10 +77,13 @@ pub async fn run(
     if let (Some((address, desk)), Some(http)) = (desk, http) {
         let mut membership = Membership::new(terms.group, token, &address, terms.interval);
         let (drain_timeout, threads) = (config.drain_timeout, workers.handle.clone());
-        let mut reloader = Reloader::new((control, requested), config, engine, versions, threads).await;
+        let fleet = Arc::new(Fleet::new(&group, &versions, &config.registry));
+        let told = (versions, fleet.clone());
+        let mut reloader = Reloader::new((control, requested), config, engine, told, threads).await;
         tokio::select! {
             () = membership.run() => {}
             () = reloader.run() => {}
+            () = fleet.run() => {}
             () = shutdown => {}
         }
         membership.leave().await;

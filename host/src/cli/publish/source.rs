@@ -265,7 +265,7 @@ mod tests {
     use crate::cli::publish::PAYLOAD_BYTES_MIN;
 
     fn id_of(message: &[u8]) -> String {
-        let value: serde_json::Value = serde_json::from_slice(message).unwrap();
+        let value: Value = serde_json::from_slice(message).unwrap();
         value["message_id"].as_str().unwrap().to_owned()
     }
 
