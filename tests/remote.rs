@@ -415,10 +415,12 @@ fn messages_have_one_result_each_when_distributors_are_killed() {
     // A worker for each, whose results do not depend on who has handed the message over.
     let (_first, _) = registered(&redis, worker(&redis, address(&doomed)));
     let (_second, _) = registered(&redis, worker(&redis, address(&other)));
-    let traffic = Traffic::start(&redis, 100, json!({"do": "wait", "ms": 10}));
-    traffic.wait_for_more(100);
+    // More than both can do, so that each always has a message in hand.
+    let traffic = Traffic::start(&redis, 40, json!({"do": "wait", "ms": 60}));
+    traffic.wait_for_more(40);
+    wait_until("messages in the hands of both", || redis.run::<usize>(cmd("ZCARD").arg(RETRY)) >= 2);
     doomed.kill();
-    traffic.wait_for_more(100);
+    traffic.wait_for_more(40);
     expect_each_once_over_http(&redis, traffic.finish());
 }
 
