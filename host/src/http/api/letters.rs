@@ -3,6 +3,7 @@
 #![expect(unused_qualifications, reason = "the macro of a path with parameters qualifies their type")]
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use axum::Json;
 use axum::extract::{Path, State};
@@ -158,7 +159,7 @@ impl DeadLetter {
             entry_id: letter.entry_id.clone(),
             message_id: text("message_id"),
             reason: text("reason"),
-            at: stamp(&letter.entry_id).map(rfc3339),
+            at: stamp(&letter.entry_id).filter(is_printable).map(rfc3339),
             attempts: number("attempts"),
             payload,
             payload_encoding,
@@ -172,6 +173,11 @@ impl DeadLetter {
             first_seen: text("first_seen"),
         }
     }
+}
+
+/// Whether a time has four digits for its year. Somebody may have written an entry with any id.
+fn is_printable(time: &SystemTime) -> bool {
+    time.duration_since(SystemTime::UNIX_EPOCH).is_ok_and(|since| since.as_secs() < 253_402_300_800)
 }
 
 /// Base64 as in RFC 4648, with padding.
