@@ -183,6 +183,29 @@ fn a_version_that_one_host_rolled_back_is_refused_by_the_others_unless_forced() 
 }
 
 #[test]
+fn a_worker_refuses_a_version_that_a_host_rolled_back() {
+    let redis = Redis::start();
+    let (a, bad, first) = with_verdict(&redis);
+    let file = redis.folder().join("worker.wasm");
+    a.write_to(&file);
+    let worker = Launch::subcommand("worker")
+        .arg("--group", format!("http://{}", first.address()))
+        .arg("--plugin", &file)
+        .arg("--redis", redis.url())
+        .arg("--http", "127.0.0.1:0")
+        .arg("--watch-quiet", "50ms")
+        .start();
+    let id = address(&worker).to_string();
+    wait_until("the worker on the list", || redis.consumer_ids().contains(&id));
+    bad.write_to(&file.with_extension("new"));
+    fs::rename(file.with_extension("new"), &file).expect("rename the new version");
+    worker.wait_for_log(REFUSED);
+    let line = worker.log().lines().find(|line| line.contains(REFUSED)).unwrap().to_owned();
+    expect_words(&line.replace("\\\"", "\""), &first);
+    worker.stop();
+}
+
+#[test]
 fn a_host_that_uses_the_version_says_once_that_another_one_rolled_it_back_and_trust_ends_that() {
     let redis = Redis::start();
     let (a, bad) = (Release::new("A"), Release::failing("bad", "trap", 0));
