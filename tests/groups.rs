@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use redis::cmd;
 use serde_json::json;
 
-use crate::support::host::{Ended, Launch};
+use crate::support::host::{Ended, Launch, Signal};
 use crate::support::records::{CHANNEL, COVERED, DEAD, GROUP, INBOX, LEASE, MARKS};
 use crate::support::{BOUND, Host, Publisher, Redis, expect_each_once, message, wait_for, wait_until};
 
@@ -200,6 +200,26 @@ fn a_lease_that_nobody_would_let_go_is_named_and_cut() {
         let log = host.log();
         assert_eq!(log.matches("longer than any host holds it").count(), 1, "{log}");
     }
+}
+
+#[test]
+fn a_lease_stays_with_a_host_that_goes_on_under_another_id() {
+    let redis = Redis::start();
+    let host = Host::on(&redis).arg("--heartbeat-interval", "100ms").arg("--heartbeat-ttl", "1s").ready(&redis, 1);
+    redis.wait_for_a_lease();
+    let holder = || redis.run::<Option<String>>(cmd("GET").arg(LEASE));
+    let former = holder();
+    host.signal(Signal::Stop);
+    wait_until("a host that counts as dead", || redis.consumer_ids().is_empty());
+    host.signal(Signal::Continue);
+    host.wait_for_log("it continues with a new id");
+    // What a host does that takes the lease before it learns that it has counted as dead.
+    wait_until("the lease under the new id", || holder().is_some_and(|id| Some(&id) != former.as_ref()));
+    let id = holder();
+    redis.run::<()>(cmd("SET").arg(LEASE).arg(&former).arg("PX").arg(60_000));
+    wait_until("the lease under the new id again", || holder() == id);
+    Publisher::new(&redis).publish(message("one", json!({})));
+    expect_each_once(&redis, ["one".to_owned()]);
 }
 
 #[test]

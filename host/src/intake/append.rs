@@ -85,16 +85,17 @@ impl Append {
         );
         loop {
             let host_id = self.group.identity.host_id();
-            let step = {
+            let (step, former_id) = {
                 let mut protocol = self.handover.protocol();
                 protocol.known_as(&host_id, self.group.pace.hosts() <= 1);
                 let step = protocol.next(Instant::now());
                 self.tell(&mut protocol);
-                step
+                (step, protocol.former_id().cloned())
             };
             match step {
                 Step::Mark(wish) => {
-                    let Marked { announcement, away, mended } = appender.mark(&host_id, wish).await?;
+                    let Marked { announcement, away, mended } =
+                        appender.mark(&host_id, former_id.as_deref(), wish).await?;
                     trace!(?wish, mark = ?announcement.mark, holder = ?announcement.holder, covered = %announcement.covered, "published a mark");
                     for what in mended {
                         error!("mended a key of the intake: {what}");

@@ -56,6 +56,8 @@ enum Lease {
 #[derive(Debug)]
 pub struct Protocol {
     host_id: Arc<str>,
+    /// The id before this one. A lease that was taken under it is still held by this host.
+    former_id: Option<Arc<str>>,
     config: Settings,
     heard: Heard,
     subscriptions: Subscriptions,
@@ -127,6 +129,7 @@ impl Protocol {
     pub fn new(host_id: Arc<str>, config: Settings, now: Instant, seed: u64) -> Protocol {
         Protocol {
             host_id,
+            former_id: None,
             config,
             heard: Heard::new(config.buffer_bytes_max),
             subscriptions: Subscriptions::new(config.silence_max),
@@ -273,7 +276,7 @@ impl Protocol {
         self.heard.is_now(announcement.mark.at_ms);
         let until = now + announcement.lease_left;
         self.lease = match &announcement.holder {
-            Holder::Host(id) if **id == *self.host_id => Lease::Own { until },
+            Holder::Host(id) if self.is_own_id(id) => Lease::Own { until },
             Holder::Host(_) => Lease::Other { until },
             // Free, perhaps for some time already.
             Holder::Nobody => match self.lease {
@@ -344,8 +347,17 @@ impl Protocol {
     pub fn known_as(&mut self, host_id: &Arc<str>, is_alone: bool) {
         self.is_alone = is_alone;
         if self.host_id != *host_id {
-            self.host_id = host_id.clone();
+            self.former_id = Some(std::mem::replace(&mut self.host_id, host_id.clone()));
         }
+    }
+
+    /// The id that the host had before it was taken for dead.
+    pub fn former_id(&self) -> Option<&Arc<str>> {
+        self.former_id.as_ref()
+    }
+
+    fn is_own_id(&self, id: &str) -> bool {
+        *self.host_id == *id || self.former_id.as_deref() == Some(id)
     }
 
     /// The host stops: what was heard is still appended.

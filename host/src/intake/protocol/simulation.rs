@@ -42,7 +42,7 @@ struct Sent {
 
 #[derive(Debug)]
 enum What {
-    Mark(Wish),
+    Mark { host: Arc<str>, former: Option<Arc<str>>, wish: Wish },
     Watch,
     Append { watched: u64, messages: Vec<u32>, covered: Covered },
 }
@@ -78,6 +78,7 @@ struct Subscribed {
 }
 
 struct Host {
+    name: Arc<str>,
     protocol: Protocol,
     streams: Vec<Subscribed>,
     opening_at: Option<u64>,
@@ -89,6 +90,8 @@ struct Host {
     watched: u64,
     wake_at: Option<Instant>,
     paused_until: u64,
+    /// When it learns that it counted as dead.
+    renamed_at: Option<u64>,
     is_alive: bool,
     is_stopped: bool,
     /// It was told to stop; and it has yet to end its subscriptions.
@@ -162,6 +165,7 @@ impl World {
         };
         let name: Arc<str> = format!("host-{}", self.hosts.len()).into();
         self.hosts.push(Host {
+            name: name.clone(),
             protocol: Protocol::new(name, settings, self.now(), self.random.random()),
             streams: Vec::new(),
             opening_at: None,
@@ -172,6 +176,7 @@ impl World {
             watched: u64::MAX,
             wake_at: None,
             paused_until: 0,
+            renamed_at: None,
             is_alive: true,
             is_stopped: false,
             is_told_to_stop: false,
@@ -251,9 +256,8 @@ impl World {
                 continue;
             }
             let what = match sent.what {
-                What::Mark(wish) => {
-                    let name = format!("host-{}", sent.host);
-                    Answered::Marked(self.redis.mark(&name, wish, now_ms))
+                What::Mark { host, former, wish } => {
+                    Answered::Marked(self.redis.mark(&host, former.as_deref(), wish, now_ms))
                 }
                 What::Watch => Answered::Listed(self.redis.data.covered.clone(), self.redis.data.version),
                 What::Append { .. } if now_ms < self.redis.full_until => Answered::Refused,
@@ -272,6 +276,10 @@ impl World {
         let host = &mut self.hosts[index];
         if !host.is_alive || host.is_stopped || now_ms < host.paused_until {
             return;
+        }
+        if host.renamed_at.take_if(|at| *at <= now_ms).is_some() {
+            host.name = format!("{}-again", host.name).into();
+            host.protocol.known_as(&host.name, false);
         }
         // Subscriptions.
         for stream in &mut host.streams {
@@ -377,7 +385,9 @@ impl World {
             return;
         }
         let what = match host.protocol.next(now) {
-            Step::Mark(wish) => What::Mark(wish),
+            Step::Mark(wish) => {
+                What::Mark { host: host.name.clone(), former: host.protocol.former_id().cloned(), wish }
+            }
             Step::Watch => What::Watch,
             Step::Append => What::Append {
                 watched: host.watched,

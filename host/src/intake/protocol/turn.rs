@@ -5,17 +5,18 @@ use super::*;
 /// Lease of the dead host, which had just renewed it.
 const LEASE_MS: u64 = 3_000;
 
+const SETTINGS: Settings = Settings {
+    buffer_bytes_max: 1 << 20,
+    silence_max: Duration::from_secs(3),
+    claim_age_max: Duration::from_secs(60),
+    round_messages_max: 128,
+    round_bytes_max: 1 << 20,
+};
+
 /// How long after the last renewal a standby asks for the lease, and gets it.
 fn taken_after(covered: &str, seed: u64) -> Duration {
-    let settings = Settings {
-        buffer_bytes_max: 1 << 20,
-        silence_max: Duration::from_secs(3),
-        claim_age_max: Duration::from_secs(60),
-        round_messages_max: 128,
-        round_bytes_max: 1 << 20,
-    };
     let start = Instant::now();
-    let mut protocol = Protocol::new("standby".into(), settings, start, seed);
+    let mut protocol = Protocol::new("standby".into(), SETTINGS, start, seed);
     protocol.opened(1, Beginning { is_at_replica: false, at_ms: 5_000 }, start);
     let (mut now, mut number) = (start, 2);
     loop {
@@ -50,4 +51,31 @@ fn a_standby_takes_the_lease_when_it_ends() {
         assert!(ms(3_000, 3_060).contains(&has_heard), "{has_heard:?}");
         assert!(ms(3_200, 3_260).contains(&has_not), "{has_not:?}");
     }
+}
+
+#[test]
+fn a_lease_stays_with_a_host_that_continues_under_another_id() {
+    let start = Instant::now();
+    let mut protocol = Protocol::new("before".into(), SETTINGS, start, 1);
+    protocol.opened(1, Beginning { is_at_replica: false, at_ms: 5_000 }, start);
+    let marked = |protocol: &mut Protocol, number, holder: &str| {
+        let announcement = Announcement {
+            mark: Mark { history: 1_000, number, at_ms: 5_000 },
+            holder: Holder::Host(holder.to_owned()),
+            lease_left: Duration::from_millis(LEASE_MS),
+            covered: Covered::default(),
+        };
+        protocol.announced(&announcement, start);
+        protocol.mark(1, &announcement, start);
+        protocol.state(start)
+    };
+    assert_eq!(marked(&mut protocol, 1, "before"), State::Active);
+    protocol.known_as(&"after".into(), false);
+    // What was published under the id of before arrives later.
+    assert_eq!(
+        (marked(&mut protocol, 2, "before"), protocol.former_id().map(|id| &**id)),
+        (State::Active, Some("before"))
+    );
+    assert_eq!(marked(&mut protocol, 3, "after"), State::Active);
+    assert_eq!(marked(&mut protocol, 4, "another"), State::Standby);
 }

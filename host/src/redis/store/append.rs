@@ -122,14 +122,14 @@ impl Appender {
         Appender { connection, keys, marks_channel, output, lease_ttl_ms, window_ms, tokens }
     }
 
-    /// Publishes the next mark.
+    /// Publishes the next mark. A lease that is held under `former_id`, the id that this host had before, is this host's.
     ///
     /// # Errors
     /// Errors of the network or the server; the mark may have been published or not.
-    pub async fn mark(&mut self, host_id: &str, wish: Wish) -> Result<Marked, RedisError> {
+    pub async fn mark(&mut self, host_id: &str, former_id: Option<&str>, wish: Wish) -> Result<Marked, RedisError> {
         let ttl_max = millis(LEASE_TTL_MAX).to_string();
         let mut commands = Commands::default();
-        let words = [
+        let mut words = vec![
             "EVAL",
             &MARK,
             "3",
@@ -142,7 +142,8 @@ impl Appender {
             &ttl_max,
             wish.word(),
         ];
-        commands.command(&words.map(str::as_bytes));
+        words.extend(former_id);
+        commands.command(&words.into_iter().map(str::as_bytes).collect::<Vec<_>>());
         let replies = self.ask(&commands).await?;
         let mut replies = Cursor::new(&replies, 0);
         let count = replies.array()?;

@@ -5,6 +5,10 @@ use super::*;
 /// How old the state may be from which Redis restarts: not older than what hosts keep.
 const OLDER_MS_MAX: u64 = 7_000;
 
+/// Time after which a host that is paused counts as dead, and until it has learnt that.
+const HEARTBEAT_TTL_MS: u64 = 7_000;
+const HEARTBEAT_MS: u64 = 250;
+
 const FAULTS: [&str; 13] = [
     "killed",
     "another one joins",
@@ -76,6 +80,9 @@ impl World {
                 let pauses = [200, 1_500, 4_000, 9_000, 20_000];
                 let pause = pauses[self.random.random_range(0..pauses.len())];
                 self.hosts[index].paused_until = now_ms + pause;
+                if pause > HEARTBEAT_TTL_MS {
+                    self.hosts[index].renamed_at = Some(now_ms + pause + HEARTBEAT_MS);
+                }
             }
             6 => {
                 let silent_until = now_ms + self.random.random_range(500..12_000);

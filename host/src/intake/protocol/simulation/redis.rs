@@ -74,7 +74,7 @@ impl Redis {
         (newest.log + 1 == self.logs.len()).then_some(newest)
     }
 
-    pub fn mark(&mut self, host: &str, wish: Wish, now_ms: u64) -> Announcement {
+    pub fn mark(&mut self, host: &str, former: Option<&str>, wish: Wish, now_ms: u64) -> Announcement {
         let data = &mut self.data;
         if data.made_for != self.identity {
             data.history = (data.history + 1).max(now_ms);
@@ -83,6 +83,9 @@ impl Redis {
         data.number += 1;
         data.lease.take_if(|(_, until)| *until <= now_ms);
         let until = now_ms + LEASE_MS;
+        if let Some((holder, _)) = data.lease.as_mut().filter(|(holder, _)| Some(&**holder) == former) {
+            *holder = host.into();
+        }
         match (&mut data.lease, wish) {
             (None, Wish::Take) => data.lease = Some((host.into(), until)),
             (Some((holder, _)), Wish::Release) if holder == host => data.lease = None,

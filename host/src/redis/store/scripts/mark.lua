@@ -5,6 +5,7 @@
 --       2 lease, a string: the id of the host that is active   3 list of what is covered, a string (covered.rs)
 -- ARGV  1 channel of the marks   2 host id   3 how long the lease lasts, in ms   4 longest that any host's lease may last, in ms
 --       5 "take" if it is free, "look", or "release" if it is ours
+--       6 the id that this host had before, if it had one: a lease under it is ours, and gets the present id
 -- Reply {what was published, ms since the last mark when a history has begun with it and -1 otherwise, then what was mended}:
 --       "<history> <number> <ms> <ttl of the lease in ms> <its holder or -> <list>".
 --
@@ -38,6 +39,10 @@ end
 redis.call('HSET', marks, 'number', string.format('%.0f', number), 'at', string.format('%.0f', now))
 
 local holder = redis.call('GET', lease)
+if holder and holder == ARGV[6] then
+  redis.call('SET', lease, host, 'PX', ttl_ms)
+  holder = host
+end
 if wish == 'take' and not holder then
   redis.call('SET', lease, host, 'PX', ttl_ms)
   holder = host
