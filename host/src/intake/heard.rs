@@ -5,16 +5,13 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::kept::Kept;
 use super::segment::{Gap, MESSAGE_OVERHEAD_BYTES, PIECE_BYTES_MAX, Segment};
 use crate::redis::store::covered::{Answer, Covered, Extent, Hole, Stretch};
 use crate::redis::store::position::{Mark, Position};
 
 /// A buffer of which more than this part is taken is filling up.
 const FILLING_DIVISOR: usize = 4;
-
-/// How long covered messages are kept, by the server's clock, as far as there is room beside those that wait: should Redis come
-/// back from an older state, or a replica that lags be promoted, they are appended again.
-const KEPT_MS_MAX: u64 = 10_000;
 
 /// Room for covered messages, however many others wait.
 const KEPT_BYTES_MIN: usize = 64 << 20;
@@ -33,16 +30,6 @@ enum Entry {
         to: Position,
         since: Instant,
     },
-}
-
-impl Entry {
-    fn messages(&self) -> usize {
-        if let Entry::Messages(segment) = self { segment.len() } else { 0 }
-    }
-
-    fn cost(&self) -> usize {
-        if let Entry::Messages(segment) = self { segment.cost() } else { 0 }
-    }
 }
 
 /// Which of the waiting messages are meant.
@@ -83,8 +70,7 @@ pub struct Heard {
     /// What is being appended, and the list as it will be then.
     under_way: Vec<Entry>,
     covered_then: Covered,
-    /// With the time of the newest mark that was known when they were covered.
-    kept: VecDeque<(u64, Entry)>,
+    kept: Kept,
     newest_ms: u64,
     /// The history that is appended to.
     history: Option<u64>,
@@ -93,7 +79,6 @@ pub struct Heard {
     /// Of what waits and what is under way.
     messages: usize,
     bytes: usize,
-    kept_bytes: usize,
     bytes_max: usize,
 }
 
@@ -105,13 +90,12 @@ impl Heard {
             waiting: VecDeque::new(),
             under_way: Vec::new(),
             covered_then: Covered::default(),
-            kept: VecDeque::new(),
+            kept: Kept::default(),
             newest_ms: 0,
             history: None,
             shed: VecDeque::new(),
             messages: 0,
             bytes: 0,
-            kept_bytes: 0,
             bytes_max,
         }
     }
@@ -246,12 +230,12 @@ impl Heard {
             }
             match answer {
                 Answer::Covered => {
-                    self.forget(Entry::Messages(part));
+                    self.forget(part);
                     continue;
                 }
                 Answer::Unknown if now.saturating_duration_since(part.received) > limits.age_max => {
                     too_old += part.len();
-                    self.forget(Entry::Messages(part));
+                    self.forget(part);
                     continue;
                 }
                 Answer::Unknown | Answer::Open => {}
@@ -301,7 +285,9 @@ impl Heard {
     /// The round was appended. Returns the list as it is now.
     pub fn appended(&mut self) -> Covered {
         for entry in std::mem::take(&mut self.under_way) {
-            self.forget(entry);
+            if let Entry::Messages(segment) = entry {
+                self.forget(segment);
+            }
         }
         std::mem::take(&mut self.covered_then)
     }
@@ -332,7 +318,7 @@ impl Heard {
                         self.waiting.push_front(Entry::Messages(segment));
                     }
                     match answer {
-                        Answer::Covered => self.forget(Entry::Messages(part)),
+                        Answer::Covered => self.forget(part),
                         Answer::Open | Answer::Unknown => rest.push_back(Entry::Messages(part)),
                     }
                     if is_new {
@@ -381,12 +367,11 @@ impl Heard {
         if self.history.replace(history).is_none() {
             return;
         }
-        while let Some((_, entry)) = self.kept.pop_back() {
-            self.messages += entry.messages();
-            self.bytes += entry.cost();
-            self.waiting.push_front(entry);
+        for segment in self.kept.take_all() {
+            self.messages += segment.len();
+            self.bytes += segment.cost();
+            self.waiting.push_front(Entry::Messages(segment));
         }
-        self.kept_bytes = 0;
     }
 
     /// Tells the time by the server's clock: what is covered from now on is kept from then.
@@ -398,34 +383,20 @@ impl Heard {
     /// this time, by the server's clock.
     pub fn forget_old(&mut self, newest_ms: u64) {
         self.is_now(newest_ms);
-        while let Some((since_ms, entry)) = self.kept.front() {
-            if newest_ms.saturating_sub(*since_ms) <= KEPT_MS_MAX {
-                break;
-            }
-            self.kept_bytes -= entry.cost();
-            self.kept.pop_front();
-        }
+        self.kept.forget_old(newest_ms);
     }
 
     /// Moves what need not be appended to what is kept.
-    fn forget(&mut self, entry: Entry) {
-        self.messages -= entry.messages();
-        self.bytes -= entry.cost();
-        if entry.messages() > 0 {
-            self.kept_bytes += entry.cost();
-            self.kept.push_back((self.newest_ms, entry));
-            self.make_room();
-        }
+    fn forget(&mut self, segment: Segment) {
+        self.messages -= segment.len();
+        self.bytes -= segment.cost();
+        self.kept.push(self.newest_ms, segment);
+        self.make_room();
     }
 
     /// Forgets the oldest of what is kept as long as all together is too much.
     fn make_room(&mut self) {
-        let room = KEPT_BYTES_MIN.max(self.bytes_max.saturating_sub(self.bytes));
-        while self.kept_bytes > room
-            && let Some((_, entry)) = self.kept.pop_front()
-        {
-            self.kept_bytes -= entry.cost();
-        }
+        self.kept.make_room(KEPT_BYTES_MIN.max(self.bytes_max.saturating_sub(self.bytes)));
     }
 }
 

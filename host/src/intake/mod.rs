@@ -5,6 +5,7 @@
 
 mod append;
 mod heard;
+mod kept;
 mod protocol;
 mod receive;
 mod round;

@@ -166,6 +166,23 @@ impl Segment {
         self.stretch(written).interval(self.indices())
     }
 
+    /// Whether the other one begins in the same gap where this one ends.
+    pub(super) fn goes_on_with(&self, other: &Segment) -> bool {
+        Arc::ptr_eq(&self.gap, &other.gap) && self.indices().end == other.first
+    }
+
+    /// Segments that go on with each other, in one piece of memory. They count as received with the first one.
+    pub(super) fn joined(segments: Vec<Segment>) -> Option<Segment> {
+        if let [_] = segments[..] {
+            return segments.into_iter().next();
+        }
+        let first = segments.first()?;
+        let payloads = segments.iter().flat_map(Segment::payloads);
+        let messages: usize = segments.iter().map(Segment::len).sum();
+        let bytes = segments.iter().map(Segment::cost).sum::<usize>() - messages * MESSAGE_OVERHEAD_BYTES;
+        Some(Segment::new(first.gap.clone(), first.first, payloads, (messages, bytes), first.received))
+    }
+
     /// Takes the first messages off.
     pub(super) fn split_off_front(&mut self, messages: usize) -> Segment {
         let front = Segment { range: self.range.start..self.range.start + messages, ..self.clone() };
