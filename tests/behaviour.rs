@@ -35,6 +35,7 @@ mod output;
 mod outputs;
 mod plugin_configuration;
 mod plugin_failures;
+mod plugin_loading;
 mod plugin_log;
 mod plugin_needs;
 mod process;

@@ -110,7 +110,7 @@ fn the_flow_does_not_notice_that_a_component_of_megabytes_is_compiled() {
 /// Whether a thread that compiles with this niceness has done some of the work.
 fn has_compiled(host: &Host, niceness: i32) -> bool {
     let is_it = |thread: &Thread| thread.name.starts_with("compiler-") && thread.niceness == niceness;
-    host.threads().iter().any(|thread| is_it(thread) && thread.has_computed)
+    host.threads_of_children().iter().any(|thread| is_it(thread) && thread.has_computed)
 }
 
 #[test]

@@ -321,6 +321,19 @@ settings! {
         pub instance_per_message: bool = flag("instance-per-message").default("false");
     }
 
+    /// Reading and compiling a plugin.
+    #[derive(Clone, Debug, PartialEq)]
+    pub struct LoadConfig [load = "load"], "Loading a plugin" {
+        /// Maximum length of the plugin's file; a longer one is refused.
+        pub plugin_bytes_max: usize = flag("max-plugin-bytes").default("256MiB").between("1KiB", "4GiB");
+        /// Time limit for compiling a plugin; one that takes longer is refused.
+        pub compile_time_max: Duration = flag("compile-timeout").default("5m").between("100ms", "1h");
+        /// Memory limit of the process that compiles a plugin; one that takes more is refused.
+        ///
+        /// The process ends when the plugin is compiled, and gives all of its memory back.
+        pub compile_memory_bytes_max: usize = flag("compile-memory").default("2GiB").between("128MiB", "64GiB");
+    }
+
     /// Limits of a message.
     #[derive(Clone, Debug)]
     pub struct MessageLimits [message = "message"], "Message limits" {

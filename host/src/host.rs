@@ -144,7 +144,7 @@ async fn start(config: Config, control: Control) -> Result<Running, RunError> {
     let checked = checks::check(&connector, &keys, &config.outputs).await?;
     let traces = Traces::new(&config.traces, &keys);
     let group = Arc::new(Group::new(connector, keys).measuring(config.http.address.is_some()).tracing(traces));
-    let engine = reload::engine(&config)?.compiling_apart(control.apart.clone());
+    let engine = reload::engine(&config)?;
     let plugin = engine.load(&path, &config.plugin_config).await?;
     let (address, server) = (group.connector.address(), &checked.server);
     info!(redis = address, server, plugin = %path.display(), digest = plugin.digest(), "starting");

@@ -54,7 +54,7 @@ pub async fn run(
     let checked = checks::check(&connector, &keys, &config.outputs).await?;
     let traces = Traces::new(&config.traces, &keys);
     let group = Arc::new(Group::new(connector, keys).tracing(traces));
-    let engine = reload::engine(&config)?.compiling_apart(control.apart.clone());
+    let engine = reload::engine(&config)?;
     let plugin = engine.load(&path, &config.plugin_config).await?;
     let (redis, server) = (group.connector.address(), &checked.server);
     info!(redis, server, plugin = %path.display(), digest = plugin.digest(), "starting a worker");

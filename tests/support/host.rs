@@ -97,6 +97,12 @@ pub fn full_pipe() -> (PipeReader, PipeWriter) {
     (reader, writer)
 }
 
+/// The threads of a process, by its folder of threads. A thread may end between two looks.
+fn threads_in(folder: std::fs::ReadDir) -> Vec<Thread> {
+    let files = folder.filter_map(|thread| std::fs::read_to_string(thread.ok()?.path().join("stat")).ok());
+    files.map(|stat| Thread::of(&stat)).collect()
+}
+
 impl Launch {
     /// The binary without any argument, and without settings from the environment of the tests.
     pub fn bare() -> Launch {
@@ -276,10 +282,26 @@ impl Host {
     /// The threads of its process that live now.
     pub fn threads(&self) -> Vec<Thread> {
         let path = format!("/proc/{}/task", self.child.id());
-        let folder = std::fs::read_dir(&path).unwrap_or_else(|error| panic!("read {path}: {error}"));
-        // A thread may end between two looks.
-        let files = folder.filter_map(|thread| std::fs::read_to_string(thread.ok()?.path().join("stat")).ok());
-        files.map(|stat| Thread::of(&stat)).collect()
+        threads_in(std::fs::read_dir(&path).unwrap_or_else(|error| panic!("read {path}: {error}")))
+    }
+
+    /// Processes that it has started and that are there.
+    pub fn children(&self) -> Vec<u32> {
+        let parent = |id: u32| {
+            let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
+            let (_, rest) = stat.rsplit_once(')')?;
+            rest.split_whitespace().nth(1)?.parse::<u32>().ok()
+        };
+        let entries = std::fs::read_dir("/proc").expect("read /proc");
+        let all = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+        all.filter(|id| parent(*id) == Some(self.process())).collect()
+    }
+
+    /// The threads of its children that live now.
+    pub fn threads_of_children(&self) -> Vec<Thread> {
+        let folders =
+            self.children().into_iter().filter_map(|child| std::fs::read_dir(format!("/proc/{child}/task")).ok());
+        folders.flat_map(threads_in).collect()
     }
 
     /// Its log so far.

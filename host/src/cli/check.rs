@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use super::test::duration;
 use super::{Exit, Failure, Flags, PluginFlags, load_for_plugin, log, print};
+use crate::config::Config;
 use crate::plugin::{Engine, Grant, Import, Inspection, LoadError, Producer, Toolchain};
 use crate::printable::escaped;
 
@@ -54,7 +55,7 @@ pub(super) fn execute(before: &Flags, args: CheckArgs) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     // Without the cache, because the report contains the cost of compiling.
     let inspected = runtime.block_on(async {
-        let engine = Engine::new(&config.plugin_limits, 1)?;
+        let engine = Engine::configured(&Config { no_cache: true, ..config.clone() }, 1)?;
         engine.inspect(&args.plugin, &config.plugin_config).await
     });
     runtime.shutdown_background();

@@ -7,11 +7,11 @@ mod sources;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow};
 use clap::ValueHint;
+use tempfile::TempDir;
 use tokio::signal::unix::{SignalKind, signal};
 
 use self::build::Build;
@@ -21,7 +21,7 @@ use super::test::{self, File, Report, duration};
 use super::{Exit, Failure, Flags, PluginFlags, load, log, note, print_line, useless};
 use crate::config::Config;
 use crate::output;
-use crate::plugin::{Engine, Functions};
+use crate::plugin::Engine;
 
 /// The command that builds a plugin, unless the command line names another one.
 const BUILD: &str = "./build";
@@ -84,7 +84,8 @@ pub(super) struct DevArgs {
 }
 
 pub(super) fn execute(before: &Flags, args: &DevArgs) -> Result<(), Failure> {
-    let project = Project { args, before, functions: Arc::default() };
+    let functions = tempfile::tempdir().context("cannot make a folder for compiled functions")?;
+    let project = Project { args, before, functions };
     project.check()?;
     let mut config = project.config()?;
     if config.log_level == Config::default().log_level {
@@ -112,8 +113,8 @@ struct Project<'a> {
     args: &'a DevArgs,
     /// The flags in front of the command.
     before: &'a Flags,
-    /// Compiled functions of the versions before.
-    functions: Arc<Functions>,
+    /// Where compiled functions of the versions before are kept.
+    functions: TempDir,
 }
 
 /// Result of building and testing once.
@@ -198,7 +199,7 @@ impl Project<'_> {
         let config = self.config()?;
         let component = self.component()?;
         let file = File::read(&self.args.folder.join(CASES), false)?;
-        let engine = Engine::for_development(&config, self.functions.clone())?;
+        let engine = Engine::for_development(&config, self.functions.path().join("functions"))?;
         let mut bench = test::bench(&engine, &component, &config).await?;
         let loaded = duration(start.elapsed());
         let mut report = Report::of_failures(&config.plugin_limits);

@@ -93,9 +93,9 @@ impl FromArgMatches for PluginFlags {
     }
 }
 
-/// Whether a setting affects limits, input or output of a plugin, or the log.
+/// Whether a setting affects loading, limits, input or output of a plugin, or the log.
 fn matters_to_plugins(setting: &Setting) -> bool {
-    matches!(setting.section, "limits" | "message")
+    matches!(setting.section, "limits" | "load" | "message")
         || matches!(setting.flag(), "no-cache" | "output-format" | "log-format" | "log-level")
 }
 

@@ -95,8 +95,8 @@ pub struct Cli {
     #[command(flatten)]
     flags: Flags,
     /// Compile the component on standard input, as a host asks of another process
-    #[arg(long, hide = true)]
-    compile: bool,
+    #[arg(long, hide = true, value_name = "ORDER")]
+    compile: Option<String>,
     #[command(subcommand)]
     command: Option<Command>,
 }
@@ -153,11 +153,11 @@ pub fn parse() -> Result<Cli, u8> {
 ///
 /// The exit code and the error.
 pub fn execute(cli: Cli) -> Result<(), Failure> {
+    if let Some(order) = cli.compile {
+        return Ok(crate::plugin::serve(&order)?);
+    }
     match cli.command {
-        None => {
-            let given = cli.flags.overlaid_with(Flags::default());
-            if cli.compile { run::compile(&given) } else { run::execute(&given) }
-        }
+        None => run::execute(&cli.flags.overlaid_with(Flags::default())),
         Some(Command::Config(args)) => config::execute(cli.flags, args),
         Some(Command::Dead(args)) => dead::execute(cli.flags, args),
         Some(Command::Status(args)) => status::execute(cli.flags, args),

@@ -1,6 +1,5 @@
 //! `host` without a command: runs a host until a signal stops it.
 
-use std::io::{self, Read as _};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,26 +10,13 @@ use super::signals::Hangup;
 use super::{Exit, Failure, load, log};
 use crate::config::{Config, Given, Loaded};
 use crate::host;
-use crate::plugin::Apart;
 use crate::redis::embedded::Embedded;
-use crate::reload::{self, Control};
+use crate::reload::Control;
 use crate::service_manager::ServiceManager;
-
-/// The switch that makes a host compile the component on its standard input, and then end.
-const COMPILE: &str = "--compile";
 
 /// How long a thread for blocking calls is kept without work. Work is handed to the thread that has been idle longest, and the
 /// files are looked at every second: with tokio's 10 s, a host would keep as many threads as it ever had at once.
 const IDLE_THREAD_KEPT: Duration = Duration::from_secs(1);
-
-/// Compiles a component for the cache, with the configuration of the host that asks for it.
-pub(super) fn compile(given: &Given) -> Result<(), Failure> {
-    let config = load(given)?.into_runnable()?;
-    let mut component = Vec::new();
-    io::stdin().read_to_end(&mut component)?;
-    reload::engine(&config)?.fill_cache(&component)?;
-    Ok(())
-}
 
 pub(super) fn execute(given: &Given) -> Result<(), Failure> {
     let started = Instant::now();
@@ -82,12 +68,7 @@ async fn run(config: Config, control: Control, hangup: Hangup) -> Result<(), Fai
 }
 
 /// Reads the configuration again from the same sources as at the start. A private Redis keeps its address.
-pub(super) fn control(
-    given: &Given,
-    file: Option<PathBuf>,
-    (named, redis): (String, String),
-    started: Instant,
-) -> Control {
+pub(super) fn control(given: &Given, file: Option<PathBuf>, (named, redis): (String, String), started: Instant) -> Control {
     let given = given.clone();
     let reread = move || {
         let mut config = super::read(&given)?.into_runnable()?;
@@ -96,14 +77,5 @@ pub(super) fn control(
         }
         Ok(config)
     };
-    // Without it, this process compiles.
-    let apart = Apart::this_program(COMPILE).ok();
-    Control {
-        reread: Box::new(reread),
-        file,
-        asked: Arc::default(),
-        started,
-        apart,
-        manager: ServiceManager::default(),
-    }
+    Control { reread: Box::new(reread), file, asked: Arc::default(), started, manager: ServiceManager::default() }
 }

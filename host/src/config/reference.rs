@@ -59,7 +59,7 @@ In the file, write numbers and switches without quotes, and all other values in 
 "#;
 
 /// A sentence at the start of each section.
-const SECTIONS: [(&str, &str); 16] = [
+const SECTIONS: [(&str, &str); 17] = [
     ("", "These settings stand at the top of the file, before the first section."),
     ("redis", "See [Redis](operating.md#redis)."),
     (
@@ -73,6 +73,7 @@ const SECTIONS: [(&str, &str); 16] = [
     ("delivery", "A delivery is an inbox entry with one or more messages, which one consumer takes as a whole."),
     ("retry", "See [retries](operating.md#retries)."),
     ("limits", "See [limits](writing-plugins.md#limits)."),
+    ("load", "See [how a plugin is loaded](reload.md#how-a-plugin-is-loaded)."),
     ("message", "See [messages](writing-plugins.md#messages)."),
     ("registry", "How the hosts of a group detect each other, and detect that a host has died."),
     ("http", "See [the HTTP listener](operating.md#the-http-listener)."),

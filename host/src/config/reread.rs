@@ -9,6 +9,7 @@ impl Config {
         self.consumers = new.consumers;
         self.plugin_limits = new.plugin_limits.clone();
         self.plugin_config = new.plugin_config.clone();
+        self.load = new.load.clone();
         self.reload = new.reload.clone();
     }
 }
@@ -22,7 +23,7 @@ pub fn needing_a_start(old: &Config, new: &Config) -> Vec<String> {
 }
 
 fn is_taken_up(setting: &Setting) -> bool {
-    matches!(setting.section, "limits" | "reload")
+    matches!(setting.section, "limits" | "load" | "reload")
         || (setting.section.is_empty() && ["plugin", "consumers"].contains(&setting.key))
 }
 

@@ -1,25 +1,26 @@
 //! The wasmtime engines, and the thread that advances their epoch. Components that need more than the fast engine has are
 //! compiled for the full engine. This file knows no plugin and no message.
 
-mod tuning;
+pub(super) mod tuning;
 
 use std::fmt;
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use bytes::Bytes;
 use wasmtime::component::Component;
 
 use self::tuning::{Features, Memory, Tuning};
-use super::apart::{self, Apart};
-use super::cache;
-use super::compiler::Background;
+use super::apart::{Answer, Apart, Order, Report};
+use super::cache::Store;
+use super::compiler::Haste;
 use super::error::LoadError;
-use super::functions::Functions;
 use super::limits::Usage;
-use super::shape::{self, Shape};
-use crate::config::{Config as Settings, PluginLimits};
+use super::text::one_line;
+use crate::config::{Config as Settings, LoadConfig, PluginLimits};
 
 /// Time between two ticks of the epoch. A busy guest holds a worker thread for at most two of them.
 const TICK: Duration = Duration::from_millis(10);
@@ -28,8 +29,8 @@ const TICK: Duration = Duration::from_millis(10);
 #[derive(Clone)]
 pub struct Engine {
     inner: Arc<Inner>,
-    /// Compiles large components that the cache does not have.
-    apart: Option<Apart>,
+    /// Compiles what the cache does not have.
+    apart: Apart,
 }
 
 struct Inner {
@@ -41,8 +42,11 @@ struct Inner {
     /// Created for the first component that needs it, so that a host without such a component pays nothing.
     full: Arc<OnceLock<wasmtime::Engine>>,
     tuning: Tuning,
+    limits: PluginLimits,
+    store: Store,
+    /// Keeps compiled functions from one compilation to the next.
+    functions: Option<PathBuf>,
     channel: Arc<str>,
-    background: Background,
     usage: Arc<Usage>,
     _ticker: Ticker,
 }
@@ -53,8 +57,8 @@ impl Engine {
     /// # Errors
     /// When the system refuses memory or other resources.
     pub fn new(limits: &PluginLimits, instances: u32) -> Result<Engine, LoadError> {
-        let tuning = Tuning { limits: limits.clone(), instances, cache: None, functions: None };
-        Engine::with(tuning, &Settings::default().keys.channel)
+        let settings = Settings { plugin_limits: limits.clone(), no_cache: true, ..Settings::default() };
+        Engine::with(&settings, instances, None)
     }
 
     /// An engine for this configuration: with its limits and its channel, and with the user's cache of compiled plugins unless
@@ -63,31 +67,32 @@ impl Engine {
     /// # Errors
     /// When the system refuses memory or other resources. A cache that cannot be used only leads to a warning.
     pub fn configured(settings: &Settings, instances: u32) -> Result<Engine, LoadError> {
-        let tuning =
-            Tuning { limits: settings.plugin_limits.clone(), instances, cache: cache(settings), functions: None };
-        Engine::with(tuning, &settings.keys.channel)
+        Engine::with(settings, instances, None)
     }
 
-    /// Like [`configured`](Engine::configured), for one instance, and compiles only functions that are not kept yet.
+    /// Like [`configured`](Engine::configured), for one instance, and compiles only functions that are not kept in this file
+    /// yet.
     ///
     /// # Errors
     /// When the system refuses memory or other resources. A cache that cannot be used only leads to a warning.
-    pub fn for_development(settings: &Settings, functions: Arc<Functions>) -> Result<Engine, LoadError> {
-        let limits = settings.plugin_limits.clone();
-        let tuning = Tuning { limits, instances: 1, cache: cache(settings), functions: Some(functions) };
-        Engine::with(tuning, &settings.keys.channel)
+    pub fn for_development(settings: &Settings, functions: PathBuf) -> Result<Engine, LoadError> {
+        Engine::with(settings, 1, Some(functions))
     }
 
-    fn with(tuning: Tuning, channel: &str) -> Result<Engine, LoadError> {
-        let on_demand =
-            tuning.start(Features::Fast, Memory::OnDemand).map_err(|error| LoadError::Engine(format!("{error:#}")))?;
+    fn with(settings: &Settings, instances: u32, functions: Option<PathBuf>) -> Result<Engine, LoadError> {
+        let limits = settings.plugin_limits.clone();
+        let store = Store::open(settings.no_cache).map_err(LoadError::Engine)?;
+        let cache = Some(store.cache.clone());
+        let tuning = Tuning { stack_bytes_max: limits.stack_bytes_max, instances, cache, functions: None };
+        let on_demand = tuning
+            .runner(Features::Fast, Memory::OnDemand, &limits)
+            .map_err(|error| LoadError::Engine(format!("{error:#}")))?;
         let pooled = tuning
-            .start(Features::Fast, Memory::Pooled)
+            .runner(Features::Fast, Memory::Pooled, &limits)
             .inspect_err(|error| {
                 tracing::warn!(
-                    "cannot reserve memory for {} plugin instances, so each instance maps its own memory, which makes its \
-                     start slower: {error:#}",
-                    tuning.instances
+                    "cannot reserve memory for {instances} plugin instances, so each instance maps its own memory, which makes \
+                     its start slower: {error:#}"
                 );
             })
             .ok();
@@ -101,47 +106,26 @@ impl Engine {
                 on_demand,
                 full,
                 tuning,
-                channel: channel.into(),
-                background: Background::default(),
+                limits,
+                store,
+                functions,
+                channel: settings.keys.channel.as_str().into(),
                 usage: Arc::default(),
                 _ticker: ticker,
             }),
-            apart: None,
+            apart: Apart::new(&settings.load),
         })
     }
 
-    /// The same engine, but at the start of a host large components are compiled by this process. Without a cache there is
-    /// no difference.
+    /// The same engine with other limits for loading.
     #[must_use]
-    pub fn compiling_apart(self, apart: Option<Apart>) -> Engine {
-        Engine { apart, ..self }
+    pub fn loading(self, limits: &LoadConfig) -> Engine {
+        Engine { apart: Apart::new(limits), ..self }
     }
 
-    /// Compiles a component for the cache: what the process of [`Apart`] is for. Blocks.
-    ///
-    /// # Errors
-    /// When the component cannot be compiled.
-    pub fn fill_cache(&self, bytes: &[u8]) -> Result<(), LoadError> {
-        let invalid = |error| LoadError::Invalid { path: PathBuf::from("-"), reason: format!("{error:#}") };
-        self.compile(bytes).map(drop).map_err(invalid)
-    }
-
-    /// Has another process compile a large component that the cache does not have, and then the cache has it. Whatever
-    /// goes wrong there, this process compiles the component afterwards. Blocks.
-    pub(super) fn compile_apart(&self, bytes: &[u8]) {
-        let (Some(apart), Some(cache)) = (&self.apart, &self.inner.tuning.cache) else { return };
-        if bytes.len() < apart::BYTES_MIN {
-            return;
-        }
-        let full = if shape::looks_fast(bytes) { None } else { self.full().ok() };
-        let mut engines = self.inner.pooled.iter().chain([&self.inner.on_demand]).chain(full);
-        if engines.any(|engine| cache::has(cache, engine, bytes)) {
-            return;
-        }
-        tracing::debug!("compiling the plugin in a process of its own");
-        if let Err(error) = apart.compile(bytes) {
-            tracing::debug!("the plugin was not compiled in a process of its own: {error}");
-        }
+    /// Maximum length of a plugin's file.
+    pub(super) fn plugin_bytes_max(&self) -> usize {
+        self.apart.limits().plugin_bytes_max
     }
 
     /// Maximum number of instances, while as many old instances may still exist.
@@ -153,7 +137,7 @@ impl Engine {
     /// The limits of every instance.
     #[must_use]
     pub fn limits(&self) -> &PluginLimits {
-        &self.inner.tuning.limits
+        &self.inner.limits
     }
 
     /// What the instances of this engine take.
@@ -166,58 +150,91 @@ impl Engine {
         &self.inner.channel
     }
 
-    /// The threads that compile beside running consumers.
-    pub(super) fn background(&self) -> &Background {
-        &self.inner.background
+    /// The compiled component, from the cache, or after another process has compiled it. With the report of that process, if
+    /// there was one. This process has no compiler.
+    pub(super) async fn compiled(
+        &self,
+        bytes: &Bytes,
+        path: &Path,
+        haste: Haste,
+    ) -> Result<(Component, Option<Report>), LoadError> {
+        let not_compiled = |reason: String| LoadError::NotCompiled { path: path.to_owned(), reason };
+        let folder = &self.inner.store.cache.directory().display().to_string();
+        let no_folder = |error: io::Error| not_compiled(format!("cannot use the folder {folder}: {error}"));
+        let _in_use = self.inner.store.in_use().await.map_err(no_folder)?;
+        if let Ok(component) = self.in_cache(bytes, path).await? {
+            return Ok((component, None));
+        }
+        tracing::debug!("compiling the plugin in a process of its own");
+        let order = self.inner.store.order().map_err(no_folder)?;
+        let report = match self.apart.compile(self.order(order.path(), haste), bytes.clone()).await {
+            Ok(Answer::Compiled(report)) => report,
+            Ok(Answer::Refused(refusal)) => return Err(LoadError::refused(path, bytes, refusal)),
+            Ok(Answer::Invalid(reason)) => return Err(LoadError::invalid(path, reason)),
+            Err(reason) => return Err(not_compiled(reason)),
+        };
+        let (engine, code, is_full) = (self.clone(), bytes.clone(), report.is_full);
+        let taken = off_the_data_path(path, move || Ok(engine.take(order.path(), &code, is_full)));
+        taken
+            .await?
+            .map_err(|reason| not_compiled(format!("cannot take its code into the folder {folder}: {reason}")))?;
+        match self.in_cache(bytes, path).await? {
+            Ok(component) => Ok((component, Some(report))),
+            Err(reason) => Err(LoadError::invalid(path, reason)),
+        }
     }
 
-    /// Compiles a component for the fast engine, or for the full engine if the component needs it. Compiling takes up to seconds
-    /// of processor time, so the right engine is chosen before.
-    pub(super) fn compile(&self, bytes: &[u8]) -> wasmtime::Result<Component> {
-        let needs_more = || !shape::needs(bytes).is_empty();
-        if !shape::looks_fast(bytes) && needs_more() {
-            return self.compile_full(bytes);
-        }
-        match self.compile_fast(bytes) {
-            // A function can need more than the sections show. A broken component also comes here.
-            Err(_) if needs_more() => self.compile_full(bytes),
-            compiled => compiled,
+    fn order(&self, folder: &Path, haste: Haste) -> Order {
+        Order {
+            folder: folder.to_owned(),
+            functions: self.inner.functions.clone(),
+            stack_bytes_max: self.inner.tuning.stack_bytes_max,
+            instances: self.inner.tuning.instances,
+            gives_way: haste == Haste::Background,
+            memory_bytes_max: self.apart.limits().compile_memory_bytes_max,
         }
     }
 
-    /// Compiles for the pool, or for instances on demand if the component does not fit a slot (for example with a third
-    /// memory).
-    fn compile_fast(&self, bytes: &[u8]) -> wasmtime::Result<Component> {
-        if let Some(pooled) = &self.inner.pooled
-            && Shape::of(bytes).fits_slot()
-        {
-            tracing::debug!("compiling the plugin for instances in slots");
-            match Component::from_binary(pooled, bytes) {
-                Ok(component) => return Ok(component),
-                // A broken component also comes here; its error then comes from the second attempt.
-                Err(error) => tracing::debug!("the plugin does not fit a pool slot: {error:#}"),
+    fn take(&self, order: &Path, bytes: &[u8], is_full: bool) -> Result<(), String> {
+        let Inner { pooled, on_demand, store, .. } = &*self.inner;
+        let taken = match is_full {
+            true => store.take(order, std::iter::once(&self.full().map_err(|error| one_line(&error))?), bytes),
+            false => store.take(order, pooled.iter().chain([on_demand]), bytes),
+        };
+        taken.map_err(|error| error.to_string())
+    }
+
+    /// The component as the cache has it, or why not, on a blocking thread.
+    async fn in_cache(&self, bytes: &Bytes, path: &Path) -> Result<Result<Component, String>, LoadError> {
+        let (engine, bytes) = (self.clone(), bytes.clone());
+        off_the_data_path(path, move || Ok(engine.load_code(&bytes).map_err(|error| one_line(&error)))).await
+    }
+
+    /// Loads code for the pool, or for instances on demand if the component does not fit a slot (for example with a third
+    /// memory), or for the full engine. An engine without a compiler only loads what the cache has.
+    fn load_code(&self, bytes: &[u8]) -> wasmtime::Result<Component> {
+        let Inner { pooled, on_demand, full, .. } = &*self.inner;
+        for (engine, instances) in pooled.iter().map(|engine| (engine, "in slots")).chain([(on_demand, "on demand")]) {
+            match Component::from_binary(engine, bytes) {
+                Ok(component) => {
+                    tracing::debug!("the plugin has its instances {instances}");
+                    return Ok(component);
+                }
+                Err(error) => tracing::debug!("no instances {instances}: {error:#}"),
             }
         }
-        tracing::debug!("compiling the plugin for instances on demand");
-        Component::from_binary(&self.inner.on_demand, bytes)
+        let engine = self.full()?;
+        let component = Component::from_binary(&engine, bytes)?;
+        tracing::debug!("the plugin has its instances on demand, of the full engine");
+        // From now on its clock goes.
+        let kept = full.get_or_init(|| engine.clone());
+        if wasmtime::Engine::same(kept, &engine) { Ok(component) } else { Component::from_binary(kept, bytes) }
     }
 
-    fn compile_full(&self, bytes: &[u8]) -> wasmtime::Result<Component> {
-        tracing::debug!("compiling the plugin for the full engine");
-        Component::from_binary(self.full()?, bytes)
-    }
-
-    fn full(&self) -> wasmtime::Result<&wasmtime::Engine> {
-        if let Some(engine) = self.inner.full.get() {
-            return Ok(engine);
-        }
-        let engine = self.inner.tuning.start(Features::Full, Memory::OnDemand)?;
-        Ok(self.inner.full.get_or_init(|| engine))
-    }
-
-    /// Whether this component was compiled for the full engine.
-    pub(super) fn is_full(&self, component: &Component) -> bool {
-        self.inner.full.get().is_some_and(|full| wasmtime::Engine::same(full, component.engine()))
+    /// The full engine, which only counts as created once a component needs it.
+    fn full(&self) -> wasmtime::Result<wasmtime::Engine> {
+        let Inner { full, tuning, limits, .. } = &*self.inner;
+        full.get().map_or_else(|| tuning.runner(Features::Full, Memory::OnDemand, limits), |full| Ok(full.clone()))
     }
 
     /// Whether instances of this component are taken from slots.
@@ -232,9 +249,14 @@ impl fmt::Debug for Engine {
     }
 }
 
-/// The user's cache of compiled plugins.
-fn cache(settings: &Settings) -> Option<wasmtime::Cache> {
-    if settings.no_cache { None } else { cache::open() }
+/// Runs what takes long, or waits for a disk, on a blocking thread.
+pub(super) async fn off_the_data_path<T: Send + 'static>(
+    path: &Path,
+    work: impl FnOnce() -> Result<T, LoadError> + Send + 'static,
+) -> Result<T, LoadError> {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| {
+        Err(LoadError::Invalid { path: path.to_owned(), reason: format!("loading it failed: {error}") })
+    })
 }
 
 /// Advances the epoch of some engines. A drop stops it.
@@ -246,7 +268,7 @@ struct Ticker {
 
 impl Ticker {
     /// `later` is an engine that may be created while the thread runs.
-    fn start(engines: Vec<wasmtime::Engine>, later: Arc<OnceLock<wasmtime::Engine>>) -> std::io::Result<Ticker> {
+    fn start(engines: Vec<wasmtime::Engine>, later: Arc<OnceLock<wasmtime::Engine>>) -> io::Result<Ticker> {
         let (stop, stopped) = mpsc::channel::<()>();
         // A thread, not a task: the epoch must advance above all when guests keep every worker busy.
         let thread = std::thread::Builder::new().name("plugin-ticker".into()).spawn(move || {

@@ -1,6 +1,7 @@
 //! Errors of plugins that cannot be used, each with advice. This file knows no wasmtime.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use super::outcome::Failure;
 use super::text::{because, list};
@@ -27,6 +28,56 @@ pub enum LoadError {
         path: PathBuf,
         /// The system's error.
         source: std::io::Error,
+    },
+    /// The path leads to something that is no regular file.
+    #[error("cannot load the plugin {}: it is {what}, not a file; name the built component, a .wasm file", .path.display())]
+    NotAFile {
+        /// The plugin's file.
+        path: PathBuf,
+        /// What the path leads to.
+        what: &'static str,
+    },
+    /// The file is longer than the limit.
+    #[error(
+        "cannot load the plugin {}: it has {bytes} bytes, and the limit is {bytes_max} (--max-plugin-bytes); is it the right file?",
+        .path.display()
+    )]
+    TooLong {
+        /// The plugin's file.
+        path: PathBuf,
+        /// Length of the file.
+        bytes: u64,
+        /// The limit.
+        bytes_max: usize,
+    },
+    /// Somebody writes to the file.
+    #[error(
+        "cannot load the plugin {}: it changed while it was read; write a new version to another file, and rename it",
+        .path.display()
+    )]
+    Changing {
+        /// The plugin's file.
+        path: PathBuf,
+    },
+    /// The file system does not answer.
+    #[error(
+        "cannot read the plugin {}: the file system did not answer within {time:?}; look at the mount, or copy the file to a disk \
+         of this machine",
+        .path.display()
+    )]
+    SlowFile {
+        /// The plugin's file.
+        path: PathBuf,
+        /// How long the host waited.
+        time: Duration,
+    },
+    /// The process that compiles came to no end, or to a bad one.
+    #[error("cannot compile the plugin {}: {reason}", .path.display())]
+    NotCompiled {
+        /// The plugin's file.
+        path: PathBuf,
+        /// What became of the process, and what to do.
+        reason: String,
     },
     /// The file is empty.
     #[error("cannot load the plugin {}: the file is empty; name the built component, a .wasm file", .path.display())]

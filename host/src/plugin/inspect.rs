@@ -5,14 +5,16 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use wasmtime::component::Component;
+
 use super::compiled::Plugin;
-use super::compiler::off_the_data_path;
+use super::compiler::Haste;
 use super::contract;
-use super::engine::Engine;
+use super::engine::{Engine, off_the_data_path};
 use super::error::LoadError;
 use super::imports::{self, Grant};
 use super::loader::{self, Binary};
-use super::shape;
+use super::shape::{NEEDS, Need};
 use super::toolchain::{Origin, Producer, Toolchain};
 use crate::config::PluginConfig;
 
@@ -71,10 +73,18 @@ impl Engine {
     /// When the file is not a component, or cannot be compiled. A component that only does not fit the contract is no
     /// error; its problems are among the facts.
     pub async fn inspect(&self, path: &Path, configuration: &PluginConfig) -> Result<Inspection, LoadError> {
-        let engine = self.clone();
-        let owned_path = path.to_owned();
-        let configuration = Arc::new(configuration.clone());
-        let inspected = off_the_data_path(path, move || inspect(&engine, &owned_path, configuration)).await;
+        let binary = Binary::read(path, self.plugin_bytes_max()).await?;
+        loader::is_component(path, &binary.bytes)?;
+        let start = Instant::now();
+        let (component, report) = self.compiled(&binary.bytes, path, Haste::Now).await?;
+        let needs = report.as_ref().map(|report| report.needs.clone()).unwrap_or_default();
+        let compiled = Compiled {
+            component,
+            needs: needs.iter().filter_map(|need| NEEDS.get(*need)).collect(),
+            time: report.map_or_else(|| start.elapsed(), |report| report.time),
+        };
+        let (engine, configuration) = (self.clone(), Arc::new(configuration.clone()));
+        let inspected = off_the_data_path(path, move || inspect(&engine, binary, compiled, configuration)).await;
         let mut inspection = inspected?;
         if let Some(plugin) = &inspection.plugin {
             let start = Instant::now();
@@ -93,22 +103,29 @@ impl Engine {
     }
 }
 
-/// Everything except the start. Blocks.
-fn inspect(engine: &Engine, path: &Path, configuration: Arc<PluginConfig>) -> Result<Inspection, LoadError> {
-    let Binary { bytes, digest, .. } = loader::read(path.to_owned())?;
-    let start = Instant::now();
-    let component = loader::compile(engine, &bytes, path)?;
-    let compile_time = start.elapsed();
+/// A component, and what its compilation has told.
+struct Compiled {
+    component: Component,
+    needs: Vec<&'static Need>,
+    time: Duration,
+}
 
+/// Everything except compiling and the start. Blocks.
+fn inspect(
+    engine: &Engine,
+    binary: Binary,
+    Compiled { component, needs, time: compile_time }: Compiled,
+    configuration: Arc<PluginConfig>,
+) -> Result<Inspection, LoadError> {
+    let Binary { path, bytes, digest } = binary;
     let exports = loader::exports(&component);
     let imports = loader::import_names(&component)
         .into_iter()
         .map(|name| Import { grant: imports::grant(&name), name })
         .collect::<Vec<_>>();
-    let problems = loader::misfits(&component, &bytes, path);
+    let problems = loader::misfits(&component, &bytes, &path);
     let Origin { toolchain, producers } = Origin::of(&bytes);
-    let needs = if engine.is_full(&component) { shape::needs(&bytes) } else { Vec::new() };
-    let advice = |need: &&shape::Need| toolchain.and_then(|made| made.without(need.features));
+    let advice = |need: &&Need| toolchain.and_then(|made| made.without(need.features));
     let mut inspection = Inspection {
         bytes: bytes.len(),
         digest: digest.clone(),
@@ -128,7 +145,7 @@ fn inspect(engine: &Engine, path: &Path, configuration: Arc<PluginConfig>) -> Re
         plugin: None,
     };
     if inspection.problems.is_empty() {
-        match loader::resolve(&component, &bytes, path) {
+        match loader::resolve(&component, &bytes, &path) {
             Ok(ready) => inspection.plugin = Some(Plugin::new(ready, digest, configuration, engine.clone())),
             Err(problem) => inspection.problems.push(problem),
         }

@@ -6,18 +6,20 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use indicatif::ProgressBar;
 use sha2::{Digest, Sha256};
 use wasmtime::component::{Component, Linker};
 
 use super::compiled::Plugin;
-use super::compiler::{Haste, off_the_data_path};
+use super::compiler::Haste;
 use super::contract::{self, Contract, Ready};
-use super::engine::Engine;
+use super::engine::{Engine, off_the_data_path};
 use super::error::LoadError;
+use super::file::{self, MAGIC};
 use super::imports::{self, Grant};
 use super::outcome::Failure;
-use super::shape::{self, Refusal};
+use super::shape::{REFUSALS, Refusal};
 use super::text::one_line;
 use super::toolchain::Toolchain;
 use crate::config::PluginConfig;
@@ -32,25 +34,27 @@ const PATIENCE: Duration = Duration::from_millis(500);
 /// Time between two frames of the spinner.
 const SPINNER_TICK: Duration = Duration::from_millis(100);
 
-/// A binary begins with the magic bytes, then a version and a layer, 16 bits each.
-const MAGIC: &[u8] = b"\0asm";
+/// Behind the magic bytes stand a version and a layer, 16 bits each.
 const LAYER_CORE_MODULE: &[u8] = &[0, 0];
 
 /// The bytes of a plugin's file at one moment.
 pub struct Binary {
-    path: PathBuf,
-    pub(super) bytes: Vec<u8>,
+    pub(super) path: PathBuf,
+    pub(super) bytes: Bytes,
     pub(super) digest: String,
 }
 
 impl Binary {
-    /// Reads the file at `path` on a blocking thread.
+    /// Reads the file at `path`, if it is not longer than this.
     ///
     /// # Errors
-    /// When the file cannot be read. The contents are not checked.
-    pub async fn read(path: &Path) -> Result<Binary, LoadError> {
-        let owned_path = path.to_owned();
-        off_the_data_path(path, move || read(owned_path)).await
+    /// When the file is no regular file, is too long, is not WebAssembly and long, changes, or cannot be read. The contents are
+    /// not checked otherwise.
+    pub async fn read(path: &Path, bytes_max: usize) -> Result<Binary, LoadError> {
+        let bytes = Bytes::from(file::read(path, bytes_max).await?);
+        let (path, read) = (path.to_owned(), bytes.clone());
+        let digest = off_the_data_path(&path, move || Ok(digest(&read))).await?;
+        Ok(Binary { path, bytes, digest })
     }
 
     /// SHA-256 of the bytes, 64 hexadecimal digits.
@@ -64,7 +68,7 @@ impl Engine {
     ///
     /// The work is done on a blocking thread; a large component takes seconds.
     pub async fn load(&self, path: &Path, configuration: &PluginConfig) -> Result<Plugin, LoadError> {
-        self.load_binary(Binary::read(path).await?, configuration, Haste::Now).await
+        self.load_binary(Binary::read(path, self.plugin_bytes_max()).await?, configuration, Haste::Now).await
     }
 
     /// Compiles, checks and probes a component.
@@ -74,19 +78,19 @@ impl Engine {
         configuration: &PluginConfig,
         haste: Haste,
     ) -> Result<Plugin, LoadError> {
-        let (engine, configuration) = (self.clone(), Arc::new(configuration.clone()));
-        let (path, bytes) = (binary.path.clone(), binary.bytes.len());
-        let prepared = off_the_data_path(&path, move || match haste {
-            Haste::Now => {
-                engine.compile_apart(&binary.bytes);
-                prepare(&engine, &binary, configuration)
-            }
-            Haste::Background => engine.background().run(&binary.path, || prepare(&engine, &binary, configuration)),
-        });
-        let plugin = match haste {
-            Haste::Now => announced(&path, bytes, prepared).await?,
-            Haste::Background => prepared.await?,
+        let Binary { path, bytes, digest } = binary;
+        is_component(&path, &bytes)?;
+        let compiling = self.compiled(&bytes, &path, haste);
+        let (component, _) = match haste {
+            Haste::Now => announced(&path, bytes.len(), compiling).await?,
+            Haste::Background => compiling.await?,
         };
+        let (engine, configuration, checked) = (self.clone(), Arc::new(configuration.clone()), path.clone());
+        let checking = move || match misfits(&component, &bytes, &checked).into_iter().next() {
+            Some(misfit) => Err(misfit),
+            None => Ok(Plugin::new(resolve(&component, &bytes, &checked)?, digest, configuration, engine)),
+        };
+        let plugin = off_the_data_path(&path, checking).await?;
         // A version is good only after an instance has started under the limits.
         match plugin.instantiate("probe".into()).await {
             Ok(_) => Ok(plugin),
@@ -118,24 +122,8 @@ async fn announced<T>(path: &Path, bytes: usize, compiling: impl Future<Output =
     done
 }
 
-/// Everything except the probe. Blocks.
-fn prepare(engine: &Engine, binary: &Binary, configuration: Arc<PluginConfig>) -> Result<Plugin, LoadError> {
-    let Binary { path, bytes, digest } = binary;
-    let component = compile(engine, bytes, path)?;
-    match misfits(&component, bytes, path).into_iter().next() {
-        Some(misfit) => Err(misfit),
-        None => Ok(Plugin::new(resolve(&component, bytes, path)?, digest.clone(), configuration, engine.clone())),
-    }
-}
-
-pub(super) fn read(path: PathBuf) -> Result<Binary, LoadError> {
-    match std::fs::read(&path) {
-        Ok(bytes) => Ok(Binary { digest: digest(&bytes), path, bytes }),
-        Err(source) => Err(LoadError::Unreadable { path, source }),
-    }
-}
-
-pub(super) fn compile(engine: &Engine, bytes: &[u8], path: &Path) -> Result<Component, LoadError> {
+/// Whether the bytes begin as a component does. Nothing else of them is looked at before they are compiled.
+pub(super) fn is_component(path: &Path, bytes: &[u8]) -> Result<(), LoadError> {
     if bytes.is_empty() {
         return Err(LoadError::Empty { path: path.to_owned() });
     }
@@ -145,22 +133,28 @@ pub(super) fn compile(engine: &Engine, bytes: &[u8], path: &Path) -> Result<Comp
     if &bytes[6..8] == LAYER_CORE_MODULE {
         return Err(LoadError::CoreModule { path: path.to_owned(), toolchain: Toolchain::of(bytes) });
     }
-    engine.compile(bytes).map_err(|error| not_compiled(path.to_owned(), bytes, one_line(&error)))
+    Ok(())
 }
 
-/// Why a component was not compiled. The engine's text decides, because the causes differ.
-fn not_compiled(path: PathBuf, bytes: &[u8], reason: String) -> LoadError {
-    if let Some(&Refusal { what, advice, features }) = shape::refusal(bytes) {
+impl LoadError {
+    /// A component that uses what no engine has.
+    pub(super) fn refused(path: &Path, bytes: &[u8], refusal: usize) -> LoadError {
+        let Some(&Refusal { what, advice, features }) = REFUSALS.get(refusal) else {
+            return LoadError::invalid(path, "it uses an unknown feature".to_owned());
+        };
         let advice = Toolchain::of(bytes).and_then(|made| made.without(features)).unwrap_or(advice);
-        return LoadError::Needs { path, what, advice };
+        LoadError::Needs { path: path.to_owned(), what, advice }
     }
-    if reason.contains("make memory executable") {
-        return LoadError::NotExecutable { path, reason };
+
+    /// A component that was not compiled. The engine's text decides why, because the causes differ.
+    pub(super) fn invalid(path: &Path, reason: String) -> LoadError {
+        let path = path.to_owned();
+        match () {
+            () if reason.contains("make memory executable") => LoadError::NotExecutable { path, reason },
+            () if reason.contains(OUT_OF_MEMORY) => LoadError::NoMemory { path, reason },
+            () => LoadError::Invalid { path, reason },
+        }
     }
-    if reason.contains(OUT_OF_MEMORY) {
-        return LoadError::NoMemory { path, reason };
-    }
-    LoadError::Invalid { path, reason }
 }
 
 fn digest(bytes: &[u8]) -> String {

@@ -4,16 +4,21 @@
 //!
 //! | file | contents |
 //! | --- | --- |
+//! | `file` | reads the file of a plugin, which need not be one |
 //! | `toolchain`, `advice` | the language of a component, and how its toolchain is told what to do |
 //! | `outcome`, `error`, `text` | values: the outcome of a call, the errors of a plugin, texts for a log line |
-//! | `limits`, `journal`, `shape` | limits and log output of one instance; shape and required features of a component |
+//! | `limits`, `journal` | limits and log output of one instance |
 //! | `bindings`, `imports/` | the contract in `wit/` as Rust types; all imports of a guest, and the store |
 //! | `contract` | the versions of the contract that the host runs, and a guest of any of them |
-//! | `cache`, `engine`, `compiler`, `apart` | tuning of wasmtime, and the threads and the process that compile |
+//! | `shape`, `compiler`, `functions`, `image`, `child` | what is done in the process that compiles, and nowhere else |
+//! | `cache`, `apart`, `engine` | compiled code, the process that compiles, and the engines, which have no compiler |
 //! | `compiled` | a [`Plugin`]: ready for use |
 //! | `instance` | a consumer's own [`Instance`], which runs `process` |
 //! | `loader` | from a file to a tested plugin |
 //! | `inspect` | facts about a component, for `host check` |
+//!
+//! Invariant: a process that runs plugins compiles none, and of a component that is not compiled yet it reads no more than
+//! names.
 //!
 //! Invariant: a store whose call ended without an answer is dropped and never called again.
 
@@ -21,12 +26,15 @@ mod advice;
 mod apart;
 mod bindings;
 mod cache;
+mod child;
 mod compiled;
 mod compiler;
 mod contract;
 mod engine;
 mod error;
+mod file;
 mod functions;
+mod image;
 mod imports;
 mod inspect;
 mod instance;
@@ -42,12 +50,11 @@ pub(crate) mod tests;
 mod text;
 mod toolchain;
 
-pub use apart::Apart;
+pub use child::serve;
 pub use compiled::Plugin;
 pub use compiler::Haste;
 pub use engine::Engine;
 pub use error::LoadError;
-pub use functions::Functions;
 pub use imports::{Context, Grant};
 pub use inspect::{Import, Inspection};
 pub use instance::Instance;

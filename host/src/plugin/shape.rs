@@ -1,44 +1,7 @@
-//! The shape of a component before it is compiled: whether the component fits a slot of the pool, and which features
-//! it needs. This file compiles nothing and knows no engine.
+//! Which features a component needs, before it is compiled. Validating takes time that a component decides, so all of this
+//! is done in the process that compiles. This file compiles nothing and knows no engine.
 
 use wasmparser::{Parser, Payload, Validator, WasmFeatures};
-
-use super::limits::{POOLED_MEMORIES_MAX, POOLED_TABLE_ELEMENTS_MAX, POOLED_TABLES_MAX};
-
-/// Memories and tables of all modules in a component. Toolchains instantiate each module once.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Shape {
-    memories: u32,
-    tables: u32,
-    /// Initial number of elements of the largest table.
-    table_elements: u64,
-}
-
-impl Shape {
-    /// The shape of a component. Invalid bytes have no shape; the compiler reports their error.
-    pub(super) fn of(bytes: &[u8]) -> Shape {
-        let mut shape = Shape::default();
-        for payload in Parser::new(0).parse_all(bytes) {
-            match payload {
-                Ok(Payload::MemorySection(memories)) => shape.memories += memories.count(),
-                Ok(Payload::TableSection(tables)) => {
-                    shape.tables += tables.count();
-                    let elements = tables.into_iter().flatten().map(|table| table.ty.initial).max();
-                    shape.table_elements = shape.table_elements.max(elements.unwrap_or_default());
-                }
-                _ => {}
-            }
-        }
-        shape
-    }
-
-    /// Whether an instance fits a slot of the pool.
-    pub(super) fn fits_slot(self) -> bool {
-        self.memories <= POOLED_MEMORIES_MAX
-            && self.tables <= POOLED_TABLES_MAX
-            && self.table_elements <= POOLED_TABLE_ELEMENTS_MAX as u64
-    }
-}
 
 /// A feature that the fast engine does not have, in words for the author of a component.
 pub(super) struct Need {
@@ -47,18 +10,19 @@ pub(super) struct Need {
     pub(super) what: &'static str,
 }
 
-/// Features of the full engine: see `engine`.
-static OF_FULL: [Need; 4] = [
+/// Features of the full engine (see `engine`), and at the end what is no feature.
+pub(super) static NEEDS: [Need; 5] = [
     Need { features: WasmFeatures::CM_ASYNC, what: "async functions" },
     Need { features: WasmFeatures::EXCEPTIONS, what: "exceptions" },
     Need { features: WasmFeatures::GC, what: "garbage collection" },
     Need { features: WasmFeatures::FUNCTION_REFERENCES, what: "typed references to functions" },
+    Need { features: WasmFeatures::empty(), what: "WASI 0.3" },
 ];
 
 /// Version of WASI that only the full engine has, because most of its interfaces are async.
 const WASI_OF_FULL: &str = "@0.3.";
-/// What a component uses that imports this version.
-static WASI_0_3: Need = Need { features: WasmFeatures::empty(), what: "WASI 0.3" };
+/// The index of what a component uses that imports this version.
+const WASI_0_3: usize = NEEDS.len() - 1;
 
 /// What is disabled in both engines, with advice.
 pub(super) struct Refusal {
@@ -70,7 +34,7 @@ pub(super) struct Refusal {
 }
 
 /// Features that toolchains use and that are disabled: see `engine`.
-const REFUSALS: [Refusal; 4] = [
+pub(super) const REFUSALS: [Refusal; 4] = [
     Refusal {
         features: WasmFeatures::LEGACY_EXCEPTIONS,
         what: "it uses exceptions in the form of before the standard",
@@ -97,7 +61,7 @@ const REFUSALS: [Refusal; 4] = [
 
 /// Everything that the full engine has and the fast engine does not.
 fn features_of_full() -> WasmFeatures {
-    OF_FULL.iter().fold(WasmFeatures::empty(), |all, need| all.union(need.features))
+    NEEDS.iter().fold(WasmFeatures::empty(), |all, need| all.union(need.features))
 }
 
 /// Whether the sections of a component show nothing that only the full engine has. Functions are not looked into, so this takes
@@ -109,21 +73,23 @@ pub(super) fn looks_fast(bytes: &[u8]) -> bool {
         && !imports_wasi_of_full(bytes)
 }
 
-/// What the component uses that only the full engine has. Empty if the component is not valid even with all features.
-pub(super) fn needs(bytes: &[u8]) -> Vec<&'static Need> {
+/// What the component uses that only the full engine has, by the index of `NEEDS`. Empty if the component is not valid even
+/// with all features.
+pub(super) fn needs(bytes: &[u8]) -> Vec<usize> {
     if !is_valid_without(bytes, WasmFeatures::empty()) {
         return Vec::new();
     }
-    let lacking = OF_FULL.iter().filter(|need| !is_valid_without(bytes, need.features));
-    lacking.chain(imports_wasi_of_full(bytes).then_some(&WASI_0_3)).collect()
+    let lacking = (0..WASI_0_3).filter(|index| !is_valid_without(bytes, NEEDS[*index].features));
+    lacking.chain(imports_wasi_of_full(bytes).then_some(WASI_0_3)).collect()
 }
 
-/// A feature that the component uses and no engine has. `None` if the component is not valid even with all features.
-pub(super) fn refusal(bytes: &[u8]) -> Option<&'static Refusal> {
+/// A feature that the component uses and no engine has, by the index of `REFUSALS`. `None` if the component is not valid even
+/// with all features.
+pub(super) fn refusal(bytes: &[u8]) -> Option<usize> {
     if !is_valid_without(bytes, WasmFeatures::empty()) {
         return None;
     }
-    REFUSALS.iter().find(|refusal| !is_valid_without(bytes, refusal.features))
+    REFUSALS.iter().position(|refusal| !is_valid_without(bytes, refusal.features))
 }
 
 fn is_valid_without(bytes: &[u8], features: WasmFeatures) -> bool {
@@ -151,26 +117,6 @@ fn imports_wasi_of_full(bytes: &[u8]) -> bool {
 mod tests {
     use super::*;
 
-    fn shape(text: &str) -> Shape {
-        Shape::of(&wat::parse_str(text).unwrap())
-    }
-
-    #[test]
-    fn components_as_toolchains_make_them_fit_a_slot() {
-        let two =
-            "(component (core module (memory 1) (table 9000 funcref)) (core module (memory 1) (table 3 funcref)))";
-        assert_eq!(shape(two), Shape { memories: 2, tables: 2, table_elements: 9_000 });
-        assert!(shape(two).fits_slot());
-        for other in [
-            "(component (core module (memory 1) (memory 1) (memory 1)))",
-            "(component (core module (table 1 funcref) (table 1 funcref)) (core module (table 1 funcref) (table 1 funcref) (table 1 funcref)))",
-            "(component (core module (table 20001 funcref)))",
-        ] {
-            assert!(!shape(other).fits_slot(), "{other}");
-        }
-        assert_eq!(Shape::of(b"nonsense"), Shape::default());
-    }
-
     #[test]
     fn what_a_component_needs_is_named() {
         for (text, expected) in [
@@ -184,7 +130,7 @@ mod tests {
             (r#"(component (component (import "wasi:random/random@0.3.0" (instance))))"#, &[]),
         ] {
             let bytes = wat::parse_str(text).unwrap();
-            let needed: Vec<&str> = needs(&bytes).iter().map(|need| need.what).collect();
+            let needed: Vec<&str> = needs(&bytes).iter().map(|need| NEEDS[*need].what).collect();
             assert_eq!(needed, expected, "{text}");
             // The exception in the function alone is found when the fast engine compiles it.
             assert_eq!(looks_fast(&bytes), expected.is_empty() || text.contains("try_table"), "{text}");
@@ -201,7 +147,7 @@ mod tests {
             ("(component (core func (canon thread.index)))", "not finished"),
         ] {
             let bytes = wat::parse_str(text).unwrap();
-            assert!(refusal(&bytes).is_some_and(|refusal| refusal.what.contains(expected)), "{text}");
+            assert!(refusal(&bytes).is_some_and(|refusal| REFUSALS[refusal].what.contains(expected)), "{text}");
         }
         assert!(refusal(b"nonsense").is_none());
     }

@@ -96,7 +96,7 @@ impl Origin {
         let parts = parts(bytes);
         let mut producers: Vec<Producer> = Vec::new();
         for producer in parts.iter().filter(|part| !part.is_adapter).flat_map(|part| &part.producers) {
-            if !producers.contains(producer) {
+            if producers.len() < PRODUCERS_MAX && !producers.contains(producer) {
                 producers.push(producer.clone());
             }
         }
@@ -231,11 +231,19 @@ fn contains(bytes: &[u8], text: &[u8]) -> bool {
     bytes.windows(text.len()).any(|window| window == text)
 }
 
+/// Bounds for what is kept of a component, far above what toolchains make: a file may consist of nothing but empty modules.
+const PARTS_MAX: usize = 10_000;
+const DEPTH_MAX: usize = 100;
+const PRODUCERS_MAX: usize = 100;
+const DATA_MAX: usize = 1_000;
+
 /// The component with everything in it, each part before the part that contains it.
 fn parts(bytes: &[u8]) -> Vec<Part<'_>> {
     let (mut done, mut open): (Vec<Part<'_>>, Vec<Part<'_>>) = (Vec::new(), Vec::new());
     for payload in Parser::new(0).parse_all(bytes).map_while(Result::ok) {
+        let is_enough = done.len() >= PARTS_MAX || open.len() >= DEPTH_MAX;
         match (payload, open.last_mut()) {
+            (Payload::Version { .. }, _) if is_enough => break,
             (Payload::Version { encoding, range, .. }, _) => {
                 let is_module = encoding == wasmparser::Encoding::Module;
                 // The offset until the end is known.
@@ -265,10 +273,16 @@ fn read<'a>(payload: Payload<'a>, part: &mut Part<'a>) {
                 part.exports_function |= export.name.contains('#');
             }
         }
-        Payload::DataSection(data) => part.data.extend(data.into_iter().flatten().map(|data| data.data)),
+        Payload::DataSection(data) => {
+            let room = DATA_MAX.saturating_sub(part.data.len());
+            part.data.extend(data.into_iter().flatten().map(|data| data.data).take(room));
+        }
         Payload::CustomSection(section) if section.name() == DEBUG_TEXTS => part.debug_texts = section.data(),
         Payload::CustomSection(section) => match section.as_known() {
-            KnownCustom::Producers(fields) => part.producers.extend(listed(fields)),
+            KnownCustom::Producers(fields) => {
+                let room = PRODUCERS_MAX.saturating_sub(part.producers.len());
+                part.producers.extend(listed(fields).take(room));
+            }
             KnownCustom::Name(names) => names.into_iter().flatten().for_each(|name| match name {
                 Name::Module { name, .. } => part.name(name),
                 Name::Function(names) => names.into_iter().flatten().for_each(|naming| part.function(naming.name)),

@@ -8,7 +8,6 @@ use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::config::{Config, ConfigError};
 use crate::fleet::Waiting;
-use crate::plugin::Apart;
 use crate::service_manager::ServiceManager;
 
 /// Sources of changes for a running host.
@@ -21,8 +20,6 @@ pub struct Control {
     pub asked: Arc<Notify>,
     /// Start of the process.
     pub started: Instant,
-    /// The process that compiles a large plugin at the start.
-    pub apart: Option<Apart>,
     /// Hears of the start, of reloads and of the stop.
     pub manager: ServiceManager,
 }
@@ -36,7 +33,6 @@ impl Control {
             file: None,
             asked: Arc::default(),
             started: Instant::now(),
-            apart: None,
             manager: ServiceManager::default(),
         }
     }

@@ -204,7 +204,7 @@ impl Reloader {
             let reread = self.reread();
             self.watched.watch(files(&self.config, &self.control), &self.config.reload).await;
             let binary = match &self.config.plugin {
-                Some(path) => Some(Binary::read(path).await),
+                Some(path) => Some(Binary::read(path, self.config.load.plugin_bytes_max).await),
                 None => None,
             };
             if self.watched.is_true().await {
@@ -257,6 +257,11 @@ impl Reloader {
         }
         if new.consumers != self.read.consumers {
             self.versions.command_consumers(None);
+        }
+        if new.load != self.config.load {
+            // What was refused may be possible now.
+            self.refused.clear();
+            (self.seen, self.file_problem) = (None, None);
         }
         self.config.take_up(&new);
         self.read = new;
@@ -330,7 +335,7 @@ impl Reloader {
         let engine = if config.consumers > self.engine.instances() || *self.engine.limits() != config.plugin_limits {
             engine(&config).map_err(|error| error.to_string())?
         } else {
-            self.engine.clone()
+            self.engine.clone().loading(&config.load)
         };
         let loading = engine.clone();
         // On a consumer thread: a plugin's code must not delay heartbeats.
@@ -377,14 +382,17 @@ impl Reloader {
 
     /// Logs once that the plugin's file cannot be read, and returns the problem.
     fn complain(&mut self, error: &LoadError) -> String {
-        let problem = match error {
+        let (problem, is_gone) = match error {
             LoadError::Unreadable { path, source } if source.kind() == io::ErrorKind::NotFound => {
-                format!("the plugin's file is gone; the version in use stays: {}", path.display())
+                (format!("the plugin's file is gone; the version in use stays: {}", path.display()), true)
             }
-            error => format!("cannot load a new version of the plugin; the version in use stays: {error}"),
+            error => (format!("refused a new version of the plugin; the version in use stays: {error}"), false),
         };
         if self.file_problem.as_ref() != Some(&problem) {
-            warn!("{problem}");
+            warn!(in_use = self.versions.current().plugin.short_digest(), "{problem}");
+            if !is_gone {
+                self.versions.refuse(None, error.to_string());
+            }
             self.file_problem = Some(problem.clone());
         }
         problem

@@ -48,7 +48,7 @@ struct Version {
 impl Version {
     async fn read(path: PathBuf) -> Result<Version, Failure> {
         require(&path, "")?;
-        let digest = Binary::read(&path).await?.digest().to_owned();
+        let digest = Binary::read(&path, Config::default().load.plugin_bytes_max).await?.digest().to_owned();
         Ok(Version { path, digest })
     }
 

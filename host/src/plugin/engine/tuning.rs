@@ -21,7 +21,7 @@ const MAPPED_IMAGES_MAX: u32 = 4_000;
 
 /// What an engine can run.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Features {
+pub(in super::super) enum Features {
     /// What the components of most toolchains need.
     Fast,
     /// Also async functions, exceptions and garbage collection.
@@ -37,32 +37,51 @@ pub(super) enum Memory {
     OnDemand,
 }
 
-/// What all engines of a process share.
-pub(super) struct Tuning {
-    pub(super) limits: PluginLimits,
+/// What the engines of a process share that decides about compiled code.
+pub(in super::super) struct Tuning {
+    /// Stack size of an instance.
+    pub(in super::super) stack_bytes_max: usize,
     /// Maximum number of instances, while as many old instances may still exist.
-    pub(super) instances: u32,
-    /// Compiled plugins of earlier starts.
-    pub(super) cache: Option<Cache>,
+    pub(in super::super) instances: u32,
+    /// Compiled plugins.
+    pub(in super::super) cache: Option<Cache>,
     /// Compiled functions of earlier versions.
-    pub(super) functions: Option<Arc<Functions>>,
+    pub(in super::super) functions: Option<Arc<Functions>>,
 }
 
 impl Tuning {
-    pub(super) fn start(&self, features: Features, memory: Memory) -> wasmtime::Result<wasmtime::Engine> {
-        let mut config = configure(features, memory, &self.limits, self.instances);
-        config.cache(self.cache.clone());
-        if let Some(functions) = &self.functions
-            && let Err(error) = config.enable_incremental_compilation(functions.clone())
-        {
-            // Without them everything is compiled, as elsewhere.
-            tracing::debug!("cannot keep compiled functions: {error:#}");
+    /// An engine that compiles, for the process that does nothing else.
+    pub(in super::super) fn compiler(&self, features: Features) -> wasmtime::Result<wasmtime::Engine> {
+        let mut config = self.configure(features);
+        if let Some(functions) = &self.functions {
+            config.enable_incremental_compilation(functions.clone())?;
         }
         wasmtime::Engine::new(&config)
     }
+
+    /// An engine that runs what the cache has. It has no compiler: nothing that a file contains makes this process compile.
+    pub(super) fn runner(
+        &self,
+        features: Features,
+        memory: Memory,
+        limits: &PluginLimits,
+    ) -> wasmtime::Result<wasmtime::Engine> {
+        let mut config = self.configure(features);
+        if memory == Memory::Pooled {
+            config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool(limits, self.instances)));
+        }
+        config.enable_compiler(false);
+        wasmtime::Engine::new(&config)
+    }
+
+    fn configure(&self, features: Features) -> Config {
+        let mut config = configure(features, self.stack_bytes_max, self.instances);
+        config.cache(self.cache.clone());
+        config
+    }
 }
 
-fn configure(features: Features, memory: Memory, limits: &PluginLimits, instances: u32) -> Config {
+fn configure(features: Features, stack_bytes_max: usize, instances: u32) -> Config {
     let mut config = Config::new();
     let is_full = features == Features::Full;
 
@@ -89,8 +108,8 @@ fn configure(features: Features, memory: Memory, limits: &PluginLimits, instance
     config.wasm_threads(false);
 
     // The host's functions run on the guest's stack, below the guest's own part.
-    config.max_wasm_stack(limits.stack_bytes_max);
-    config.async_stack_size(limits.stack_bytes_max.saturating_add(HOST_STACK_BYTES));
+    config.max_wasm_stack(stack_bytes_max);
+    config.async_stack_size(stack_bytes_max.saturating_add(HOST_STACK_BYTES));
 
     // A plugin is compiled once and called millions of times.
     config.cranelift_opt_level(OptLevel::Speed);
@@ -98,10 +117,6 @@ fn configure(features: Features, memory: Memory, limits: &PluginLimits, instance
     // A fresh instance maps its initial memory and copies a page on the first write: the memory of a Python plugin has
     // tens of megabytes, and most of it is never written.
     config.memory_init_cow(instances <= MAPPED_IMAGES_MAX);
-
-    if memory == Memory::Pooled {
-        config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool(limits, instances)));
-    }
     config
 }
 
