@@ -16,6 +16,9 @@ use crate::support::flow::{IN_USE, REFUSED};
 use crate::support::host::{Ended, Launch};
 use crate::support::{BOUND, Flow, Host, Redis, Release, Signal, puppet, wait_for, wait_until};
 
+/// What a host says when it gives a version up for a newer one.
+const GAVE_UP: &str = "gave up loading a version";
+
 /// A component of 20 bytes a level that instantiates the one inside it twice: with each level there is twice as much to
 /// build.
 fn nested(levels: usize) -> Vec<u8> {
@@ -111,6 +114,25 @@ fn a_running_host_outlives_components_that_were_made_to_harm_the_compiler() {
     let grown = flow.host.resident_bytes().saturating_sub(before);
     assert!(grown < 64 << 20, "the memory of the compiler is not the host's: {grown}");
     flow.change_to(&b);
+    flow.finish_with_turns(&["A", "B"]);
+}
+
+#[test]
+fn a_newer_file_and_a_signal_end_an_attempt_that_takes_long() {
+    let (a, b) = (Release::new("A"), Release::new("B"));
+    let mut flow = Flow::start(&a);
+    Release::of("slow", loops(4_000)).write_to(&flow.plugin());
+    let first = compiling(&flow.host);
+    flow.host.signal(Signal::Hangup);
+    flow.wait_for_logged(GAVE_UP, 1);
+    wait_until("the end of the first attempt", || is_gone(first));
+    // The signal has the version tried again.
+    let second = wait_for("another attempt", BOUND, || {
+        Some(compiling(&flow.host)).filter(|id| *id != first).ok_or_else(String::new)
+    });
+    flow.change_to(&b);
+    wait_until("the end of the second attempt", || is_gone(second));
+    assert!(flow.logged(REFUSED).is_empty(), "{}", flow.host.log());
     flow.finish_with_turns(&["A", "B"]);
 }
 

@@ -68,7 +68,12 @@ async fn run(config: Config, control: Control, hangup: Hangup) -> Result<(), Fai
 }
 
 /// Reads the configuration again from the same sources as at the start. A private Redis keeps its address.
-pub(super) fn control(given: &Given, file: Option<PathBuf>, (named, redis): (String, String), started: Instant) -> Control {
+pub(super) fn control(
+    given: &Given,
+    file: Option<PathBuf>,
+    (named, redis): (String, String),
+    started: Instant,
+) -> Control {
     let given = given.clone();
     let reread = move || {
         let mut config = super::read(&given)?.into_runnable()?;

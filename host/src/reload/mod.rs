@@ -4,13 +4,14 @@
 //! `watch` detects that a file has changed. This module loads and tries the new version. `fleet` asks the group. `version` puts
 //! the version in use and decides whether it stays.
 
+mod attempt;
 mod control;
 pub mod events;
 pub mod fleet;
 mod ready;
 mod watch;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -24,10 +25,11 @@ use tracing::{info, warn};
 use crate::cases::Cases;
 use crate::config::{Config, Watch, needing_a_start};
 use crate::fleet::Waiting;
-use crate::plugin::{Binary, Engine, Haste, LoadError, Plugin};
+use crate::plugin::{Binary, Engine, LoadError, Plugin};
 use crate::service_manager::News;
 use crate::time::millis;
 use crate::version::{Fingerprint, Versions};
+use attempt::Superseded;
 pub use control::{Control, Reloaded, Request, requests};
 use fleet::{Candidate, Fleet, Ruling};
 use ready::Ready;
@@ -64,6 +66,10 @@ pub fn fingerprint(digest: &str, config: &Config) -> Fingerprint {
 pub struct Reloader {
     control: Control,
     requested: mpsc::Receiver<Request>,
+    /// Requests that came while a version was loaded.
+    postponed: VecDeque<Request>,
+    /// Whether a file has changed while a version was loaded that is still in its file.
+    again: bool,
     /// The configuration in effect.
     config: Config,
     /// The configuration that was read last.
@@ -112,6 +118,8 @@ impl Reloader {
         Reloader {
             control,
             requested,
+            postponed: VecDeque::new(),
+            again: false,
             config,
             read,
             engine,
@@ -170,6 +178,9 @@ impl Reloader {
 
     async fn occasion(&mut self) -> Occasion {
         let review = self.versions.review();
+        if let Some(request) = self.postponed.pop_front() {
+            return Occasion::Requested(request);
+        }
         let (fleet, ready, canary) = (&self.fleet, &self.ready, self.config.reload.canary);
         let ruled = async {
             match ready {
@@ -199,7 +210,26 @@ impl Reloader {
         self.reload(force).await
     }
 
+    /// Tries what the files have, until they have stayed the same meanwhile.
     async fn reload(&mut self, force: bool) -> Reloaded {
+        let mut before = None;
+        loop {
+            let reloaded = match self.reload_once(force).await {
+                Ok(reloaded) => reloaded,
+                Err(Superseded::ByAFile) => continue,
+                Err(Superseded::ByAnOrder) => {
+                    return Reloaded::Refused("another reload was asked for meanwhile".into());
+                }
+            };
+            let said = before.take().filter(|_| matches!(reloaded, Reloaded::Unchanged(_))).unwrap_or(reloaded);
+            if !std::mem::take(&mut self.again) {
+                return said;
+            }
+            before = Some(said);
+        }
+    }
+
+    async fn reload_once(&mut self, force: bool) -> Result<Reloaded, Superseded> {
         let (reread, binary) = loop {
             let reread = self.reread();
             self.watched.watch(files(&self.config, &self.control), &self.config.reload).await;
@@ -214,7 +244,7 @@ impl Reloader {
             self.watched.settle().await;
         };
         let reloaded = match binary {
-            Some(Ok(binary)) => self.renew_plugin(binary, force).await,
+            Some(Ok(binary)) => self.renew_plugin(binary, force).await?,
             Some(Err(error)) => {
                 self.stop_waiting();
                 Reloaded::Refused(self.complain(&error))
@@ -222,10 +252,10 @@ impl Reloader {
             None => self.unchanged(),
         };
         self.resize();
-        match reread {
+        Ok(match reread {
             Ok(()) => reloaded,
             Err(problem) => Reloaded::Refused(problem),
-        }
+        })
     }
 
     fn unchanged(&self) -> Reloaded {
@@ -274,19 +304,19 @@ impl Reloader {
     }
 
     /// Puts this version in use, if it differs from the version in use, passes all checks, and the group allows it.
-    async fn renew_plugin(&mut self, binary: Binary, force: bool) -> Reloaded {
+    async fn renew_plugin(&mut self, binary: Binary, force: bool) -> Result<Reloaded, Superseded> {
         self.file_problem = None;
         let fingerprint = fingerprint(binary.digest(), &self.config);
         if let Some(ready) = self.ready.as_ref().filter(|ready| ready.fingerprint == fingerprint)
             && self.seen.as_ref() == Some(&fingerprint)
         {
-            return Reloaded::Waits(ready.waiting.clone());
+            return Ok(Reloaded::Waits(ready.waiting.clone()));
         }
         self.stop_waiting();
         let before = self.seen.replace(fingerprint.clone());
         let nothing_new = before.as_ref() == Some(&fingerprint) || fingerprint == self.versions.fingerprint();
         if nothing_new && !self.is_outgrown() {
-            return self.unchanged();
+            return Ok(self.unchanged());
         }
         let digest = binary.digest().to_owned();
         let force = force || self.versions.is_forgiven(&fingerprint);
@@ -294,7 +324,7 @@ impl Reloader {
         // Before the version is compiled for nothing.
         let may_be_refused = asks && !force && !self.versions.is_bad(&fingerprint);
         if may_be_refused && let Some(verdict) = self.fleet.verdict_on(&fingerprint, &digest).await {
-            return self.refuse_for_another(&verdict);
+            return Ok(self.refuse_for_another(&verdict));
         }
         let start = Instant::now();
         let loaded = if self.versions.is_bad(&fingerprint) {
@@ -302,9 +332,9 @@ impl Reloader {
         } else if let Some(reason) = self.refused.get(&fingerprint) {
             Err(reason.clone())
         } else {
-            self.load(binary).await
+            self.load(binary).await?
         };
-        match loaded {
+        Ok(match loaded {
             Ok(plugin) => {
                 let canary = self.config.reload.canary;
                 let ruling = match asks {
@@ -321,33 +351,12 @@ impl Reloader {
                 self.remember_refusal(fingerprint, reason.clone());
                 Reloaded::Refused(reason)
             }
-        }
+        })
     }
 
     /// Whether the wanted number of consumers exceeds the instance slots of the version in use.
     fn is_outgrown(&self) -> bool {
         self.consumers() > self.versions.current().plugin.instances_max()
-    }
-
-    /// Compiles and tries a version, beside the running consumers.
-    async fn load(&mut self, binary: Binary) -> Result<Plugin, String> {
-        let config = Config { consumers: self.consumers(), ..self.config.clone() };
-        let engine = if config.consumers > self.engine.instances() || *self.engine.limits() != config.plugin_limits {
-            engine(&config).map_err(|error| error.to_string())?
-        } else {
-            self.engine.clone().loading(&config.load)
-        };
-        let loading = engine.clone();
-        // On a consumer thread: a plugin's code must not delay heartbeats.
-        let trying = self.workers.spawn(async move {
-            let loaded = loading.load_binary(binary, &config.plugin_config, Haste::Background).await;
-            let plugin = loaded.map_err(|error| error.to_string())?;
-            try_cases(&plugin, &config).await?;
-            Ok(plugin)
-        });
-        let plugin = trying.await.unwrap_or_else(|error| Err(format!("loading the version failed: {error}")))?;
-        self.engine = engine;
-        Ok(plugin)
     }
 
     fn swap(&self, plugin: &Plugin, fingerprint: Fingerprint, load_time: Duration) {
