@@ -26,6 +26,9 @@ const LOOK_INTERVAL_MIN: Duration = Duration::from_millis(20);
 /// Maximum number of links to follow, the same as on Linux.
 const LINKS_MAX: usize = 40;
 
+/// Time after which a file that still changes is warned of.
+const PATIENCE: Duration = Duration::from_secs(30);
+
 /// Identifies the state of a file without reading it. `None`: the file does not exist.
 type Stamp = Option<[i128; 5]>;
 
@@ -102,12 +105,19 @@ impl Watched {
     /// The stamps, after they have stayed the same for the quiet time.
     async fn settled(&self) -> Vec<Stamp> {
         let quiet = self.config.quiet;
-        let (mut last, mut since) = (stamps(&self.files).await, Instant::now());
+        let begin = Instant::now();
+        let (mut last, mut since) = (stamps(&self.files).await, begin);
+        let mut warned = false;
         while since.elapsed() < quiet {
             sleep((quiet / LOOKS).max(Duration::from_millis(1))).await;
             let now = stamps(&self.files).await;
             if now != last {
                 (last, since) = (now, Instant::now());
+            }
+            if begin.elapsed() > PATIENCE && !std::mem::replace(&mut warned, true) {
+                warn!(
+                    "the plugin's file or the configuration file goes on changing; it is read when it is quiet for {quiet:?}"
+                );
             }
         }
         last
