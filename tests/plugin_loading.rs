@@ -178,6 +178,24 @@ fn the_process_that_compiles_ends_with_its_host() {
     wait_until("the end of the process after a stop of its host", || is_gone(child));
 }
 
+#[test]
+fn a_host_and_a_worker_that_are_still_compiling_stop_at_once_when_asked() {
+    let redis = Redis::start();
+    let folder = tempdir().unwrap();
+    let plugin = folder.path().join("plugin.wasm");
+    fs::write(&plugin, loops(4_000)).unwrap();
+    let worker = Launch::subcommand("worker").arg("--group", "http://127.0.0.1:1").arg("--http", "127.0.0.1:0");
+    let worker = worker.arg("--redis", redis.url());
+    for launch in [Host::on(&redis), worker] {
+        let process = launch.arg("--plugin", &plugin).start();
+        let child = compiling(&process);
+        let ended = process.stop();
+        // The compiler would go on for a minute, and then refuse the plugin.
+        assert!(ended.code == Some(0) && ended.stderr.contains("stopped before the start"), "{ended:?}");
+        wait_until("the end of the process that compiled", || is_gone(child));
+    }
+}
+
 /// Something in the place of a plugin, and what is said about it.
 fn no_plugins(folder: &Path) -> Vec<(PathBuf, &'static str)> {
     let path = |name: &str| folder.join(name);

@@ -2,6 +2,7 @@
 //! file wires the parts together: order of start, order of stop.
 
 use std::net::SocketAddr;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::thread::available_parallelism;
 use std::time::Duration;
@@ -13,6 +14,7 @@ use crate::consumer::Workplace;
 use crate::group::Group;
 use crate::host::{RunError, Workers};
 use crate::http::Http;
+use crate::plugin::{Engine, Plugin};
 use crate::redis::client::connector::Connector;
 use crate::redis::store::checks;
 use crate::redis::store::keys::Keys;
@@ -47,18 +49,41 @@ pub async fn run(
     terms: Terms,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), RunError> {
-    let token = token(&config)?;
-    let path = config.plugin.clone().ok_or(RunError::NoPlugin)?;
+    let mut shutdown = pin!(shutdown);
+    let loaded = tokio::select! {
+        loaded = load(&config) => loaded?,
+        // A start can take long: Redis may be away, or a large plugin has to be compiled.
+        () = &mut shutdown => {
+            info!("stopped before the start was complete");
+            return Ok(());
+        }
+    };
+    work(config, control, terms, loaded, shutdown).await
+}
+
+/// Checks the requirements of a worker and loads the plugin. The future may be dropped at any moment.
+async fn load(config: &Config) -> Result<(Arc<Group>, Engine, Plugin), RunError> {
+    let path = config.plugin.as_ref().ok_or(RunError::NoPlugin)?;
     let connector = Connector::new(&config.redis)?;
     let keys: Keys = Arc::new(config.keys.clone());
     let checked = checks::check(&connector, &keys, &config.outputs).await?;
     let traces = Traces::new(&config.traces, &keys);
     let group = Arc::new(Group::new(connector, keys).tracing(traces));
-    let engine = reload::engine(&config)?;
-    let plugin = engine.load(&path, &config.plugin_config).await?;
+    let engine = reload::engine(config)?;
+    let plugin = engine.load(path, &config.plugin_config).await?;
     let (redis, server) = (group.connector.address(), &checked.server);
     info!(redis, server, plugin = %path.display(), digest = plugin.digest(), "starting a worker");
+    Ok((group, engine, plugin))
+}
 
+async fn work(
+    config: Config,
+    control: Control,
+    terms: Terms,
+    (group, engine, plugin): (Arc<Group>, Engine, Plugin),
+    shutdown: Pin<&mut impl Future<Output = ()>>,
+) -> Result<(), RunError> {
+    let token = token(&config)?;
     let exporter = Exporter::start(&config.traces, group.traces.as_ref());
     let workers = Workers::start(available_parallelism()?.get())?;
     let fingerprint = reload::fingerprint(plugin.digest(), &config);
