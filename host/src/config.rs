@@ -204,6 +204,11 @@ settings! {
         /// A regression is a message that the new version fails and the previous version processes. If the previous
         /// version had failures of its own, twice that rate is tolerated on top of this number.
         pub rollback_failures: u32 = flag("rollback-failures").default("3").between("1", "1000000");
+        /// Roll back a new plugin version that takes this many times as long for a message as the previous version; 0 only warns.
+        ///
+        /// A version that takes three times as long, and ten microseconds more, is warned of in any case. Less than that rolls
+        /// nothing back.
+        pub rollback_slowdown: u32 = flag("rollback-slowdown").default("0").between("0", "1000");
         /// Number of messages that a new plugin version must process before its probation ends.
         pub probation_messages: u64 = flag("probation-messages").default("1000").between("1", "1000000000000");
         /// Time that a new plugin version must be in use before its probation ends.

@@ -45,3 +45,19 @@ impl fmt::Display for Verdict {
         write!(f, "the host {} rolled this version back at {}: {}", self.host, self.time, self.reason)
     }
 }
+
+/// What a version takes for a message, compared with the version before.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(as = ComparedVersions)]
+pub struct Compared {
+    /// Time for a message, in percent of what the version before takes.
+    pub time_percent: u64,
+    /// Bytes of memory that instances grow by with each message.
+    pub growth_bytes: u64,
+    /// The same for the version before.
+    pub growth_bytes_before: u64,
+    /// Whether the version is so much slower that the host has warned.
+    pub slow: bool,
+    /// Whether the memory grows so much faster that the host has warned.
+    pub leaking: bool,
+}

@@ -4,6 +4,7 @@
 
 use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::watch;
 
@@ -139,6 +140,8 @@ pub struct Processor {
     tally: (u64, u64),
     /// Measures the calls, if somebody may ask.
     stopwatch: Option<Stopwatch>,
+    /// Memory of the instance after the last delivery. `None` until the version has had one here.
+    memory_bytes: Option<usize>,
 }
 
 impl Processor {
@@ -150,7 +153,16 @@ impl Processor {
         let mut orders = versions.subscribe();
         let version = orders.borrow_and_update().version.clone();
         let instance = version.plugin.instantiate(consumer_id.clone()).await?;
-        Ok(Processor { versions, orders, version, instance, consumer_id, tally: (0, 0), stopwatch: None })
+        Ok(Processor {
+            versions,
+            orders,
+            version,
+            instance,
+            consumer_id,
+            tally: (0, 0),
+            stopwatch: None,
+            memory_bytes: None,
+        })
     }
 
     /// Measures the calls of the consumer with this number.
@@ -188,6 +200,7 @@ impl Processor {
             // The new instance is created with its first message, after the old one is gone: a swap does not need
             // memory for two instances of each consumer.
             self.instance = version.plugin.instance_to_be(self.consumer_id.clone());
+            self.memory_bytes = None;
             if let Some(stopwatch) = &mut self.stopwatch {
                 stopwatch.follow(version.plugin.digest());
             }
@@ -241,6 +254,20 @@ impl Processor {
         let outcome = call(&mut instance, before.plugin.digest(), input, signature, results).await.ok()?;
         self.versions.regressed(&self.version, input.id, &failure.to_string());
         Some(Processed { outcome: Ok(outcome), instead: Some(before.clone()) })
+    }
+
+    /// Reports what this number of messages took, one after the other. The first messages with a version do not count, because the
+    /// instance starts with them.
+    pub fn observe(&mut self, messages: usize, took: Duration) {
+        let own = took.saturating_sub(self.instance.take_time_of_others());
+        let memory_bytes = self.instance.memory_bytes();
+        // An instance without memory was given up, or is one for each message.
+        let Some(before) = self.memory_bytes.replace(memory_bytes) else { return };
+        let growth = if before > 0 { memory_bytes.saturating_sub(before) } else { 0 };
+        self.version.record.costs.add(messages as u64, own, growth as u64);
+        if self.version.probation.is_some() {
+            self.versions.compare(&self.version);
+        }
     }
 
     /// Adds messages and failures of the instance to the record of its version.

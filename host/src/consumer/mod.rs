@@ -171,7 +171,9 @@ impl Consumer {
             }
         }
         self.processor.add_up();
-        workplace.group.pace.observe(claimed.len(), start.elapsed());
+        let took = start.elapsed();
+        self.processor.observe(claimed.len(), took);
+        workplace.group.pace.observe(claimed.len(), took);
     }
 
     /// A host that counted as dead uses its new id from the next delivery on.

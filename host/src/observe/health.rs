@@ -77,6 +77,18 @@ fn warnings_of(host: &Host, found: &mut Vec<Finding>) {
         found.push(finding("rolled-back", format!("{id} has rolled back its plugin")));
     }
     let Some(plugin) = &host.plugin else { return };
+    if let Some(compared) = &plugin.compared {
+        if compared.slow {
+            let percent = compared.time_percent;
+            let text = format!("the version in use on {id} takes {percent} % of the time of the version before");
+            found.push(finding("slow-version", text));
+        }
+        if compared.leaking {
+            let bytes = compared.growth_bytes;
+            let text = format!("the memory of the version in use on {id} grows by {bytes} bytes with each message");
+            found.push(finding("growing-version", text));
+        }
+    }
     if let Some(waiting) = &plugin.waiting {
         found.push(finding("waiting", format!("on {id} {waiting}")));
     }

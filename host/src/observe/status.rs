@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize, Serializer};
 use utoipa::ToSchema;
 
-use crate::fleet::{Verdict, Waiting};
+use crate::fleet::{Compared, Verdict, Waiting};
 
 /// The state of a group at one moment.
 #[derive(Clone, Debug, Serialize, ToSchema)]
@@ -171,6 +171,9 @@ pub struct Plugin {
     /// What another host says of the version in use, which it has rolled back.
     #[serde(default)]
     pub verdict: Option<Verdict>,
+    /// What the version in use takes for a message, compared with the version before.
+    #[serde(default)]
+    pub compared: Option<Compared>,
 }
 
 impl Plugin {

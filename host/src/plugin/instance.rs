@@ -5,7 +5,7 @@ use std::fmt;
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
@@ -37,6 +37,8 @@ pub struct Instance {
     live: Option<Live>,
     /// The trace of the message in process.
     trace_id: Option<TraceId>,
+    /// Time that the guest gave to others during its calls.
+    others: Duration,
 }
 
 /// A store with the guest.
@@ -56,6 +58,18 @@ struct Turn {
     gave_way: AtomicBool,
     /// The guest waited for something. Ticks that passed meanwhile are no reason to give way.
     waited: AtomicBool,
+    /// Nanoseconds for which others had the thread.
+    others_ns: AtomicU64,
+}
+
+impl Turn {
+    fn take_time_of_others(&self) -> Duration {
+        // Almost always there was none, and a look is cheaper than a change.
+        match self.others_ns.load(Ordering::Relaxed) {
+            0 => Duration::ZERO,
+            _ => Duration::from_nanos(self.others_ns.swap(0, Ordering::Relaxed)),
+        }
+    }
 }
 
 /// Return value of the guest's `process`.
@@ -89,16 +103,21 @@ impl Plugin {
 impl Instance {
     pub(super) async fn start(plugin: Plugin, consumer_id: Arc<str>) -> Result<Instance, Failure> {
         let live = Live::start(&plugin, &consumer_id).await?;
-        Ok(Instance { plugin, consumer_id, live: Some(live), trace_id: None })
+        Ok(Instance { plugin, consumer_id, live: Some(live), trace_id: None, others: Duration::ZERO })
     }
 
     pub(super) fn to_be(plugin: Plugin, consumer_id: Arc<str>) -> Instance {
-        Instance { plugin, consumer_id, live: None, trace_id: None }
+        Instance { plugin, consumer_id, live: None, trace_id: None, others: Duration::ZERO }
     }
 
     /// Present memory of the instance in bytes; 0 after a trap or an exceeded limit, until the next message.
     pub fn memory_bytes(&self) -> usize {
         self.live.as_ref().map_or(0, |live| live.store.data().limits.memory_bytes())
+    }
+
+    /// Time that the guest gave to other tasks during its calls, since the last call of this function.
+    pub fn take_time_of_others(&mut self) -> Duration {
+        std::mem::take(&mut self.others)
     }
 
     /// Whether the plugin may ask for facts about the message. Other plugins need no context.
@@ -136,6 +155,7 @@ impl Instance {
             Guest::V0_1(guest) => call!(v0_1, guest, live, limits, id, body, attempt),
         };
         live.store.data().journal.end();
+        self.others += live.turn.take_time_of_others();
         let answer = live.answer(ended, limits).inspect_err(|failure| {
             let trace_id = self.trace_id.map(tracing::field::display);
             tracing::debug!(
@@ -263,7 +283,9 @@ fn within<T>(
             let gave_way = turn.gave_way.swap(false, Ordering::Relaxed);
             turn.waited.store(!gave_way, Ordering::Relaxed);
             if gave_way {
-                let deadline = timer.deadline() + turn_ended.elapsed();
+                let others = turn_ended.elapsed();
+                turn.others_ns.fetch_add(u64::try_from(others.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
+                let deadline = timer.deadline() + others;
                 timer.as_mut().reset(deadline);
             }
         }

@@ -13,6 +13,7 @@ use crate::fleet::{Verdict, Waiting};
 use crate::group::Group;
 use crate::redis::client::connector::LibraryConnection;
 use crate::redis::client::reconnecting::{Reconnecting, breaks_connection};
+use crate::redis::store::inbox::inbox_length;
 use crate::redis::store::versions::{Known, Record, Subject, Wanted, Word, exchange};
 use crate::time::rfc3339;
 use crate::version::history::{Event, Judged};
@@ -93,10 +94,26 @@ impl Fleet {
                 Ok(()) = history.changed() => {}
             }
             history.mark_unchanged();
+            self.look_at_the_inbox().await;
             // What fails now is tried again at the next tick.
             if self.tell().await {
                 self.hear().await;
             }
+        }
+    }
+
+    /// Tells the versions how long the inbox is, while one of them is on probation.
+    async fn look_at_the_inbox(&self) {
+        if self.versions.current().probation.is_none() {
+            return;
+        }
+        let Ok(Ok((mut connection, number))) = timeout(ANSWER_TIMEOUT, self.connection.connection()).await else {
+            return;
+        };
+        match timeout(ANSWER_TIMEOUT, inbox_length(&mut connection, &self.group.keys)).await {
+            Ok(Ok(deliveries)) => self.versions.observe_inbox(deliveries),
+            Ok(Err(error)) if !breaks_connection(&error) => {}
+            _ => self.connection.broken(number).await,
         }
     }
 

@@ -3,7 +3,7 @@
 //! What becomes of an outcome is decided in `settle::settlement`, as everywhere.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use serde::Serialize;
@@ -277,8 +277,10 @@ impl Desk {
         let trace = traces.and_then(|traces| traces.of(origin));
         let (trace_id, begun) = (trace.map(|trace| trace.id), Begun::with(trace));
         let input = Input { id: &message.id, body: &message.body, attempt, token, trace_id };
+        let start = Instant::now();
         let processed = processor.process(input, signature, &mut settlement.results).await;
         processor.add_up();
+        processor.observe(1, start.elapsed());
         let version = processed.instead.as_ref().unwrap_or(processor.version()).clone();
         let ids = (workplace.group.identity.host_id(), consumer_id.clone());
         let kept = processed.outcome.clone();

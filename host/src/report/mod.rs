@@ -80,6 +80,13 @@ fn text(snapshot: &Snapshot) -> String {
     if snapshot.paused {
         line += " | paused";
     }
+    let (slow, leaking) = snapshot.plugin_warnings;
+    if let (true, Some(percent)) = (slow, snapshot.plugin_time_percent) {
+        line += &format!(" | takes {percent} % of the time of the version before");
+    }
+    if let (true, Some(bytes)) = (leaking, snapshot.plugin_growth_bytes) {
+        line += &format!(" | memory grows by {bytes} bytes a message");
+    }
     if snapshot.plugin_is_news {
         let Snapshot { generation, plugin_digest, plugin_state, refusals, rollbacks, .. } = snapshot;
         let digest = plugin_digest.get(..12).unwrap_or(plugin_digest);

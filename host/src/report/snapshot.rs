@@ -72,9 +72,16 @@ pub struct Snapshot {
     pub refusals: u64,
     /// Number of rollbacks.
     pub rollbacks: u64,
+    /// Time that the version takes for a message, in percent of the version before; `None` until both are known.
+    pub plugin_time_percent: Option<u64>,
+    /// Bytes that the memory of instances grows by with each message; `None` until it is compared with the version before.
+    pub plugin_growth_bytes: Option<u64>,
     /// Whether the plugin's status has changed since the last report.
     #[serde(skip)]
     pub plugin_is_news: bool,
+    /// Whether the version is much slower than the version before, and whether its memory grows much faster.
+    #[serde(skip)]
+    pub plugin_warnings: (bool, bool),
 }
 
 /// Takes snapshots. Rates and changes are relative to the previous snapshot.
@@ -131,7 +138,9 @@ impl Sampler {
         }
         let place = self.group.standing.place();
         let plugin = self.versions.status();
-        let plugin_is_news = plugin != before.plugin;
+        // A comparison goes on all the time.
+        let plugin_is_news =
+            Status { compared: None, ..plugin.clone() } != Status { compared: None, ..before.plugin.clone() };
         before.plugin = plugin.clone();
         Snapshot {
             timestamp: rfc3339(SystemTime::now()),
@@ -161,7 +170,10 @@ impl Sampler {
             swaps: plugin.swaps,
             refusals: plugin.refusals,
             rollbacks: plugin.rollbacks,
+            plugin_time_percent: plugin.compared.as_ref().map(|compared| compared.time_percent),
+            plugin_growth_bytes: plugin.compared.as_ref().map(|compared| compared.growth_bytes),
             plugin_is_news,
+            plugin_warnings: plugin.compared.map(|compared| (compared.slow, compared.leaking)).unwrap_or_default(),
         }
     }
 

@@ -1,6 +1,8 @@
 //! The version of the plugin that a host uses: the consumers' view of the version, and the steps from one version to
 //! the next. A step happens at once and for all consumers, from any thread. This room knows no files.
 
+mod comparison;
+mod costs;
 mod elsewhere;
 pub mod history;
 pub mod probation;
@@ -263,7 +265,7 @@ impl Versions {
     pub fn review(&self) -> Option<Duration> {
         let current = self.current();
         let probation = current.probation.as_ref()?;
-        let wait = probation.wait(current.record.messages(), Instant::now());
+        let wait = probation.wait(current.record.messages(), self.orders.borrow().consumers, Instant::now());
         if wait.is_some() {
             return wait;
         }
@@ -374,6 +376,7 @@ impl Versions {
             refused: refusals.last.clone(),
             waiting,
             verdict,
+            compared: version.record.costs.compared(),
         }
     }
 

@@ -1,21 +1,30 @@
 //! The rule by which a new version of the plugin counts as worse than the previous version, and the figures behind that
 //! rule. This file knows no messages and changes no version in use.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use tracing::warn;
+
 use super::Version;
+use super::costs::Costs;
 use crate::config::ReloadConfig;
 
 /// Time between two reviews of a version that has been in use for long enough but has not processed enough messages.
 const REVIEW_INTERVAL: Duration = Duration::from_millis(500);
+
+/// Lengths of the inbox that decide whether it grows.
+const LENGTHS: usize = 4;
 
 /// Counts of messages and failures of a version.
 #[derive(Debug, Default)]
 pub struct Record {
     messages: AtomicU64,
     failures: AtomicU64,
+    /// What the messages take.
+    pub costs: Costs,
 }
 
 impl Record {
@@ -47,6 +56,13 @@ pub struct Probation {
     regressions_max: u64,
     messages: u64,
     ends: Option<Instant>,
+    /// How many times as long as the previous version the new one may take for a message; 0 is no bound.
+    slowdown_max: u32,
+    /// The last lengths of the inbox, oldest first.
+    inbox: Mutex<VecDeque<u64>>,
+    /// Whether the host has warned of a slow version, and of one whose memory grows.
+    pub(super) warned: (AtomicBool, AtomicBool),
+    said_why: AtomicBool,
 }
 
 impl Probation {
@@ -58,6 +74,10 @@ impl Probation {
             regressions_max: config.rollback_failures.into(),
             messages: config.probation_messages,
             ends: Instant::now().checked_add(config.probation_time),
+            slowdown_max: config.rollback_slowdown,
+            inbox: Mutex::default(),
+            warned: (AtomicBool::default(), AtomicBool::default()),
+            said_why: AtomicBool::default(),
         }
     }
 
@@ -80,13 +100,32 @@ impl Probation {
         is_worse(regressions, self.regressions_max, messages, before.failures(), before.messages())
     }
 
-    /// Time until the next review; `None` when the probation may end.
-    pub(super) fn wait(&self, messages: u64, now: Instant) -> Option<Duration> {
-        let left = self.ends.map_or(REVIEW_INTERVAL, |ends| ends.saturating_duration_since(now));
-        match left {
-            Duration::ZERO if messages >= self.messages => None,
-            left => Some(left.max(REVIEW_INTERVAL)),
+    /// How many times as long as the previous version the new one may take for a message, if there is a bound.
+    pub(super) fn slowdown_max(&self) -> Option<u32> {
+        (self.slowdown_max > 0).then_some(self.slowdown_max)
+    }
+
+    /// Notes the length of the inbox.
+    pub(super) fn observe_inbox(&self, deliveries: u64) {
+        let mut lengths = self.inbox.lock().unwrap_or_else(PoisonError::into_inner);
+        if lengths.len() == LENGTHS {
+            lengths.pop_front();
         }
+        lengths.push_back(deliveries);
+    }
+
+    /// Time until the next review; `None` when the probation may end. A probation does not end while the inbox grows, and not
+    /// before that can be told.
+    pub(super) fn wait(&self, messages: u64, consumers: u32, now: Instant) -> Option<Duration> {
+        let left = self.ends.map_or(REVIEW_INTERVAL, |ends| ends.saturating_duration_since(now));
+        if left > Duration::ZERO || messages < self.messages {
+            return Some(left.max(REVIEW_INTERVAL));
+        }
+        let grows = grows(self.inbox.lock().unwrap_or_else(PoisonError::into_inner).make_contiguous(), consumers);
+        if grows == Some(true) && !self.said_why.swap(true, Ordering::Relaxed) {
+            warn!("the new version of the plugin stays on probation, because the inbox grows; it may be too slow");
+        }
+        (grows != Some(false)).then_some(REVIEW_INTERVAL)
     }
 }
 
@@ -100,9 +139,25 @@ fn is_worse(regressions: u64, max: u64, messages: u64, failures_before: u64, mes
     u128::from(surplus) * u128::from(messages_before) >= excused
 }
 
+/// Whether the inbox grows by more than the work of the consumers, and by more than a tenth. `None` while nobody knows.
+fn grows(lengths: &[u64], consumers: u32) -> Option<bool> {
+    let [first, .., last] = *lengths else { return None };
+    Some(last > first + (2 * u64::from(consumers)).max(first / 10))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_inbox_grows_when_it_gets_longer_than_what_is_in_work() {
+        assert_eq!((grows(&[], 4), grows(&[9], 4)), (None, None));
+        assert_eq!(grows(&[0, 8], 4), Some(false));
+        assert_eq!(grows(&[0, 5, 9], 4), Some(true));
+        assert_eq!(grows(&[1_000, 1_200, 1_100], 4), Some(false), "waves are no growth");
+        assert_eq!(grows(&[1_000, 1_050, 1_101], 4), Some(true));
+        assert_eq!(grows(&[900, 800, 700], 4), Some(false));
+    }
 
     #[test]
     fn failures_that_the_version_before_never_had_are_counted_alone() {

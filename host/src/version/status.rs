@@ -5,7 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::fleet::{Verdict, Waiting};
+use crate::fleet::{Compared, Verdict, Waiting};
 
 /// Status of a host's plugin, for Redis and for reports.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize, ToSchema)]
@@ -32,6 +32,9 @@ pub struct Status {
     pub waiting: Option<Waiting>,
     /// What another host says of the version in use, which it has rolled back.
     pub verdict: Option<Verdict>,
+    /// What the version in use takes for a message, compared with the version before.
+    #[serde(default)]
+    pub compared: Option<Compared>,
 }
 
 /// State of the version in use.

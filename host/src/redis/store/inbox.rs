@@ -28,6 +28,14 @@ pub async fn ensure_group(connection: &mut LibraryConnection, keys: &Keys) -> Re
     }
 }
 
+/// Number of deliveries in the inbox, waiting or in progress.
+///
+/// # Errors
+/// Errors of the network or the server.
+pub async fn inbox_length(connection: &mut LibraryConnection, keys: &Keys) -> Result<u64, RedisError> {
+    redis::cmd("XLEN").arg(&keys.inbox).query_async(connection).await
+}
+
 /// What came of a fetch.
 #[derive(Debug, Default)]
 pub struct Fetched {

@@ -13,6 +13,8 @@
 //! | `retry` | asks for another attempt at the first one, at once |
 //! | `reject` | gives the message up |
 //! | `drop` | no result |
+//! | `slow` | sleeps for 3 ms first |
+//! | `leak` | keeps 16 KiB for ever |
 //!
 //! With which messages, a hash of label, id and attempt decides: two versions fail different messages, and a message may
 //! come through at another attempt. What a message may ask for itself:
@@ -59,6 +61,10 @@ impl Guest for Release {
             "retry" => {}
             "reject" => return Ok(Outcome::Reject(format!("version {label} does not want it"))),
             "drop" => return Ok(Outcome::Drop),
+            "slow" => std::thread::sleep(Duration::from_millis(3)),
+            "leak" => {
+                black_box(vec![1_u8; 16 << 10].leak());
+            }
             unknown => return Err(format!("there is no mode {unknown:?}")),
         }
         let attempt = message.attempt;
