@@ -2,9 +2,12 @@
 //! over. The host says so, and does what it can.
 
 use redis::cmd;
+use serde_json::{Value, json};
+use tempfile::tempdir;
 
 use crate::support::flow::{PROVED, ROLLED_BACK};
-use crate::support::{Flow, Release, wait_until};
+use crate::support::host::Launch;
+use crate::support::{Flow, Host, Publisher, Redis, Release, expect_each_once, message, wait_until};
 
 const SLOW: &str = "the new version of the plugin takes";
 const GROWS: &str = "the memory of the new version of the plugin grows";
@@ -27,8 +30,7 @@ fn a_slow_version_is_warned_of_and_stays_on_probation_while_the_inbox_grows() {
     flow.wait_for_logged(INBOX_GROWS, 1);
     wait_until("the status to tell", || status_has(&flow, "\"slow\":true"));
     assert!(flow.logged(PROVED).is_empty(), "{}", flow.host.log());
-    let is_slow =
-        |report: &serde_json::Value| report["plugin_time_percent"].as_u64().is_some_and(|percent| percent > 500);
+    let is_slow = |report: &Value| report["plugin_time_percent"].as_u64().is_some_and(|percent| percent > 500);
     flow.host.wait_for_report("the slowness", is_slow);
     // An inbox that gets shorter is no reason any more.
     flow.stop();
@@ -62,4 +64,78 @@ fn a_version_whose_memory_grows_is_warned_of() {
     assert_eq!(warning["digest"], b.digest[..12], "{warning}");
     wait_until("the status to tell", || status_has(&flow, "\"leaking\":true"));
     flow.finish();
+}
+
+const FAILS: &str = "the plugin fails nearly everything";
+const RECOVERED: &str = "the plugin processes messages again";
+
+/// Publishes messages with which a version fails that fails only when it is provoked; gives their ids.
+fn provoke(redis: &Redis, count: usize) -> Vec<String> {
+    let ids: Vec<String> = (0..count).map(|number| format!("provoke-{number}")).collect();
+    Publisher::new(redis).publish_all(ids.iter().map(|id| message(id, json!({"provoke": true}))));
+    ids
+}
+
+#[test]
+fn a_version_that_fails_everything_after_its_probation_gives_way_to_the_good_one_before() {
+    let (a, b) = (Release::new("A"), Release::failing("B", "fail", 0));
+    let mut flow = Flow::with(&a, |launch| {
+        let soon = launch.arg("--probation-time", "0s").arg("--probation-messages", "100");
+        soon.arg("--heartbeat-interval", "100ms").arg("--heartbeat-ttl", "2s").arg("--max-attempts", "2")
+    });
+    flow.change_to(&b);
+    flow.wait_for_logged(PROVED, 1);
+    flow.pause();
+    let provoked = provoke(&flow.redis, 500);
+    flow.also_published(provoked);
+    let line = flow.wait_for_logged(ROLLED_BACK, 1).remove(0);
+    assert_eq!((&line["bad"], &line["digest"]), (&json!(b.digest[..12]), &json!(a.digest[..12])), "{line}");
+    assert!(line["message"].as_str().unwrap().contains("failed 100 of the last 100 messages"), "{line}");
+    flow.resume();
+    flow.wait_for_results_of(&a);
+    let (_, host) = flow.finish_at_any_attempt();
+    let report = host.wait_for_report("the rollback", |report| report["rollbacks"] == 1);
+    assert_eq!((&report["plugin_state"], &report["dead_letters"]), (&json!("rolled-back"), &json!(0)), "{report}");
+}
+
+#[test]
+fn without_a_good_version_messages_wait_until_there_is_one() {
+    let (a, bad) = (Release::new("A"), Release::failing("bad", "trap", 1));
+    let (redis, folder) = (Redis::start(), tempdir().unwrap());
+    let plugin = folder.path().join("plugin.wasm");
+    bad.write_to(&plugin);
+    let host = Host::on(&redis).arg("--plugin", &plugin).arg("--max-attempts", "2").arg("--retry-delay", "2s");
+    let host = host.arg("--log-format", "json").arg("--report-interval", "200ms").ready(&redis, 4);
+    let ids: Vec<String> = (0..1_000).map(|number| format!("m-{number}")).collect();
+    Publisher::new(&redis).publish_all(ids.iter().map(|id| message(id, json!({}))));
+    host.wait_for_log(FAILS);
+    host.wait_for_report("the state", |report| report["plugin_state"] == "failing");
+    wait_until("the status to tell", || {
+        let ended = Launch::subcommand("status").arg("--redis", redis.url()).switch("--json").run();
+        let status: Value = serde_json::from_str(&ended.stdout).unwrap();
+        status["problems"].as_array().unwrap().iter().any(|problem| problem["code"] == "failing")
+    });
+    let new = folder.path().join("new");
+    a.write_to(&new);
+    std::fs::rename(&new, &plugin).unwrap();
+    expect_each_once(&redis, ids.iter().cloned());
+    let report = host.wait_for_report("the other version", |report| report["plugin_state"] == "probation");
+    assert_eq!(report["dead_letters"], 0, "{report}");
+    assert_eq!(host.log().matches(FAILS).count(), 1, "it is said once: {}", host.log());
+}
+
+#[test]
+fn processing_goes_on_by_itself_when_a_single_message_comes_through() {
+    let only_provoked = Release::failing("only", "fail", 0);
+    let (redis, folder) = (Redis::start(), tempdir().unwrap());
+    let plugin = folder.path().join("plugin.wasm");
+    only_provoked.write_to(&plugin);
+    let host = Host::on(&redis).arg("--plugin", &plugin).arg("--retry-delay", "30s").ready(&redis, 4);
+    provoke(&redis, 110);
+    host.wait_for_log(FAILS);
+    let good: Vec<String> = (0..50).map(|number| format!("good-{number}")).collect();
+    Publisher::new(&redis).publish_all(good.iter().map(|id| message(id, json!({}))));
+    host.wait_for_log(RECOVERED);
+    good.iter().for_each(|id| assert_eq!(redis.result_of(id).text("version"), "only"));
+    assert!(redis.dead_letters().is_empty());
 }

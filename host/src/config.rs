@@ -213,6 +213,11 @@ settings! {
         pub probation_messages: u64 = flag("probation-messages").default("1000").between("1", "1000000000000");
         /// Time that a new plugin version must be in use before its probation ends.
         pub probation_time: Duration = flag("probation-time").default("30s").between("0s", "1d");
+        /// How long the previous plugin version is kept after the probation of the new one; 0s does not keep it.
+        ///
+        /// The host goes back to it by itself when the new version then fails nearly everything. Its compiled code takes memory
+        /// until then.
+        pub keep_version: Duration = flag("keep-version").default("1d").between("0s", "30d");
         /// Let one host of the group, the canary, use a new plugin version first; the others follow when its probation has ended.
         ///
         /// The canary is the first host with this setting that has loaded the version. The others keep the version in use, and
@@ -282,6 +287,11 @@ settings! {
         pub delay_max: Duration = flag("max-retry-delay").default("30s").between("1ms", "1d");
         /// Longest retry delay that a plugin may ask for; longer delays are shortened to this one.
         pub plugin_delay_max: Duration = flag("max-plugin-retry-delay").default("1h").between("1ms", "30d");
+        /// Number of messages of which nearly all must fail before the host stops giving messages to the plugin; 0 never stops.
+        ///
+        /// The messages then wait without losing attempts, and single ones are tried. Only first attempts count as failures, and
+        /// nearly all are 19 in 20.
+        pub breaker_messages: u32 = flag("breaker-messages").default("100").between("0", "1000000");
         /// Number of hosts that may die while processing a message before the message becomes a dead letter.
         ///
         /// A pause long enough for a takeover by another host counts as a death. A planned stop does not count. After

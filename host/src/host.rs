@@ -235,7 +235,8 @@ impl Running {
     ) -> Result<Running, RunError> {
         let started = control.started;
         let fingerprint = reload::fingerprint(plugin.digest(), &config);
-        let versions = Arc::new(Versions::new(plugin, fingerprint, config.consumers));
+        let versions =
+            Arc::new(Versions::new(plugin, fingerprint, config.consumers).breaking(config.retry.breaker_messages));
         let farewell: Reconnecting = group.connect("farewell");
         let registry = Arc::new(Registry::new(group.clone(), &config, versions.clone()));
         let (requests, requested) = reload::requests();
@@ -250,7 +251,7 @@ impl Running {
         }
         meet(&group, &farewell, &registry, &config).await?;
 
-        let (fetcher, queue) = Fetcher::new(group.clone(), config.registry.takeover_interval);
+        let (fetcher, queue) = Fetcher::new(group.clone(), versions.clone(), config.registry.takeover_interval);
         let connections = (0..threads).map(|_| Arc::new(group.connect("consumers"))).collect();
         let (room, fetcher_room, handle) = (fetcher.room(), fetcher.room(), workers.handle.clone());
         let mut crew = Crew::new(workplace.clone(), connections, queue.clone(), room, registry.clone(), handle);

@@ -15,6 +15,7 @@ use crate::redis::store::output::{Own, write_result};
 use crate::redis::store::results::Results;
 use crate::time::stamp_ms;
 use crate::traces::context::TraceId;
+use crate::version::breaker::Turn;
 use crate::version::{Orders, Version, Versions};
 
 /// Maximum number of characters of an unknown output's name in an error.
@@ -53,6 +54,8 @@ pub struct Processed {
     pub outcome: Result<Outcome, Failure>,
     /// The version that produced the outcome, if it is not the version in use.
     pub instead: Option<Arc<Version>>,
+    /// Whether the failure is not held against the message, because the plugin fails nearly everything.
+    pub is_excused: bool,
 }
 
 /// Calls an instance with a message and adds all results to `results`, or none. A result that cannot be written is a
@@ -138,6 +141,10 @@ pub struct Processor {
     consumer_id: Arc<str>,
     /// Messages and failures since the last `add_up`.
     tally: (u64, u64),
+    /// The same for the breaker: of a message that fails, only the first attempt counts.
+    first: (u64, u64),
+    /// Whether the next message is a single one that is tried.
+    is_try: bool,
     /// Measures the calls, if somebody may ask.
     stopwatch: Option<Stopwatch>,
     /// Memory of the instance after the last delivery. `None` until the version has had one here.
@@ -160,6 +167,8 @@ impl Processor {
             instance,
             consumer_id,
             tally: (0, 0),
+            first: (0, 0),
+            is_try: false,
             stopwatch: None,
             memory_bytes: None,
         })
@@ -226,6 +235,7 @@ impl Processor {
             }
         };
         self.tally.0 += 1;
+        let is_try = std::mem::take(&mut self.is_try);
         if self.version.probation.is_some() {
             // A rollback is decided on all messages so far.
             self.add_up();
@@ -237,7 +247,36 @@ impl Processor {
                 return processed;
             }
         }
-        Processed { outcome, instead: None }
+        let is_excused = self.learn(&outcome, input.attempt, is_try);
+        Processed { outcome, instead: None, is_excused }
+    }
+
+    /// What to do with the next message: without a plugin that processes messages they wait.
+    pub fn turn(&mut self) -> Turn {
+        let turn = self.versions.breaker().turn();
+        self.is_try = turn == Turn::Try;
+        turn
+    }
+
+    /// Adds an outcome to what decides whether the plugin gets messages. Returns whether a failure is excused.
+    fn learn(&mut self, outcome: &Result<Outcome, Failure>, attempt: u32, is_try: bool) -> bool {
+        if is_try {
+            self.versions.tried(outcome.is_err());
+            return outcome.is_err();
+        }
+        match outcome {
+            Ok(_) => {
+                self.first.0 += 1;
+                false
+            }
+            Err(failure) => {
+                let first = u64::from(attempt == 1);
+                let (messages, failures) = std::mem::take(&mut self.first);
+                let counts = (messages + first, failures + first);
+                self.versions.count(&self.version, counts, Some(&failure.to_string()));
+                self.versions.breaker().is_open()
+            }
+        }
     }
 
     /// Gives a message that a version on probation has failed to the previous version. `None` if the previous version
@@ -253,7 +292,7 @@ impl Processor {
         let mut instance = before.plugin.instance_to_be(self.consumer_id.clone());
         let outcome = call(&mut instance, before.plugin.digest(), input, signature, results).await.ok()?;
         self.versions.regressed(&self.version, input.id, &failure.to_string());
-        Some(Processed { outcome: Ok(outcome), instead: Some(before.clone()) })
+        Some(Processed { outcome: Ok(outcome), instead: Some(before.clone()), is_excused: false })
     }
 
     /// Reports what this number of messages took, one after the other. The first messages with a version do not count, because the
@@ -275,6 +314,10 @@ impl Processor {
         let (messages, failures) = std::mem::take(&mut self.tally);
         if messages > 0 {
             self.version.record.add(messages, failures);
+        }
+        let first = std::mem::take(&mut self.first);
+        if first.0 > 0 {
+            self.versions.count(&self.version, first, None);
         }
     }
 }

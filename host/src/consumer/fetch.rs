@@ -21,6 +21,7 @@ use crate::redis::store::settle::Held;
 use crate::redis::store::takeover::name_of_newer;
 use crate::takeover::Reaper;
 use crate::throttle::Throttle;
+use crate::version::Versions;
 
 /// Maximum number of deliveries in one fetch.
 const FETCH_MAX: usize = 64;
@@ -96,6 +97,7 @@ impl Room {
 #[derive(Debug)]
 pub struct Fetcher {
     group: Arc<Group>,
+    versions: Arc<Versions>,
     reaper: Reaper,
     /// For rare commands.
     connection: Reconnecting,
@@ -113,12 +115,13 @@ pub struct Fetcher {
 impl Fetcher {
     /// A fetcher without room, and the queue that it fills. Once an interval it searches for deliveries of dead hosts.
     #[must_use]
-    pub fn new(group: Arc<Group>, takeover_interval: Duration) -> (Fetcher, Queue<Work>) {
+    pub fn new(group: Arc<Group>, versions: Arc<Versions>, takeover_interval: Duration) -> (Fetcher, Queue<Work>) {
         let queue = Queue::default();
         let fetcher = Fetcher {
             reaper: Reaper::new(group.clone()),
             connection: group.connect("fetch"),
             group,
+            versions,
             fetching: tokio::sync::Mutex::default(),
             takeover_interval,
             room: Room::none(),
@@ -140,9 +143,13 @@ impl Fetcher {
         let mut looked_for_dead = None;
         loop {
             self.group.pause.ended().await;
-            let Some(room) = self.wait_for_room().await else {
+            let is_single = self.versions.breaker().admits().await;
+            let Some(mut room) = self.wait_for_room().await else {
                 return;
             };
+            if is_single && let Some(one) = room.split(1) {
+                room = one;
+            }
             self.group.pace.give_way().await;
             // A pause has begun meanwhile. A wait with the room in hand would keep the number of consumers from changing.
             if self.group.pause.is_on() {
@@ -182,6 +189,9 @@ impl Fetcher {
             // If this host counted as dead meanwhile, these deliveries belong to its old id and are taken over from
             // there.
             if self.group.identity.confirmed().await == own {
+                if is_single && !deliveries.is_empty() {
+                    self.versions.breaker().begin_try();
+                }
                 self.enqueue(deliveries, &held, room);
             }
         }

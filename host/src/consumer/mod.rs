@@ -32,6 +32,7 @@ use crate::settle::settlement::{Settlement, Terms};
 use crate::settle::settler::Settler;
 use crate::settle::traced::{Begun, Since, Traced};
 use crate::traces::context::{Origin, TraceId};
+use crate::version::breaker::Turn;
 use crate::version::{Version, Versions};
 use fetch::Work;
 use queue::Queue;
@@ -156,6 +157,10 @@ impl Consumer {
                 terms = Terms { trace_id, ..workplace.terms(&ids, self.processor.version()) };
                 called = begun.map(Begun::given_up);
                 fate = self.settlement.record_host_killer(delivery, message, terms);
+            } else if self.processor.turn() == Turn::Later {
+                terms = Terms { trace_id, ..workplace.terms(&ids, self.processor.version()) };
+                called = begun.map(Begun::given_up);
+                fate = self.settlement.hold(delivery, message, terms);
             } else {
                 let input = Input { id: &message.id, body: &message.body, attempt, token, trace_id };
                 let processed = self.processor.process(input, signature, &mut self.settlement.results).await;
@@ -163,7 +168,10 @@ impl Consumer {
                 let version = instead.as_ref().unwrap_or(self.processor.version());
                 terms = Terms { trace_id, ..workplace.terms(&ids, version) };
                 called = begun.map(|begun| begun.called(&processed.outcome));
-                fate = self.settlement.decide(delivery, message, processed.outcome, terms);
+                fate = match processed.is_excused {
+                    true => self.settlement.excuse(delivery, message, terms),
+                    false => self.settlement.decide(delivery, message, processed.outcome, terms),
+                };
             }
             if let (Some(traces), Some(called)) = (traces, called) {
                 let place = (origin, Since::Entry(&delivery.entry_id), attempt);

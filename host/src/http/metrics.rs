@@ -20,6 +20,7 @@ use super::answer::Problem;
 use crate::message::Reason;
 use crate::observe::status::GroupStatus;
 use crate::standing;
+use crate::version;
 
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
@@ -114,6 +115,8 @@ impl Scrape {
         families.counter("host_plugin_swaps", "Changes of the version in use, with rollbacks", status.swaps)?;
         families.counter("host_plugin_refusals", "Versions and configurations that were refused", status.refusals)?;
         families.counter("host_plugin_rollbacks", "Rollbacks to the version before", status.rollbacks)?;
+        let failing = u64::from(status.state == version::State::Failing);
+        families.gauge("host_plugin_failing", "Whether the plugin fails nearly everything", failing)?;
         let version = [("digest", status.digest.clone()), ("generation", status.generation.to_string())];
         families.info("host_plugin", "The version of the plugin in use", &version)
     }

@@ -28,6 +28,12 @@ fn problems(status: &GroupStatus) -> Vec<Finding> {
         let text = "no host has an active intake, so that nobody appends published messages to the inbox".to_owned();
         found.push(finding("no-active-intake", text));
     }
+    for host in &status.hosts {
+        if host.plugin.as_ref().is_some_and(|plugin| plugin.state == "failing") {
+            let id = &host.id;
+            found.push(finding("failing", format!("the plugin of {id} fails nearly everything, so its messages wait")));
+        }
+    }
     if memory_percent(status) >= MEMORY_FULL_PERCENT {
         let text = "Redis is full: it uses its whole maxmemory; trim streams, or raise the limit".to_owned();
         found.push(finding("redis-full", text));

@@ -151,7 +151,7 @@ pub struct Plugin {
     pub generation: u64,
     /// SHA-256 of the plugin's bytes.
     pub digest: String,
-    /// State of the version: steady, probation or rolled-back.
+    /// State of the version: steady, probation, rolled-back or failing.
     pub state: String,
     /// Time at which the version came into use.
     #[serde(default)]

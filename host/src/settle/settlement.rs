@@ -18,6 +18,9 @@ use crate::redis::store::retries::Retries;
 use crate::throttle::Throttle;
 use crate::traces::context::TraceId;
 
+/// Time after which a message that was left for later is back in the inbox.
+const HOLD_TIME: Duration = Duration::from_millis(500);
+
 /// All writes of a delivery. Reused for the next delivery.
 #[derive(Debug, Default)]
 pub struct Settlement {
@@ -31,6 +34,9 @@ pub struct Settlement {
     pub reasons: Vec<Reason>,
     /// Outcomes other than results.
     others: Outcomes,
+    /// Messages among the retries that lose no attempt: those that were not tried, and those whose failure is excused.
+    held: usize,
+    excused: usize,
     /// Finished messages: all messages of the delivery except retries.
     pub messages: usize,
     given_up: Throttle,
@@ -77,14 +83,14 @@ impl Settlement {
         self.retries.clear();
         self.reasons.clear();
         self.others = Outcomes::default();
-        self.messages = 0;
+        (self.messages, self.held, self.excused) = (0, 0, 0);
     }
 
     /// The outcomes of the delivery.
     #[must_use]
     pub fn outcomes(&self) -> Outcomes {
         let Outcomes { dropped, rejected, retried, failed, .. } = self.others;
-        let emitted = self.messages + self.retries.len() - (dropped + rejected + retried + failed);
+        let emitted = self.messages + self.retries.len() - (dropped + rejected + retried + failed + self.held);
         Outcomes { emitted, ..self.others }
     }
 
@@ -95,7 +101,7 @@ impl Settlement {
         counters.add_outcomes(self.outcomes());
         counters.dead_letters.add(self.dead_letters.len());
         counters.dead_letters_by_reason.add(&self.reasons);
-        counters.retries.add(self.retries.len());
+        counters.retries.add(self.retries.len() - self.held - self.excused);
     }
 
     /// Decides what becomes of a message. The processor has already added the results.
@@ -158,6 +164,26 @@ impl Settlement {
         let deaths = delivery.crashes;
         let error = format!("{deaths} hosts died while processing the message");
         self.give_up(delivery, message, Reason::HostKiller, &error, terms)
+    }
+
+    /// Leaves a message for later without a try.
+    pub fn hold(&mut self, delivery: &Delivery, message: &Message, terms: Terms<'_>) -> Fate {
+        self.held += 1;
+        self.leave(delivery, message, terms)
+    }
+
+    /// Leaves a message for later that has failed and loses no attempt.
+    pub fn excuse(&mut self, delivery: &Delivery, message: &Message, terms: Terms<'_>) -> Fate {
+        self.others.failed += 1;
+        self.excused += 1;
+        self.leave(delivery, message, terms)
+    }
+
+    fn leave(&mut self, delivery: &Delivery, message: &Message, terms: Terms<'_>) -> Fate {
+        let (attempt, token) = (message.attempt(), delivery.token(message).to_string());
+        let history = History { attempt, token, crashes: delivery.crashes };
+        self.retries.push(terms.format, &message.id, &message.body, history, HOLD_TIME);
+        Fate::PutOff
     }
 
     fn put_off(

@@ -33,6 +33,10 @@ pub enum Event {
     Refused,
     /// The probation of the version ended.
     Trusted,
+    /// The version fails nearly everything, and gets single messages only.
+    Failing,
+    /// The version gets all messages again.
+    Recovered,
 }
 
 /// An event in the life of the versions.

@@ -1,9 +1,11 @@
 //! The version of the plugin that a host uses: the consumers' view of the version, and the steps from one version to
 //! the next. A step happens at once and for all consumers, from any thread. This room knows no files.
 
+pub mod breaker;
 mod comparison;
 mod costs;
 mod elsewhere;
+mod failing;
 pub mod history;
 pub mod probation;
 mod status;
@@ -18,7 +20,9 @@ use tracing::{error, info};
 
 use crate::config::{OnOff, ReloadConfig};
 use crate::plugin::Plugin;
+use breaker::Breaker;
 use elsewhere::Elsewhere;
+use failing::Kept;
 use history::{Entry, Event, History, Judged, Recent};
 use probation::{Probation, Record};
 pub use status::{Refused, State, Status};
@@ -35,6 +39,8 @@ pub struct Version {
     pub record: Arc<Record>,
     /// The probation, until it ends.
     pub probation: Option<Probation>,
+    /// The good version before this one, when the probation is over.
+    kept: Mutex<Option<Kept>>,
     fingerprint: Fingerprint,
     /// Time at which the version came into use.
     since: SystemTime,
@@ -74,6 +80,7 @@ pub struct Versions {
     rollbacks: AtomicU64,
     refusals: Mutex<Refusals>,
     history: History,
+    breaker: Breaker,
     elsewhere: Mutex<Elsewhere>,
     /// The number of consumers of a command, which goes before the one of the configuration.
     commanded: Mutex<Option<u32>>,
@@ -97,6 +104,7 @@ impl Versions {
             plugin,
             record: Arc::default(),
             probation: None,
+            kept: Mutex::default(),
             fingerprint,
             since: SystemTime::now(),
             restored: false,
@@ -109,6 +117,7 @@ impl Versions {
             rollbacks: AtomicU64::default(),
             refusals: Mutex::default(),
             history,
+            breaker: Breaker::new(0),
             elsewhere: Mutex::default(),
             commanded: Mutex::default(),
         }
@@ -187,6 +196,7 @@ impl Versions {
                 plugin: plugin.with_generation(current.plugin.generation() + 1),
                 record: Arc::default(),
                 probation: untried.then(|| Probation::new(trusted.clone(), config)),
+                kept: Mutex::default(),
                 fingerprint,
                 since: SystemTime::now(),
                 restored: false,
@@ -242,14 +252,24 @@ impl Versions {
 
     /// Puts the version before this one in use again, unless another version than this one is in use by now.
     fn restore(&self, version: &Version, probation: &Probation) -> Option<Arc<Version>> {
-        let before = probation.before();
+        // Somebody may already have rolled back, or the version may have been trusted.
+        self.bring_back(version, probation.before(), |current| current.probation.is_some())
+    }
+
+    /// Puts an earlier version in use in place of this one, if it is still the one in use and that version allows it.
+    fn bring_back(
+        &self,
+        version: &Version,
+        before: &Arc<Version>,
+        allows: impl Fn(&Version) -> bool,
+    ) -> Option<Arc<Version>> {
         let restored = self.replace(|current| {
-            // Somebody may already have rolled back, or the version may have been replaced or trusted.
-            let is_it = current.plugin.generation() == version.plugin.generation() && current.probation.is_some();
+            let is_it = current.plugin.generation() == version.plugin.generation() && allows(current);
             is_it.then(|| Version {
                 plugin: before.plugin.with_generation(current.plugin.generation() + 1),
                 record: before.record.clone(),
                 probation: None,
+                kept: Mutex::default(),
                 fingerprint: before.fingerprint.clone(),
                 since: SystemTime::now(),
                 restored: true,
@@ -260,11 +280,11 @@ impl Versions {
         Some(restored)
     }
 
-    /// Ends the probation of the version in use if its conditions are met. Otherwise returns the time until the next
-    /// review. `None` if no version is on probation.
+    /// Ends the probation of the version in use if its conditions are met, and forgets a version that was kept for long enough.
+    /// Otherwise returns the time until the next review. `None` if there is nothing to review.
     pub fn review(&self) -> Option<Duration> {
         let current = self.current();
-        let probation = current.probation.as_ref()?;
+        let Some(probation) = &current.probation else { return self.forget() };
         let wait = probation.wait(current.record.messages(), self.orders.borrow().consumers, Instant::now());
         if wait.is_some() {
             return wait;
@@ -277,7 +297,7 @@ impl Versions {
                 "the new version of the plugin has passed its probation"
             );
         }
-        None
+        self.forget()
     }
 
     /// Ends the probation of the version in use, or the verdict of another host on it. `None` if there is neither.
@@ -304,6 +324,9 @@ impl Versions {
             is_it.then(|| Version {
                 plugin: now.plugin.clone(),
                 record: now.record.clone(),
+                kept: Mutex::new(
+                    now.probation.as_ref().and_then(|probation| Kept::new(probation.before(), probation.keep())),
+                ),
                 probation: None,
                 fingerprint: now.fingerprint.clone(),
                 since: now.since,
@@ -364,6 +387,7 @@ impl Versions {
             generation: version.plugin.generation(),
             digest: version.plugin.digest().to_owned(),
             state: match (&version.probation, version.restored) {
+                _ if self.breaker.is_open() => State::Failing,
                 (Some(_), _) => State::Probation,
                 (None, true) => State::RolledBack,
                 (None, false) => State::Steady,
@@ -388,6 +412,10 @@ impl Versions {
             let version = Arc::new(version);
             let another = version.plugin.generation() != orders.version.plugin.generation();
             self.swaps.fetch_add(u64::from(another), Ordering::Relaxed);
+            if another {
+                // What the version before has failed says nothing about this one.
+                self.breaker.close();
+            }
             orders.version = version.clone();
             replaced = Some(version);
             true

@@ -58,6 +58,8 @@ pub struct Probation {
     ends: Option<Instant>,
     /// How many times as long as the previous version the new one may take for a message; 0 is no bound.
     slowdown_max: u32,
+    /// How long the previous version is kept when the probation has ended.
+    keep: Duration,
     /// The last lengths of the inbox, oldest first.
     inbox: Mutex<VecDeque<u64>>,
     /// Whether the host has warned of a slow version, and of one whose memory grows.
@@ -75,6 +77,7 @@ impl Probation {
             messages: config.probation_messages,
             ends: Instant::now().checked_add(config.probation_time),
             slowdown_max: config.rollback_slowdown,
+            keep: config.keep_version,
             inbox: Mutex::default(),
             warned: (AtomicBool::default(), AtomicBool::default()),
             said_why: AtomicBool::default(),
@@ -103,6 +106,11 @@ impl Probation {
     /// How many times as long as the previous version the new one may take for a message, if there is a bound.
     pub(super) fn slowdown_max(&self) -> Option<u32> {
         (self.slowdown_max > 0).then_some(self.slowdown_max)
+    }
+
+    /// How long the previous version is kept when the probation has ended.
+    pub(super) fn keep(&self) -> Duration {
+        self.keep
     }
 
     /// Notes the length of the inbox.

@@ -47,6 +47,8 @@ pub enum State {
     Probation,
     /// The version is trusted, and is in use again because the next version failed.
     RolledBack,
+    /// The version fails nearly everything, and gets single messages only.
+    Failing,
 }
 
 impl fmt::Display for State {
@@ -55,6 +57,7 @@ impl fmt::Display for State {
             State::Steady => "steady",
             State::Probation => "on probation",
             State::RolledBack => "restored",
+            State::Failing => "failing",
         })
     }
 }

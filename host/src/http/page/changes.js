@@ -15,6 +15,8 @@ export const KINDS = {
   trusted: { name: 'trusted', letter: '✓', colour: '--mark-trust' },
   'rolled-back': { name: 'rolled back', letter: '↓', colour: '--mark-back' },
   waiting: { name: 'waiting for the canary', letter: 'W', colour: '--mark-plain' },
+  failing: { name: 'failing nearly everything', letter: '!', colour: '--mark-back' },
+  recovered: { name: 'processing again', letter: '✓', colour: '--mark-trust' },
   refused: { name: 'refused', letter: '×', colour: '--mark-back' },
 };
 
@@ -93,7 +95,7 @@ function difference(before, now) {
 
 /** How a version stands, in words. */
 export function standing(plugin) {
-  const words = { steady: 'trusted', probation: 'on probation', 'rolled-back': 'rolled back' }[plugin?.state] ?? '–';
+  const words = { steady: 'trusted', probation: 'on probation', 'rolled-back': 'rolled back', failing: 'failing' }[plugin?.state] ?? '–';
   if (plugin?.waiting) return `${words}; ${short(plugin.waiting.digest)} waits for the canary ${plugin.waiting.canary ?? ''}`;
   return plugin?.verdict ? `${words}; rolled back by ${plugin.verdict.host}` : words;
 }
