@@ -139,3 +139,35 @@ fn processing_goes_on_by_itself_when_a_single_message_comes_through() {
     good.iter().for_each(|id| assert_eq!(redis.result_of(id).text("version"), "only"));
     assert!(redis.dead_letters().is_empty());
 }
+
+/// Sends messages with which an instance grows, and requires that each has a result at its first attempt.
+fn expect_no_failure(options: impl FnOnce(Launch) -> Launch) -> Host {
+    let leaking = Release::failing("leak", "leak", 1);
+    let (redis, folder) = (Redis::start(), tempdir().unwrap());
+    let plugin = folder.path().join("plugin.wasm");
+    leaking.write_to(&plugin);
+    let host = options(Host::on(&redis).arg("--plugin", &plugin).arg("--max-plugin-memory", "4MiB"));
+    let host = host.arg("--max-attempts", "1").ready(&redis, 2);
+    // 16 KiB each: eight times what two instances may take.
+    let ids: Vec<String> = (0..4_000).map(|number| format!("m-{number}")).collect();
+    Publisher::new(&redis).publish_all(ids.iter().map(|id| message(id, json!({}))));
+    expect_each_once(&redis, ids);
+    assert!(redis.dead_letters().is_empty());
+    host
+}
+
+#[test]
+fn an_instance_whose_memory_grows_is_replaced_before_a_message_suffers() {
+    let log = expect_no_failure(|launch| launch).stop().stderr;
+    assert_eq!(log.matches("the plugin's memory grows by").count(), 1, "one line a version: {log}");
+    // The memory grows in steps of 64 KiB, by 16 KiB and what the allocator adds.
+    let bytes = log.split("the plugin's memory grows by ").nth(1).and_then(|rest| rest.split(' ').next()).unwrap();
+    assert!((15_000..30_000).contains(&bytes.parse::<u32>().unwrap()), "{log}");
+}
+
+#[test]
+fn a_message_that_finds_no_memory_in_a_used_instance_is_tried_in_a_fresh_one() {
+    let host = expect_no_failure(|launch| launch.arg("--replace-at-memory", "100"));
+    let log = host.stop().stderr;
+    assert!(!log.contains("the plugin's memory grows by"), "{log}");
+}

@@ -308,6 +308,10 @@ settings! {
         ///
         /// A host may need this memory once for each consumer, and twice for each consumer while it swaps plugins.
         pub memory_bytes_max: usize = flag("max-plugin-memory").default("256MiB").between("64KiB", "4GiB");
+        /// Percentage of the memory limit at which an instance whose memory grows is replaced by a fresh one, between two messages.
+        ///
+        /// An instance that takes this much for its first message is not replaced. With 100 none is.
+        pub memory_replace_percent: u32 = flag("replace-at-memory").default("80").between("1", "100");
         /// Maximum length of one result. All results of a message together may be four times as long.
         pub result_bytes_max: usize = flag("max-result-bytes").default("4MiB").between("64", "256MiB");
         /// Maximum number of results of one message.

@@ -75,7 +75,14 @@ pub async fn call(
         .then(|| Context { received_ms: stamp_ms(input.token).unwrap_or(0), consumer_id: signature.consumer_id });
     instance.set_trace(input.trace_id);
     #[cfg(not(feature = "native-bench"))]
-    let outcome = instance.process(input.id, input.body, input.attempt, context).await?;
+    let outcome = loop {
+        let is_used = instance.is_used();
+        match instance.process(input.id, input.body, input.attempt, context).await {
+            // The messages before may have taken the memory. A fresh instance, which comes next, tells.
+            Err(Failure::OutOfMemory { .. }) if is_used => {}
+            outcome => break outcome?,
+        }
+    };
     #[cfg(feature = "native-bench")]
     let outcome = {
         let _ = context;

@@ -3,6 +3,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::contract::Ready;
 use super::engine::Engine;
@@ -27,6 +28,8 @@ struct Inner {
     /// The configuration that instances read through `wasi:config`.
     configuration: Arc<PluginConfig>,
     log_budget: Arc<LogBudget>,
+    /// Whether the growth of its memory has been told.
+    growth_told: Arc<AtomicBool>,
     /// Keeps the epoch clock running, which limits the instances' time.
     engine: Engine,
 }
@@ -39,7 +42,9 @@ impl Plugin {
         engine: Engine,
     ) -> Plugin {
         let log_budget = Arc::new(LogBudget::new(engine.limits(), FIRST_GENERATION));
-        Plugin { inner: Arc::new(Inner { ready, asks_for_context, digest, configuration, log_budget, engine }) }
+        let growth_told = Arc::default();
+        let inner = Inner { ready, asks_for_context, digest, configuration, log_budget, growth_told, engine };
+        Plugin { inner: Arc::new(inner) }
     }
 
     /// The same plugin with another generation.
@@ -89,6 +94,11 @@ impl Plugin {
 
     pub(super) fn log_budget(&self) -> &Arc<LogBudget> {
         &self.inner.log_budget
+    }
+
+    /// Whether nobody has told yet that the memory of this plugin grows. From now on somebody has.
+    pub(super) fn growth_is_new(&self) -> bool {
+        !self.inner.growth_told.swap(true, Ordering::Relaxed)
     }
 
     pub(super) fn channel(&self) -> &Arc<str> {

@@ -49,6 +49,8 @@ struct Live {
     turn: Arc<Turn>,
     /// Number of answered messages.
     messages: u64,
+    /// Memory after the first of them.
+    memory_bytes_first: usize,
 }
 
 /// Reason why a guest was not running before it continued.
@@ -120,6 +122,11 @@ impl Instance {
         std::mem::take(&mut self.others)
     }
 
+    /// Whether the instance has answered a message, so that it may have less memory than a fresh one.
+    pub fn is_used(&self) -> bool {
+        self.live.as_ref().is_some_and(|live| live.messages > 0)
+    }
+
     /// Whether the plugin may ask for facts about the message. Other plugins need no context.
     pub fn asks_for_context(&self) -> bool {
         self.plugin.asks_for_context()
@@ -176,7 +183,7 @@ impl Instance {
             Failure::OutOfMemory { bytes_max: limits.memory_bytes_max, words: format!(" ({reason})") }
         });
         // An instance that failed without memory keeps what it has taken, so a fresh one is better.
-        let is_spent = matches!(decision, Err(Failure::OutOfMemory { .. }));
+        let is_spent = matches!(decision, Err(Failure::OutOfMemory { .. })) || live.is_nearly_full(&self.plugin);
         if !is_spent && !limits.instance_per_message && live.messages != limits.instance_messages_max {
             self.live = Some(live);
         }
@@ -227,7 +234,7 @@ impl Live {
         let started = within(limits.time_max, &turn, pin!(ready.instantiate(&mut store))).await;
         store.data().journal.end();
         match started {
-            Some(Ok(guest)) => Ok(Live { store, guest, turn, messages: 0 }),
+            Some(Ok(guest)) => Ok(Live { store, guest, turn, messages: 0, memory_bytes_first: 0 }),
             Some(Err(error)) => Err(Failure::Start(match why(&error, &store, limits.memory_bytes_max) {
                 Failure::Trapped(reason) => reason,
                 failure => failure.to_string(),
@@ -245,6 +252,32 @@ impl Live {
         state.limits.reset_refusal();
         state.journal.begin(message_id, trace_id);
         self.store.set_epoch_deadline(TICKS);
+    }
+
+    /// Whether the memory of the instance has grown close to its limit, so that the next message may be the one that suffers.
+    fn is_nearly_full(&mut self, plugin: &Plugin) -> bool {
+        let (limits, memory_bytes) = (plugin.limits(), self.store.data().limits.memory_bytes());
+        if self.messages == 1 {
+            self.memory_bytes_first = memory_bytes;
+        }
+        let growth = memory_bytes.saturating_sub(self.memory_bytes_first);
+        let percent = limits.memory_replace_percent as usize;
+        // An instance that has not grown would be as full again after its first message.
+        if percent >= 100 || growth == 0 || memory_bytes < limits.memory_bytes_max / 100 * percent {
+            return false;
+        }
+        if plugin.growth_is_new() {
+            let messages = self.messages;
+            tracing::warn!(
+                digest = plugin.short_digest(),
+                memory_bytes,
+                messages,
+                "the plugin's memory grows by {} bytes with each message; an instance is replaced by a fresh one at {percent} % of the \
+                 limit, between two messages",
+                growth as u64 / messages
+            );
+        }
+        true
     }
 
     /// The guest's answer. After an error the store must not be called again.
