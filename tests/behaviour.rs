@@ -56,6 +56,7 @@ mod rolling_upgrade;
 mod sandbox;
 mod scaling;
 mod slow_clients;
+mod splits;
 mod start_up;
 mod status;
 mod stop;

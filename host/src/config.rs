@@ -268,6 +268,9 @@ settings! {
         /// Maximum size of a delivery. A longer message is a delivery of its own.
         pub bytes_max: usize = flag("max-delivery-bytes").default("256KiB").between("1KiB", "64MiB");
         /// Target time for processing a delivery: the slower the plugin, the smaller the deliveries.
+        ///
+        /// A delivery that takes twice as long is split while another consumer has nothing to do: what is done is written, and the
+        /// rest goes back for others.
         pub time_target: Duration = flag("delivery-time").default("50ms").between("1ms", "1m");
     }
 

@@ -367,12 +367,15 @@ impl Running {
         let appended = tokio::time::timeout_at(drain_until, self.intake.stop());
         let (is_late, appended) = tokio::join!(drained, appended);
         if is_late {
-            let consumers = self.crew.abort();
+            let consumers = self.crew.unfinished();
             warn!(
                 consumers,
                 "consumers did not finish within the drain timeout of {:?}; handing their deliveries back",
                 self.drain_timeout
             );
+            // What they have done is settled. A consumer that has done nothing leaves its delivery as it is.
+            let _ = tokio::time::timeout(FAREWELL_TIMEOUT, self.crew.cut()).await;
+            self.crew.abort();
             self.hand_back(HandBack::Everything).await;
         }
         let not_appended = if appended.is_ok() { 0 } else { self.not_appended().await };

@@ -2,6 +2,7 @@
 //! reported figures; this file does no input or output.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -17,6 +18,9 @@ const UNKNOWN_SPEED_MESSAGES_MAX: u64 = 16;
 /// more of Redis's CPU time.
 const WORTHWHILE_NS: u64 = 200_000;
 
+/// Number of messages whose times are remembered. After a change of the plugin's speed, a tenth of it decides.
+const REMEMBERED: u64 = 128;
+
 /// Size and speed of the group, shared by all parts that report or use the figures.
 #[derive(Debug, Default)]
 pub struct Pace {
@@ -28,8 +32,52 @@ pub struct Pace {
     inbox: AtomicU64,
     /// Whether the intake's buffer fills up although Redis accepts appends.
     intake_is_behind: watch::Sender<bool>,
-    /// Time of the plugin for a message: a moving average in nanoseconds; 0 while unknown.
+    /// Generation of the version whose times are remembered.
+    generation: AtomicU64,
+    /// Times of that version for a message.
+    times: Mutex<Times>,
+    /// The time that nine of ten messages do not exceed, in nanoseconds; 0 while unknown.
     message_ns: AtomicU64,
+}
+
+/// Times of the last messages. A mean would let one slow message in a hundred decide for all of them.
+#[derive(Debug)]
+struct Times {
+    /// Messages by the number of binary digits of their time in nanoseconds, with the mean of each class.
+    classes: [(u64, u64); 64],
+    messages: u64,
+}
+
+impl Default for Times {
+    fn default() -> Times {
+        Times { classes: [(0, 0); 64], messages: 0 }
+    }
+}
+
+impl Times {
+    /// Adds messages with this mean time. Older ones lose weight.
+    fn add(&mut self, messages: u64, mean_ns: u64) {
+        let (count, mean) = &mut self.classes[(mean_ns | 1).ilog2() as usize];
+        let all = *count + messages;
+        let sum = u128::from(*mean) * u128::from(*count) + u128::from(mean_ns) * u128::from(messages);
+        // The mean of numbers of 64 bits has 64 bits.
+        (*count, *mean) = (all, u64::try_from(sum / u128::from(all)).unwrap_or(u64::MAX));
+        self.messages += messages;
+        while self.messages > REMEMBERED {
+            self.classes.iter_mut().for_each(|(count, _)| *count /= 2);
+            self.messages = self.classes.iter().map(|(count, _)| count).sum();
+        }
+    }
+
+    /// The mean of the class that has the slowest of nine in ten messages.
+    fn nine_of_ten(&self) -> u64 {
+        let mut slower = self.messages;
+        let class = self.classes.iter().find(|(count, _)| {
+            slower -= count;
+            slower * 10 <= self.messages
+        });
+        class.map_or(0, |(_, mean)| *mean)
+    }
 }
 
 impl Pace {
@@ -62,15 +110,53 @@ impl Pace {
         let _ = self.intake_is_behind.subscribe().wait_for(|is_behind| !is_behind).await;
     }
 
-    /// Reports the plugin's time for this number of messages.
-    pub fn observe(&self, messages: usize, took: Duration) {
-        let Some(mean) = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX).checked_div(messages as u64) else {
+    /// Whether the intake's buffer fills up.
+    #[must_use]
+    pub fn is_intake_behind(&self) -> bool {
+        *self.intake_is_behind.borrow()
+    }
+
+    /// A version of the plugin is in use, by its generation. The times of an earlier one are forgotten.
+    pub fn begin(&self, generation: u64) {
+        if self.generation.load(Ordering::Relaxed) < generation {
+            let mut times = self.times();
+            if self.generation.fetch_max(generation, Ordering::Relaxed) < generation {
+                *times = Times::default();
+                self.message_ns.store(0, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// Reports the time for this number of messages of the plugin with this generation.
+    pub fn observe(&self, generation: u64, messages: usize, took: Duration) {
+        let messages = messages as u64;
+        let Some(mean) = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX).checked_div(messages) else {
             return;
         };
-        let old = self.message_ns.load(Ordering::Relaxed);
-        let new = if old == 0 { mean } else { old - old / 8 + mean / 8 };
-        // Two consumers may overwrite each other's update, which an average tolerates.
-        self.message_ns.store(new.max(1), Ordering::Relaxed);
+        self.begin(generation);
+        let mut times = self.times();
+        if self.generation.load(Ordering::Relaxed) == generation {
+            times.add(messages, mean.max(1));
+            self.message_ns.store(times.nine_of_ten(), Ordering::Relaxed);
+        }
+    }
+
+    fn times(&self) -> MutexGuard<'_, Times> {
+        self.times.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The plugin's usual time for a message.
+    #[must_use]
+    pub fn message_time(&self) -> Option<Duration> {
+        let message_ns = self.message_ns.load(Ordering::Relaxed);
+        (message_ns > 0).then(|| Duration::from_nanos(message_ns))
+    }
+
+    /// An equal share of this number of messages for every consumer.
+    #[must_use]
+    pub fn share(&self, messages: usize) -> usize {
+        let consumers = self.consumers.load(Ordering::Relaxed).max(1);
+        messages.div_ceil(usize::try_from(consumers).unwrap_or(usize::MAX)).max(1)
     }
 
     /// Number of messages for the next delivery when `waiting` messages wait: an equal share for every consumer, or any
@@ -110,7 +196,7 @@ mod tests {
     fn pace(consumers: u64, message: Duration) -> Pace {
         let pace = Pace::default();
         pace.set_group(1, consumers);
-        pace.observe(1, message);
+        pace.observe(1, 1, message);
         pace
     }
 
@@ -142,7 +228,7 @@ mod tests {
     fn an_unknown_plugin_begins_with_small_deliveries() {
         let pace = Pace::default();
         assert_eq!(pace.delivery_messages(100_000, &CONFIG), 16);
-        pace.observe(0, Duration::from_secs(1));
+        pace.observe(1, 0, Duration::from_secs(1));
         assert_eq!(pace.delivery_messages(3, &CONFIG), 3);
     }
 
@@ -158,11 +244,38 @@ mod tests {
     }
 
     #[test]
-    fn the_average_follows_the_plugin() {
+    fn a_change_of_speed_is_noticed_and_a_slow_message_among_quick_ones_is_not() {
         let pace = pace(1, Duration::from_millis(10));
-        for _ in 0..50 {
-            pace.observe(128, Duration::from_micros(128));
-        }
+        pace.observe(1, 128, Duration::from_micros(128));
+        pace.observe(1, 128, Duration::from_micros(128));
         assert_eq!(pace.delivery_messages(100_000, &CONFIG), 128);
+        for _ in 0..50 {
+            pace.observe(1, 99, Duration::from_micros(99));
+            pace.observe(1, 1, Duration::from_millis(200));
+            assert_eq!(pace.delivery_messages(100_000, &CONFIG), 128);
+        }
+        for _ in 0..30 {
+            pace.observe(1, 1, Duration::from_millis(200));
+        }
+        assert_eq!(pace.delivery_messages(100_000, &CONFIG), 1);
+    }
+
+    #[test]
+    fn what_was_learnt_of_a_version_is_forgotten_with_it() {
+        let pace = pace(1, Duration::from_micros(1));
+        assert_eq!(pace.delivery_messages(100_000, &CONFIG), 128);
+        pace.begin(2);
+        assert_eq!(pace.delivery_messages(100_000, &CONFIG), 16);
+        pace.observe(1, 128, Duration::from_micros(1));
+        assert_eq!(pace.delivery_messages(100_000, &CONFIG), 16, "an earlier version");
+        pace.observe(3, 1, Duration::from_millis(200));
+        assert_eq!(pace.delivery_messages(100_000, &CONFIG), 1, "a version that begins with its first message");
+    }
+
+    #[test]
+    fn a_share_is_for_every_consumer_and_never_nothing() {
+        let pace = pace(10, Duration::from_micros(1));
+        assert_eq!([1, 10, 11, 127].map(|messages| pace.share(messages)), [1, 1, 2, 13]);
+        assert_eq!(Pace::default().share(5), 5);
     }
 }

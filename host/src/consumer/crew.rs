@@ -144,10 +144,21 @@ impl Crew {
         ended(&mut self.consumers).await;
     }
 
-    /// Aborts all consumers that have not ended, and returns their number.
-    pub fn abort(&mut self) -> usize {
-        let left = self.consumers.iter().chain(&self.leaving).filter(|consumer| !consumer.is_finished());
-        left.inspect(|consumer| consumer.abort()).count()
+    /// Lets all consumers stop where they are and settle what is done, and waits for their end.
+    pub async fn cut(&mut self) {
+        self.workplace.cut.send_replace(true);
+        self.ended().await;
+    }
+
+    /// Number of consumers that have not ended.
+    #[must_use]
+    pub fn unfinished(&self) -> usize {
+        self.consumers.iter().chain(&self.leaving).filter(|consumer| !consumer.is_finished()).count()
+    }
+
+    /// Aborts all consumers that have not ended.
+    pub fn abort(&mut self) {
+        self.consumers.iter().chain(&self.leaving).for_each(JoinHandle::abort);
     }
 }
 

@@ -1,10 +1,11 @@
 //! Consumers. A consumer takes a delivery from the host's queue, claims messages without a valid claim, processes the
-//! messages with its own plugin instance, and settles the delivery. Consumers know nothing of Pub/Sub or of other
-//! hosts.
+//! messages with its own plugin instance, and settles the delivery, or splits it. Consumers know nothing of Pub/Sub or of
+//! other hosts.
 
 pub mod crew;
 pub mod fetch;
 pub mod queue;
+mod split;
 
 use std::collections::HashSet;
 use std::pin::pin;
@@ -12,7 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
-use tokio::sync::{Mutex, MutexGuard};
+use tokio::sync::{Mutex, MutexGuard, watch};
 use tracing::field::{DisplayValue, display};
 use tracing::{info, warn};
 
@@ -26,7 +27,7 @@ use crate::redis::client::reconnecting::Reconnecting;
 use crate::redis::client::shared::SharedConnection;
 use crate::redis::store::claims;
 use crate::redis::store::entry::{Delivery, Message};
-use crate::redis::store::settle::{self, Settled, Settling, Streams};
+use crate::redis::store::settle::{self, Settling, Streams};
 use crate::redis::store::takeover;
 use crate::settle::settlement::{Settlement, Terms};
 use crate::settle::settler::Settler;
@@ -36,9 +37,13 @@ use crate::version::breaker::Turn;
 use crate::version::{Version, Versions};
 use fetch::Work;
 use queue::Queue;
+use split::{Lookout, Progress, RESULTS_BYTES_MAX};
 
 /// A claim is trusted for this fraction of its validity, and then renewed.
 const CLAIM_AGE_DIVISOR: u32 = 2;
+
+/// Results of a delivery that are written while no other delivery's are, if they are longer than this.
+const LONG_BYTES: usize = 4 << 20;
 
 /// Shared by all consumers of a host.
 #[derive(Debug)]
@@ -53,6 +58,8 @@ pub struct Workplace {
     pub retry: RetryConfig,
     /// How long a message id is remembered.
     pub dedup_window: Duration,
+    /// Target time for a delivery.
+    pub time_target: Duration,
     /// The version of the plugin in use.
     pub versions: Arc<Versions>,
     /// Settles deliveries without dead letters, retries and results for named outputs.
@@ -60,6 +67,12 @@ pub struct Workplace {
     /// Held by the consumer that tries a suspect message. One suspect at a time, so that a death of the host has only
     /// one possible cause.
     pub trial: Mutex<()>,
+    /// Held while long results are written, so that they are in memory once more for one delivery only.
+    pub long: Mutex<()>,
+    /// Looks whether other hosts have work.
+    pub lookout: Lookout,
+    /// Whether consumers stop where they are: what they have done is settled, and the rest goes back.
+    pub cut: watch::Sender<bool>,
 }
 
 /// A consumer: one plugin instance with its loop.
@@ -74,6 +87,8 @@ pub struct Consumer {
     settlement: Settlement,
     /// The sampled messages of the delivery in process.
     traced: Traced,
+    /// How far the consumer has come with the delivery in process.
+    progress: Progress,
     /// What this consumer has settled; the heartbeat reads it.
     tally: Arc<Tally>,
 }
@@ -94,13 +109,16 @@ impl Consumer {
         let processor = processor.measuring(workplace.group.measured.as_ref(), number);
         let tally = workplace.group.counters.consumers.of(number);
         let (ids, settlement, traced) = ((host_id, id), Settlement::default(), Traced::default());
-        Ok(Consumer { number, workplace, connection, processor, ids, settlement, traced, tally })
+        let progress = Progress::begin(0);
+        Ok(Consumer { number, workplace, connection, processor, ids, settlement, traced, progress, tally })
     }
 
     /// Works until the queue is closed, or until the number of consumers is reduced below this consumer's number.
     pub async fn run(mut self, queue: Queue<Work>) {
+        let mut cut = self.workplace.cut.subscribe();
         while self.number <= self.processor.consumers() {
             self.processor.follow();
+            self.workplace.group.pace.begin(self.processor.version().plugin.generation());
             let work = match queue.waiting() {
                 Some(work) => work,
                 None => tokio::select! {
@@ -112,11 +130,11 @@ impl Consumer {
                     () = self.processor.changed() => continue,
                 },
             };
-            self.work_on(&work).await;
+            self.work_on(&work, &queue, &mut cut).await;
         }
     }
 
-    async fn work_on(&mut self, work: &Work) {
+    async fn work_on(&mut self, work: &Work, queue: &Queue<Work>, cut: &mut watch::Receiver<bool>) {
         let delivery = &work.delivery;
         let (workplace, connection) = (self.workplace.clone(), self.connection.clone());
         let _trial = workplace.begin_trial(&connection, work).await;
@@ -127,25 +145,38 @@ impl Consumer {
                 None => return workplace.leave(delivery),
             },
         };
+        self.begin();
         {
-            let mut processing = pin!(self.process(&workplace, delivery, &claimed));
+            let mut processing = pin!(self.process((&workplace, &connection, queue), delivery, &claimed));
             let mut renewing = pin!(workplace.keep_claims(&connection, work, &claimed, good_until));
+            let mut cut = pin!(cut.wait_for(|is_cut| *is_cut));
             tokio::select! {
                 biased;
                 () = &mut processing => {}
+                // Only what is done counts. The message in process is dropped.
+                _ = &mut cut => {}
                 () = &mut renewing => {}
             }
         }
-        self.settle(work, delivery.messages.len() - claimed.len()).await;
+        self.end();
+        let rest = &claimed[self.progress.done..];
+        if self.progress.done == 0 && !rest.is_empty() {
+            // The stop hands the whole delivery back.
+            return;
+        }
+        self.put_back(delivery, rest);
+        self.settle(work, delivery.messages.len() - claimed.len(), rest.len()).await;
     }
 
-    async fn process(&mut self, workplace: &Workplace, delivery: &Delivery, claimed: &[usize]) {
-        self.settlement.clear();
-        self.traced.clear();
-        self.refresh_ids();
+    /// Processes the messages of a delivery, or splits it: then it stops after some of them.
+    async fn process(
+        &mut self,
+        (workplace, connection, queue): (&Workplace, &Reconnecting<SharedConnection>, &Queue<Work>),
+        delivery: &Delivery,
+        claimed: &[usize],
+    ) {
         let (ids, traces) = (self.ids.clone(), workplace.group.traces.as_deref());
         let signature = Signature { consumer_id: &ids.1, output: &workplace.output, outputs: &workplace.outputs };
-        let start = Instant::now();
         for index in claimed {
             let message = &delivery.messages[*index];
             let (token, attempt) = (delivery.token(message), message.attempt());
@@ -177,11 +208,16 @@ impl Consumer {
                 let place = (origin, Since::Entry(&delivery.entry_id), attempt);
                 self.traced.add(traces, called, place, terms, fate);
             }
+            let plugin = &self.processor.version().plugin;
+            let has_ticked = self.progress.step(plugin.ticks(), &workplace.group.pace, plugin.generation());
+            if self.settlement.results.bytes() > RESULTS_BYTES_MAX {
+                return;
+            }
+            let is_last = self.progress.done == claimed.len();
+            if has_ticked && !is_last && workplace.calls_for_a_split(&self.progress, queue, connection).await {
+                return;
+            }
         }
-        self.processor.add_up();
-        let took = start.elapsed();
-        self.processor.observe(claimed.len(), took);
-        workplace.group.pace.observe(claimed.len(), took);
     }
 
     /// A host that counted as dead uses its new id from the next delivery on.
@@ -193,7 +229,7 @@ impl Consumer {
         }
     }
 
-    async fn settle(&mut self, work: &Work, duplicates: usize) {
+    async fn settle(&mut self, work: &Work, duplicates: usize, rest: usize) {
         let (settlement, begin) = (&self.settlement, self.traced.moment());
         let settled = self.workplace.settle(&self.connection, work, settlement).await;
         self.traced.settled(self.workplace.group.traces.as_deref(), begin, settled);
@@ -203,7 +239,7 @@ impl Consumer {
                 settlement.count(counters);
                 self.tally.0.add(settlement.messages);
                 counters.duplicates.add(duplicates);
-                self.workplace.measure_latency(&work.delivery);
+                self.workplace.measure_latency(&work.delivery, rest);
             }
             Settling::Outrun => {
                 counters.outrun.add(1);
@@ -225,9 +261,13 @@ impl Workplace {
             outputs: config.outputs.clone(),
             retry: config.retry.clone(),
             dedup_window: config.dedup_window,
+            time_target: config.delivery.time_target,
             versions: versions.clone(),
             settler: Settler::start(workers, group.clone(), config.output.length_max),
             trial: Mutex::default(),
+            long: Mutex::default(),
+            lookout: Lookout::default(),
+            cut: watch::Sender::new(false),
         }
     }
 
@@ -265,11 +305,12 @@ impl Workplace {
         info!(entry, "Redis does not have this delivery, or has another one in its place; nothing was written");
     }
 
-    /// Measures how long the messages of a delivery that has just ended were in the inbox, if somebody may ask.
-    fn measure_latency(&self, delivery: &Delivery) {
+    /// Measures how long the messages of a delivery that has just ended were in the inbox, without the rest of it, if somebody may
+    /// ask.
+    fn measure_latency(&self, delivery: &Delivery, rest: usize) {
         let Some(measured) = &self.group.measured else { return };
         if let Some(age) = self.group.clock.age_of(&delivery.entry_id) {
-            measured.latency.observe(age, delivery.messages.len());
+            measured.latency.observe(age, delivery.messages.len() - rest);
         }
     }
 
@@ -281,10 +322,12 @@ impl Workplace {
         settlement: &Settlement,
     ) -> Settling {
         let Workplace { group, output, outputs, dedup_window, settler, .. } = self;
-        let Settlement { results, dead_letters, retries, .. } = settlement;
+        let Settlement { results, dead_letters, retries, rest, .. } = settlement;
+        let _turn = if results.bytes() > LONG_BYTES { Some(self.long.lock().await) } else { None };
         if work.held.permit.is_some()
             && dead_letters.is_empty()
             && retries.is_empty()
+            && rest.is_empty()
             && results.named().next().is_none()
             && settler.settle(&work.delivery.entry_id, &work.held, &results.main).await
         {
@@ -293,8 +336,7 @@ impl Workplace {
         let streams = Streams { keys: &group.keys, output, outputs };
         connection
             .repeat("settle a delivery", move |connection| async move {
-                let what = Settled { handed: work.handed(group), results, dead_letters, retries };
-                settle::settle(&connection, streams, *dedup_window, what).await
+                settle::settle(&connection, streams, *dedup_window, work.handed(group), settlement.writes()).await
             })
             .await
     }

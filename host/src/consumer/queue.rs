@@ -69,6 +69,13 @@ impl<T> Queue<T> {
         waiting.idle.remove(next)
     }
 
+    /// Whether a consumer waits for work, and no work waits for a consumer.
+    #[must_use]
+    pub fn has_idle(&self) -> bool {
+        let waiting = self.lock();
+        waiting.work.is_empty() && waiting.idle.iter().rev().any(|consumer| !consumer.is_closed())
+    }
+
     /// Takes work, if there is any, without waiting.
     #[must_use]
     pub fn waiting(&self) -> Option<T> {
@@ -190,6 +197,19 @@ mod tests {
         drop(idle(&queue, 2));
         queue.add(2);
         assert_eq!(queue.waiting(), Some(2));
+    }
+
+    #[test]
+    fn a_consumer_is_idle_while_it_waits_and_there_is_no_work() {
+        let queue = Queue::default();
+        assert!(!queue.has_idle());
+        let consumers = idle(&queue, 1);
+        assert!(queue.has_idle());
+        drop(consumers);
+        assert!(!queue.has_idle());
+        let _waiting = idle(&queue, 1);
+        queue.add(1);
+        assert!(!queue.has_idle());
     }
 
     #[test]

@@ -84,6 +84,12 @@ impl Plugin {
         self.inner.log_budget.dropped()
     }
 
+    /// Number of ticks of the clock that limits the instances' time, one every [`TICK`](super::engine::TICK): a look at it costs
+    /// less than a look at the time.
+    pub fn ticks(&self) -> u64 {
+        self.inner.engine.ticks()
+    }
+
     pub(super) fn limits(&self) -> &PluginLimits {
         self.inner.engine.limits()
     }

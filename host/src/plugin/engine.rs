@@ -6,6 +6,7 @@ pub(super) mod tuning;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -23,7 +24,7 @@ use super::text::one_line;
 use crate::config::{Config as Settings, LoadConfig, PluginLimits};
 
 /// Time between two ticks of the epoch. A busy guest holds a worker thread for at most two of them.
-const TICK: Duration = Duration::from_millis(10);
+pub const TICK: Duration = Duration::from_millis(10);
 
 /// The wasmtime engine, one per process. Cheap to clone.
 #[derive(Clone)]
@@ -48,7 +49,7 @@ struct Inner {
     functions: Option<PathBuf>,
     channel: Arc<str>,
     usage: Arc<Usage>,
-    _ticker: Ticker,
+    ticker: Ticker,
 }
 
 impl Engine {
@@ -111,7 +112,7 @@ impl Engine {
                 functions,
                 channel: settings.keys.channel.as_str().into(),
                 usage: Arc::default(),
-                _ticker: ticker,
+                ticker,
             }),
             apart: Apart::new(&settings.load),
         })
@@ -143,6 +144,11 @@ impl Engine {
     /// What the instances of this engine take.
     pub(super) fn usage(&self) -> &Arc<Usage> {
         &self.inner.usage
+    }
+
+    /// Number of ticks of the clock so far.
+    pub(super) fn ticks(&self) -> u64 {
+        self.inner.ticker.ticks.load(Ordering::Relaxed)
     }
 
     /// The channel from which the messages come.
@@ -264,19 +270,24 @@ struct Ticker {
     /// A drop of the sender wakes and ends the thread.
     stop: Option<mpsc::Sender<()>>,
     thread: Option<JoinHandle<()>>,
+    /// Number of ticks so far.
+    ticks: Arc<AtomicU64>,
 }
 
 impl Ticker {
     /// `later` is an engine that may be created while the thread runs.
     fn start(engines: Vec<wasmtime::Engine>, later: Arc<OnceLock<wasmtime::Engine>>) -> io::Result<Ticker> {
         let (stop, stopped) = mpsc::channel::<()>();
+        let ticks = Arc::<AtomicU64>::default();
+        let count = Arc::clone(&ticks);
         // A thread, not a task: the epoch must advance above all when guests keep every worker busy.
         let thread = std::thread::Builder::new().name("plugin-ticker".into()).spawn(move || {
             while stopped.recv_timeout(TICK) == Err(mpsc::RecvTimeoutError::Timeout) {
+                count.fetch_add(1, Ordering::Relaxed);
                 engines.iter().chain(later.get()).for_each(wasmtime::Engine::increment_epoch);
             }
         })?;
-        Ok(Ticker { stop: Some(stop), thread: Some(thread) })
+        Ok(Ticker { stop: Some(stop), thread: Some(thread), ticks })
     }
 }
 

@@ -53,7 +53,7 @@ mod toolchain;
 pub use child::serve;
 pub use compiled::Plugin;
 pub use compiler::Haste;
-pub use engine::Engine;
+pub use engine::{Engine, TICK};
 pub use error::LoadError;
 pub use imports::{Context, Grant};
 pub use inspect::{Import, Inspection};

@@ -25,7 +25,7 @@ use crate::redis::client::reconnecting::Reconnecting;
 use crate::redis::client::shared::SharedConnection;
 use crate::redis::store::entry::{Delivery, History, Message};
 use crate::redis::store::in_hand::{Held, Terms, Waiting, extend, hold};
-use crate::redis::store::settle::{Settling, Streams, WaitingSettled, settle_waiting};
+use crate::redis::store::settle::{Settling, Streams, settle_waiting};
 use crate::settle::settlement::{self, Settlement};
 use crate::settle::traced::{Begun, Since, Traced};
 use crate::traces::Way;
@@ -336,12 +336,10 @@ pub(super) async fn settle_held(
     settlement: &Settlement,
 ) -> Settling {
     let Workplace { group, output, outputs, dedup_window, .. } = workplace;
-    let Settlement { results, dead_letters, retries, .. } = settlement;
     let streams = Streams { keys: &group.keys, output, outputs };
     let settled = connection
         .repeat("settle a message", move |connection| async move {
-            let what = WaitingSettled { waiting, results, dead_letters, retries };
-            settle_waiting(&connection, streams, *dedup_window, what).await
+            settle_waiting(&connection, streams, *dedup_window, waiting, settlement.writes()).await
         })
         .await;
     if settled == Settling::Done {

@@ -170,7 +170,8 @@ impl Distributor {
             () = delivered => {}
             () = self.keep(&waiting) => {}
         }
-        self.workplace.group.pace.observe(waiting.len(), start.elapsed());
+        let generation = self.workplace.versions.current().plugin.generation();
+        self.workplace.group.pace.observe(generation, waiting.len(), start.elapsed());
     }
 
     /// Moves the messages of a delivery that are no duplicates to the waiting retries. `None`: they belong to another host.

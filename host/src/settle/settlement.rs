@@ -15,6 +15,7 @@ use crate::redis::store::entries::Entries;
 use crate::redis::store::entry::{Delivery, History, Message, write_dead_letter};
 use crate::redis::store::results::Results;
 use crate::redis::store::retries::Retries;
+use crate::redis::store::settle::Writes;
 use crate::throttle::Throttle;
 use crate::traces::context::TraceId;
 
@@ -30,6 +31,8 @@ pub struct Settlement {
     pub dead_letters: Entries,
     /// Messages to try again.
     pub retries: Retries,
+    /// Entries for the inbox: the messages of the delivery that were not processed.
+    pub rest: Entries,
     /// Why the dead letters were given up.
     pub reasons: Vec<Reason>,
     /// Outcomes other than results.
@@ -37,7 +40,7 @@ pub struct Settlement {
     /// Messages among the retries that lose no attempt: those that were not tried, and those whose failure is excused.
     held: usize,
     excused: usize,
-    /// Finished messages: all messages of the delivery except retries.
+    /// Finished messages: all messages of the delivery except retries and the rest.
     pub messages: usize,
     given_up: Throttle,
     put_off: Throttle,
@@ -81,9 +84,17 @@ impl Settlement {
         self.results.clear();
         self.dead_letters.clear();
         self.retries.clear();
+        self.rest.clear();
         self.reasons.clear();
         self.others = Outcomes::default();
         (self.messages, self.held, self.excused) = (0, 0, 0);
+    }
+
+    /// What is written.
+    #[must_use]
+    pub fn writes(&self) -> Writes<'_> {
+        let Settlement { results, dead_letters, retries, rest, .. } = self;
+        Writes { results, dead_letters, retries, rest }
     }
 
     /// The outcomes of the delivery.

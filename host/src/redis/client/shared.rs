@@ -101,6 +101,7 @@ impl Carrier {
                     self.written += written;
                     if self.written == self.pending.len() {
                         self.pending.clear();
+                        self.pending.shrink_to(4 * OUTPUT_BYTES);
                         self.written = 0;
                         if self.output.flush().await.is_err() {
                             return;

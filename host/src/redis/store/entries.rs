@@ -2,6 +2,9 @@
 
 use crate::redis::client::resp::Commands;
 
+/// Memory that is kept for the next entries at most.
+const KEPT_BYTES_MAX: usize = 4 << 20;
+
 /// Entries for one stream. Each entry is a list of fields and values in turn.
 #[derive(Debug, Default)]
 pub struct Entries {
@@ -51,9 +54,18 @@ impl Entries {
         self.counts.is_empty()
     }
 
-    /// Drops all entries and keeps the memory.
+    /// Number of bytes of all values.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Drops all entries and keeps the memory, unless it is a lot.
     pub fn clear(&mut self) {
         self.bytes.clear();
+        if self.bytes.capacity() > KEPT_BYTES_MAX {
+            self.bytes = Vec::new();
+        }
         self.ends.clear();
         self.counts.clear();
         self.finished = 0;

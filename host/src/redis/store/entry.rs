@@ -112,6 +112,19 @@ pub fn retry_member(format: u32, message_id: &str, body: &str, history: &History
     member
 }
 
+/// Adds messages of a delivery, by their places in it, as an entry of the inbox. Each keeps its attempt and the token of its claim.
+pub fn write_rest(entries: &mut Entries, format: u32, delivery: &Delivery, places: &[usize]) {
+    entries.field("", opening(format, NO_TOKEN, "0"));
+    for place in places {
+        let message = &delivery.messages[*place];
+        let crashes = message.history.as_ref().map_or(0, |history| history.crashes);
+        let history = History { attempt: message.attempt(), token: delivery.token(message).to_owned(), crashes };
+        entries.field("", history.note());
+        entries.field(&message.id, &message.body);
+    }
+    entries.finish();
+}
+
 /// Adds a dead letter as an entry of the stream of dead letters.
 pub fn write_dead_letter(entries: &mut Entries, format: u32, letter: &DeadLetter<'_>) {
     let DeadLetter { payload, reason, error, host_id, origin } = letter;

@@ -12,6 +12,7 @@ use crate::redis::client::connection::Connection;
 use crate::redis::client::connector::LibraryConnection;
 use crate::redis::client::resp::{Commands, Cursor, Head};
 use crate::redis::client::script::Source;
+use crate::redis::client::shared::SharedConnection;
 
 static HAND_BACK: LazyLock<Source> = LazyLock::new(|| Source::new(include_str!("scripts/hand_back.lua")));
 
@@ -71,6 +72,22 @@ pub async fn fetch(
     };
     let deliveries = fetched(&mut replies).map_err(|error| about(&keys.inbox, error))?;
     Ok(Fetched { deliveries, permit })
+}
+
+/// Whether the inbox has a delivery that nobody has fetched.
+///
+/// # Errors
+/// Errors of the network or the server; `NOGROUP` when the inbox was deleted.
+pub async fn has_waiting(connection: &SharedConnection, keys: &Keys) -> Result<bool, RedisError> {
+    let mut commands = Commands::default();
+    commands.command(&["XLEN", &keys.inbox].map(str::as_bytes));
+    commands.command(&["XPENDING", &keys.inbox, GROUP].map(str::as_bytes));
+    let reply = connection.ask(commands).await?;
+    let mut replies = Cursor::new(&reply, 0);
+    let all = replies.value()?.number()?;
+    replies.array()?;
+    let fetched = replies.value()?.number()?;
+    Ok(all > fetched)
 }
 
 /// All deliveries that this name has fetched and not settled, oldest first.

@@ -39,6 +39,12 @@ impl Results {
         self.main.len() + self.named.iter().map(Entries::len).sum::<usize>()
     }
 
+    /// Number of bytes in all entries.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.main.bytes() + self.named.iter().map(Entries::bytes).sum::<usize>()
+    }
+
     /// Whether there is no entry.
     #[must_use]
     pub fn is_empty(&self) -> bool {

@@ -1,4 +1,5 @@
-//! Settles a delivery: acknowledges the delivery and writes its results, retries and dead letters, in one step.
+//! Settles a delivery: acknowledges the delivery and writes its results, retries and dead letters, in one step. A delivery is
+//! split in the same step: the messages that nobody has processed go back into the inbox as entries of their own.
 //!
 //! There are two ways. The script checks the delivery itself and can do everything. A transaction of native commands
 //! settles many deliveries whose results all go to the main output, without retries and dead letters: a script would
@@ -30,17 +31,17 @@ static ACKNOWLEDGE: LazyLock<String> = LazyLock::new(|| without_comments(include
 /// Lifetime of a permit that no host deletes, in ms. An expired permit is made anew.
 const PERMIT_TTL_MS: &str = "3600000";
 
-/// The writes of a delivery.
+/// What is written when a delivery or a message is settled.
 #[derive(Clone, Copy, Debug)]
-pub struct Settled<'a> {
-    /// The delivery.
-    pub handed: Handed<'a>,
+pub struct Writes<'a> {
     /// Entries for the outputs.
     pub results: &'a Results,
     /// Entries for the dead letters.
     pub dead_letters: &'a Entries,
     /// Messages to try again.
     pub retries: &'a Retries,
+    /// Entries for the inbox: messages of the delivery that nobody has processed.
+    pub rest: &'a Entries,
 }
 
 /// Streams to which a delivery is settled, and their bounds.
@@ -73,31 +74,17 @@ pub async fn settle(
     connection: &SharedConnection,
     streams: Streams<'_>,
     dedup_window: Duration,
-    settled: Settled<'_>,
+    handed: Handed<'_>,
+    writes: Writes<'_>,
 ) -> Result<Settling, RedisError> {
-    if !settled.handed.is_known_to(connection, streams.keys).await? {
+    if !handed.is_known_to(connection, streams.keys).await? {
         return Ok(Settling::Unknown);
     }
-    let Settled { handed, results, dead_letters, retries } = settled;
     let fence = Fenced { key: &streams.keys.inbox, group: GROUP, name: handed.delivery.entry_id.as_bytes() };
-    let commands = || settlement(streams, dedup_window, fence, (results, dead_letters, retries));
-    run(connection, commands).await
+    run(connection, || settlement(streams, dedup_window, fence, writes)).await
 }
 
-/// The writes of one message that waits among the retries while it is processed over HTTP.
-#[derive(Clone, Copy, Debug)]
-pub struct WaitingSettled<'a> {
-    /// The waiting message.
-    pub waiting: &'a Waiting,
-    /// Entries for the outputs.
-    pub results: &'a Results,
-    /// Entries for the dead letters.
-    pub dead_letters: &'a Entries,
-    /// The message, if it is to be tried again.
-    pub retries: &'a Retries,
-}
-
-/// Settles a waiting message: removes the message from the set and writes what came of it, or does nothing at all.
+/// Settles a message that waits among the retries while it is processed over HTTP: removes the message from the set and writes what came of it, or does nothing at all.
 ///
 /// # Errors
 /// Errors of the network or the server. The message may be settled or not, and the call may be repeated.
@@ -105,12 +92,11 @@ pub async fn settle_waiting(
     connection: &SharedConnection,
     streams: Streams<'_>,
     dedup_window: Duration,
-    settled: WaitingSettled<'_>,
+    waiting: &Waiting,
+    writes: Writes<'_>,
 ) -> Result<Settling, RedisError> {
-    let WaitingSettled { waiting, results, dead_letters, retries } = settled;
     let fence = Fenced { key: &streams.keys.retry, group: "", name: waiting.member() };
-    let commands = || settlement(streams, dedup_window, fence, (results, dead_letters, retries));
-    run(connection, commands).await
+    run(connection, || settlement(streams, dedup_window, fence, writes)).await
 }
 
 async fn run(connection: &SharedConnection, commands: impl Fn() -> Commands) -> Result<Settling, RedisError> {
@@ -127,19 +113,17 @@ struct Fenced<'a> {
     name: &'a [u8],
 }
 
-/// The encoded call of the script that settles a delivery. Only the named outputs with a result are named.
-fn settlement(
-    streams: Streams<'_>,
-    dedup_window: Duration,
-    fence: Fenced<'_>,
-    (results, dead_letters, retries): (&Results, &Entries, &Retries),
-) -> Commands {
+/// The encoded call of the script that settles a delivery. Only the named outputs with a result are named, and the inbox only
+/// for a rest.
+fn settlement(streams: Streams<'_>, dedup_window: Duration, fence: Fenced<'_>, writes: Writes<'_>) -> Commands {
     let Streams { keys, output, outputs } = streams;
+    let Writes { results, dead_letters, retries, rest } = writes;
     let named = results.named().filter_map(|(number, entries)| Some((outputs.get(number)?, entries)));
     let named = named.map(|(output, entries)| (&output.key, output.length_max, entries));
     let main = (&keys.output, output.length_max, &results.main);
     let dead = (&keys.dead, output.dead_length_max, dead_letters);
-    let streams: Vec<(&String, u64, &Entries)> = [main].into_iter().chain(named).chain([dead]).collect();
+    let rest = (!rest.is_empty()).then_some((&keys.inbox, 0, rest));
+    let streams: Vec<(&String, u64, &Entries)> = [main].into_iter().chain(named).chain([dead]).chain(rest).collect();
 
     let mut commands = Commands::default();
     let waiting_keys = if retries.is_empty() { 0 } else { 1 + retries.len() };

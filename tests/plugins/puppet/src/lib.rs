@@ -21,7 +21,7 @@
 //! | `forge` | | the result carries a false `message_id` and `consumer_id` |
 //! | `log` | `level`, `context`, `text` | writes a log line, then echoes |
 //! | `print` | `text` | writes to stdout and stderr, then echoes |
-//! | `wait` | `ms` | sleeps, then echoes |
+//! | `wait` | `ms`, `text` (optional) | sleeps, writes a log line if there is a text, then echoes |
 //! | `sleep` | | sleeps for an hour |
 //! | `burn` | `ms` | computes for that long, then echoes |
 //! | `count` | `millions` or `thousands` | computes so many steps, however long it takes, then echoes |
@@ -121,7 +121,12 @@ impl Guest for Puppet {
                 println!("{}", text(&order, "text", "a line"));
                 eprintln!("{}", text(&order, "text", "a line"));
             }
-            "wait" => std::thread::sleep(milliseconds(&order)),
+            "wait" => {
+                std::thread::sleep(milliseconds(&order));
+                if let Some(text) = order.get("text").and_then(Value::as_str) {
+                    log(Level::Info, "puppet", text);
+                }
+            }
             "sleep" => std::thread::sleep(Duration::from_secs(3600)),
             "burn" => burn(milliseconds(&order)),
             "count" => count(match number(&order, "thousands") {

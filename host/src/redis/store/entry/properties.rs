@@ -76,6 +76,33 @@ proptest! {
     }
 
     #[test]
+    fn the_rest_of_a_delivery_is_what_it_was(
+        messages in vec((".{1,12}", any::<String>(), prop::option::weighted(0.3, history())), 1..20),
+        claims in prop::option::of("[0-9]{1,13}-[0-9a-f]{1,20}"), done in any::<prop::sample::Index>(),
+    ) {
+        let messages: Vec<Message> =
+            messages.into_iter().map(|(id, body, history)| Message { id, body, history: history.map(Box::new) }).collect();
+        let mut before = Delivery::new("1-0".into(), messages);
+        before.claims = claims.map(|token| Claims { token, window: Duration::from_secs(1) });
+        let done = done.index(before.messages.len());
+        let places: Vec<usize> = (done..before.messages.len()).collect();
+        let mut entries = Entries::default();
+        write_rest(&mut entries, FORMAT, &before, &places);
+        let values = entries.iter().next().expect("an entry was finished").map(<[u8]>::to_vec);
+        let after = delivery(entry("2-0", values)).expect("an entry is a delivery");
+        prop_assert_eq!((after.format, &after.claims), (FORMAT, &None), "the claims are older than the entry");
+        let known = |delivery: &Delivery, from: usize| -> Vec<_> {
+            let crashes = |message: &Message| message.history.as_ref().map_or(0, |history| history.crashes);
+            let of = |message: &Message| {
+                let token = delivery.token(message).to_owned();
+                (message.id.clone(), message.body.clone(), message.attempt(), token, crashes(message))
+            };
+            delivery.messages[from..].iter().map(of).collect()
+        };
+        prop_assert_eq!(known(&after, 0), known(&before, done));
+    }
+
+    #[test]
     fn of_a_newer_format_nothing_is_read(newer in 1..1_000_u32, rest in ".{0,20}", pairs in vec((".{0,6}", ".{0,6}"), 0..5)) {
         let format = FORMAT + newer;
         let values = pairs.into_iter().flat_map(|(name, value)| [name.into_bytes(), value.into_bytes()]);

@@ -1,7 +1,9 @@
--- Settles one delivery: acknowledges it and writes its results, retries and dead letters, or does nothing at all. Settles in
--- the same way one message that waits among the retries while it is processed over HTTP.
+-- Settles one delivery: acknowledges it and writes its results, retries and dead letters, or does nothing at all. Splits it in
+-- the same step: what was not processed goes back into the inbox, as entries of their own. Settles in the same way one message
+-- that waits among the retries while it is processed over HTTP.
 --
--- KEYS  1 inbox, or the waiting retries   then the streams: the main output, each named output with a result, the dead letters
+-- KEYS  1 inbox, or the waiting retries   then the streams: the main output, each named output with a result, the dead letters,
+--       and of a delivery that is split the inbox again
 --       and, when there is anything to try again: waiting retries, then the claim of each such message
 -- ARGV  1 consumer group, empty for a waiting message   2 entry id, or the member of the set   3 number of streams
 --       then for each stream: entries kept, 0 for all; number of entries; for each entry: number of values, field, value, …
