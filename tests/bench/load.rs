@@ -52,15 +52,27 @@ pub enum Order {
     None,
     /// Wait for this number of milliseconds.
     WaitMs(u32),
+    /// One message in a hundred waits for this number of milliseconds.
+    SomeWaitMs(u32),
     /// Compute this number of steps, in thousands.
     Count(u32),
 }
 
 impl Order {
-    fn properties(self) -> String {
+    /// Whether the message with these scattered bits waits.
+    fn waits(self, scattered: u64) -> bool {
         match self {
+            Order::WaitMs(_) => true,
+            Order::SomeWaitMs(_) => scattered.is_multiple_of(100),
+            Order::None | Order::Count(_) => false,
+        }
+    }
+
+    fn properties(self, scattered: u64) -> String {
+        match self {
+            Order::SomeWaitMs(_) if !self.waits(scattered) => String::new(),
             Order::None => String::new(),
-            Order::WaitMs(ms) => format!(r#","do":"wait","ms":{ms}"#),
+            Order::WaitMs(ms) | Order::SomeWaitMs(ms) => format!(r#","do":"wait","ms":{ms}"#),
             Order::Count(thousands) => format!(r#","do":"count","thousands":{thousands}"#),
         }
     }
@@ -77,10 +89,14 @@ impl Load {
         Load { bytes, ..Load::small(messages) }
     }
 
+    /// Number of messages that wait.
+    pub fn slow(&self) -> u64 {
+        (self.first..self.first + self.messages).filter(|number| self.order.waits(scattered(*number))).count() as u64
+    }
+
     /// The message with this number.
     pub fn message(&self, number: u64) -> Vec<u8> {
-        // Ids with the same beginning would be neighbours in memory, and real ids are not.
-        let scattered = (number ^ 0x9e37_79b9).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+        let scattered = scattered(number);
         let mut message = BEFORE_ID.to_vec();
         let _ = write!(message, "{scattered:08x}-0000-4000-8000-{number:012x}");
         if self.bytes > SMALL_BYTES {
@@ -88,7 +104,7 @@ impl Load {
             message.resize(self.bytes as usize - 2, b'x');
         }
         message.push(b'"');
-        message.extend_from_slice(self.order.properties().as_bytes());
+        message.extend_from_slice(self.order.properties(scattered).as_bytes());
         message.push(b'}');
         message
     }
@@ -100,6 +116,7 @@ impl Load {
             Order::None => (0, 0),
             Order::WaitMs(ms) => (1, ms),
             Order::Count(thousands) => (2, thousands),
+            Order::SomeWaitMs(ms) => (3, ms),
         };
         let numbers = [
             u64::from(server.port()),
@@ -115,6 +132,11 @@ impl Load {
         command.arg("--publish").args(numbers.map(|number| number.to_string())).env_clear();
         command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().context("cannot start the publisher")
     }
+}
+
+/// Ids with the same beginning would be neighbours in memory, and real ids are not.
+fn scattered(number: u64) -> u64 {
+    (number ^ 0x9e37_79b9).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32
 }
 
 /// The result of a publisher.
@@ -171,6 +193,7 @@ pub fn run(numbers: &[u64]) -> Result<()> {
     let order = match kind {
         0 => Order::None,
         1 => Order::WaitMs(amount),
+        3 => Order::SomeWaitMs(amount),
         _ => Order::Count(amount),
     };
     let load = Load { messages, bytes: u32::try_from(bytes)?, order, first, flood: flood != 0 };

@@ -8,6 +8,7 @@ mod burst;
 mod busy;
 mod chart;
 mod columns;
+mod fairness;
 mod findings;
 mod floor;
 mod growth;
@@ -105,6 +106,8 @@ enum Part {
     Waiting,
     /// A plugin that computes 1 ms, with 1 and 2 consumers
     Busy,
+    /// Slow messages after quick ones, slow ones among quick ones, and a second host
+    Fairness,
     /// Bursts as fast as can be published, under Redis's shipped limit for subscribers
     Burst,
     /// From PUBLISH until the result can be read, beside a bare subscriber
@@ -133,6 +136,7 @@ impl Part {
             Part::Tax => "tax",
             Part::Waiting => "waiting",
             Part::Busy => "busy",
+            Part::Fairness => "fairness",
             Part::Burst => "burst",
             Part::Latency => "latency",
             Part::Growth => "growth",
@@ -156,6 +160,10 @@ impl Part {
             Part::Waiting => "each call waits 10 ms; after a warm-up of 8 messages a consumer",
             Part::Busy => {
                 "each call computes what takes 1 ms on a core of its own; after a warm-up of 64 messages a consumer"
+            }
+            Part::Fairness => {
+                "10 consumers in each host, after 20,000 quick messages; a slow message waits 200 ms; ideal: the waits divided by \
+                 the consumers"
             }
             Part::Burst => "10 consumers; lost: published and without a result, whoever dropped it",
             Part::Latency => {
@@ -189,6 +197,7 @@ impl Part {
             Part::Tax => tax::measure(args, args.rounds, &enrich)?,
             Part::Waiting => waiting::measure(args, args.rounds)?,
             Part::Busy => busy::measure(args, args.rounds)?,
+            Part::Fairness => fairness::measure(args.rounds)?,
             Part::Burst => burst::measure(args, args.rounds, &enrich)?,
             Part::Latency => latency::measure(args, args.rounds, &enrich)?,
             Part::Growth => growth::measure(args, args.rounds, &enrich)?,
