@@ -8,6 +8,7 @@ use crate::counters::Counters;
 use crate::identity::Identity;
 use crate::measured::Measured;
 use crate::pace::Pace;
+use crate::parts::supervisor::Supervisor;
 use crate::pause::Pause;
 use crate::redis::client::clock::ServerClock;
 use crate::redis::client::connector::Connector;
@@ -32,6 +33,8 @@ pub struct Group {
     pub pace: Pace,
     /// Whether the host takes no deliveries for now.
     pub pause: Pause,
+    /// Watches over the parts of the host.
+    pub supervisor: Supervisor,
     /// Counters of the host.
     pub counters: Arc<Counters>,
     /// Times, if somebody may ask for them.
@@ -55,6 +58,7 @@ impl Group {
             clock: Arc::default(),
             pace: Pace::default(),
             pause: Pause::default(),
+            supervisor: Supervisor::default(),
             counters: Arc::default(),
             measured: None,
             traces: None,

@@ -1,6 +1,10 @@
 //! A running host: the order in which the parts start, and the order in which they stop.
 //! This file wires the parts together and does none of their work.
 
+#[cfg(test)]
+mod killed;
+mod meet;
+
 use std::io;
 use std::pin::pin;
 use std::sync::Arc;
@@ -20,15 +24,16 @@ use crate::consumer::queue::Queue;
 use crate::group::Group;
 use crate::http::{Http, HttpError};
 use crate::intake::Intake;
+use crate::parts::supervisor::{Failed, Supervisor};
 use crate::parts::{Parts, Rest};
 use crate::plugin::{Engine, Failure, LoadError, Plugin};
 use crate::redis::client::connector::{Connector, ConnectorError};
 use crate::redis::client::reconnecting::Reconnecting;
 use crate::redis::store::checks::{self, CheckError};
-use crate::redis::store::group::{Misfit, in_other_databases, unversioned};
-use crate::redis::store::inbox::{HandBack, ensure_group, hand_back, handed_back};
+use crate::redis::store::group::Misfit;
+use crate::redis::store::inbox::{HandBack, hand_back, handed_back};
 use crate::redis::store::keys::Keys;
-use crate::redis::store::registry::{hosts_alive, statuses};
+use crate::redis::store::registry::hosts_alive;
 use crate::registry::Registry;
 use crate::reload::fleet::Fleet;
 use crate::reload::{self, Control, Reloader};
@@ -42,6 +47,7 @@ use crate::traces::Traces;
 use crate::traces::export::Exporter;
 use crate::version::Versions;
 use crate::watchdog::Watchdog;
+use meet::{advise, meet};
 
 /// How long a stop may take beyond its drain: handing deliveries back, leaving the registry.
 const FAREWELL_TIMEOUT: Duration = Duration::from_secs(2);
@@ -87,6 +93,9 @@ pub enum RunError {
     /// The system refuses to start threads.
     #[error("cannot start the host's threads: {0}")]
     Threads(#[from] io::Error),
+    /// A part of the process has panicked, and could not be replaced. The process has stopped in order.
+    #[error(transparent)]
+    Part(#[from] Failed),
 }
 
 /// Totals of a host over its whole run.
@@ -112,11 +121,12 @@ pub struct Summary {
 /// waits for a plugin.
 ///
 /// # Errors
-/// When the host cannot start. A running host continues through any failure of Redis.
+/// When the host cannot start, or when one of its parts has panicked and cannot be replaced. A running host continues through any
+/// failure of Redis.
 pub async fn run(config: Config, control: Control, shutdown: impl Future<Output = ()>) -> Result<Summary, RunError> {
     let mut shutdown = pin!(shutdown);
     let manager = control.manager.clone();
-    let mut running = tokio::select! {
+    let running = tokio::select! {
         running = start(config, control) => running?,
         // A start can take long: Redis may go away meanwhile, or a large plugin has to be compiled.
         () = &mut shutdown => {
@@ -125,11 +135,8 @@ pub async fn run(config: Config, control: Control, shutdown: impl Future<Output 
             return Ok(Summary::default());
         }
     };
-    tokio::select! {
-        () = running.work() => {}
-        () = &mut shutdown => {}
-    }
-    Ok(running.stop().await)
+    // On the heap: it is large.
+    Box::pin(running.until(shutdown)).await
 }
 
 /// Checks the requirements of a host and starts the host. The future may be dropped at any moment.
@@ -150,22 +157,6 @@ async fn start(config: Config, control: Control) -> Result<Running, RunError> {
     info!(redis = address, server, plugin = %path.display(), digest = plugin.digest(), "starting");
     advise(&config, &checked);
     Running::start(config, control, group, engine, plugin).await
-}
-
-/// Logs settings that may lead to loss or to a full Redis.
-fn advise(config: &Config, checked: &checks::Checked) {
-    if config.output.length_max == 0 {
-        info!(
-            "results are never trimmed from the stream {}; let its reader trim the stream, or set --max-output-length N",
-            config.keys.output
-        );
-    }
-    if let Some(policy) = &checked.evicting_policy {
-        warn!(
-            policy,
-            "Redis may evict claims under this maxmemory-policy, and then a message may be processed twice; use noeviction"
-        );
-    }
 }
 
 /// All parts of a running host.
@@ -259,21 +250,26 @@ impl Running {
         let intake = Intake::start(&config, &group)?;
 
         let mut tasks = JoinSet::new();
-        let beating = registry.clone();
-        let heartbeat = tasks.spawn(async move { beating.run().await });
+        let supervisor = &group.supervisor;
+        let heartbeat =
+            tasks.spawn(kept(supervisor, "heartbeat", &registry, |registry| async move { registry.run().await }));
         // On the consumers' threads, so that the thread that receives a delivery also processes it.
-        let fetching = workers.handle.spawn(async move { fetcher.run().await });
+        let fetcher = Arc::new(fetcher);
+        let fetching =
+            workers.handle.spawn(kept(supervisor, "fetching", &fetcher, |fetcher| async move { fetcher.run().await }));
         let fleet = Arc::new(Fleet::new(&group, &versions, &config.registry));
-        let telling = fleet.clone();
-        tasks.spawn(async move { telling.run().await });
-        let forwarder = Forwarder::new(group.clone(), config.delivery.clone());
-        let retries = tasks.spawn(async move { forwarder.run().await });
+        tasks.spawn(kept(supervisor, "versions", &fleet, |fleet| async move { fleet.run().await }));
+        let forwarder = Arc::new(Forwarder::new(group.clone(), config.delivery.clone()));
+        let retries =
+            tasks.spawn(kept(supervisor, "retries", &forwarder, |forwarder| async move { forwarder.run().await }));
         let time_max = config.plugin_limits.time_max;
         let distribution = remote.and_then(|remote| remote.remotes).map(|remotes| {
-            tasks.spawn(remotes.clone().run());
+            tasks.spawn(kept(supervisor, "membership", &remotes, |remotes| remotes.run()));
             Distribution::start(Distributor::new(workplace, remotes, time_max), &queue, fetcher_room, &workers.handle)
         });
-        tasks.spawn(report::run(group.clone(), versions.clone(), config.report_interval, config.log_format));
+        let (reporting, told) = (group.clone(), versions.clone());
+        let report = move || report::run(reporting.clone(), told.clone(), config.report_interval, config.log_format);
+        tasks.spawn(supervisor.clone().keep("report", report));
         let parts = Parts::default()
             .with_threads("main", &Handle::current(), Rest::Allowed)
             .with_threads("intake", intake.runtime(), Rest::Never)
@@ -282,7 +278,7 @@ impl Running {
             .with_task("fetching", fetching.abort_handle())
             .with_task("retries", retries);
         Ok(Running {
-            exporter: Exporter::start(&config.traces, group.traces.as_ref()),
+            exporter: Exporter::start(&config.traces, group.traces.as_ref(), &group.supervisor),
             parts,
             watchdog: Watchdog::new(control.manager.clone(), group.clone(), versions.clone()),
             drain_timeout: config.drain_timeout,
@@ -301,6 +297,22 @@ impl Running {
             started,
             _workers: workers,
         })
+    }
+
+    /// Works until `shutdown` resolves or a part fails, and stops in order.
+    async fn until(mut self, shutdown: impl Future<Output = ()>) -> Result<Summary, RunError> {
+        let supervisor = self.group.supervisor.clone();
+        tokio::select! {
+            _ = supervisor.clone().once("control", self.work()) => {}
+            () = supervisor.failed() => {}
+            () = shutdown => {}
+        }
+        let failed = supervisor.failure();
+        if let Some(failed) = &failed {
+            error!(part = failed.part, "stopping, because a part of this host cannot be replaced");
+        }
+        let summary = self.stop().await;
+        failed.map_or(Ok(summary), |failed| Err(failed.into()))
     }
 
     /// Receives and processes messages for ever, and applies changes of plugin and configuration.
@@ -365,7 +377,7 @@ impl Running {
             tokio::time::timeout_at(drain_until, ended).await.is_err()
         };
         let appended = tokio::time::timeout_at(drain_until, self.intake.stop());
-        let (is_late, appended) = tokio::join!(drained, appended);
+        let (is_late, _) = tokio::join!(drained, appended);
         if is_late {
             let consumers = self.crew.unfinished();
             warn!(
@@ -378,7 +390,7 @@ impl Running {
             self.crew.abort();
             self.hand_back(HandBack::Everything).await;
         }
-        let not_appended = if appended.is_ok() { 0 } else { self.not_appended().await };
+        let not_appended = self.not_appended().await;
         // The heartbeat must not join again what leaves here.
         self.tasks.shutdown().await;
         self.registry.leave(FAREWELL_TIMEOUT).await;
@@ -433,41 +445,13 @@ impl Running {
     }
 }
 
-/// Creates the inbox, and joins the group of running hosts. The error says why this host must not join.
-async fn meet(
-    group: &Arc<Group>,
-    connection: &Reconnecting,
-    registry: &Registry,
-    config: &Config,
-) -> Result<(), RunError> {
-    let keys = &group.keys;
-    let (alive, statuses) = connection
-        .repeat("look for the other hosts of the group", move |mut connection| async move {
-            ensure_group(&mut connection, keys).await?;
-            Ok((hosts_alive(&mut connection, keys).await?, statuses(&mut connection, keys).await?))
-        })
-        .await;
-    let hosts = unversioned(&alive, &statuses);
-    if !hosts.is_empty() {
-        return Err(Misfit::Unversioned { list: keys.consumer_ids.clone(), hosts }.into());
-    }
-    let agreed = registry.join_group().await?;
-    if agreed.dedup_window > config.dedup_window {
-        warn!(
-            group = ?agreed.dedup_window,
-            here = ?config.dedup_window,
-            "other hosts of the group have a longer dedup window; the window of the host that receives a message counts \
-             for that message"
-        );
-    }
-    let databases = in_other_databases(&group.connector, keys).await;
-    if !databases.is_empty() {
-        warn!(
-            channel = keys.channel,
-            ?databases,
-            "hosts in other databases of this server receive the same channel and also process every message: a database \
-             does not separate Pub/Sub; use another --channel"
-        );
-    }
-    Ok(())
+/// A part that shares this value with others, and is begun anew after a panic.
+fn kept<T, F: Future<Output = ()>, R: Fn(Arc<T>) -> F>(
+    supervisor: &Supervisor,
+    part: &'static str,
+    shared: &Arc<T>,
+    run: R,
+) -> impl Future<Output = ()> + use<T, F, R> {
+    let shared = shared.clone();
+    supervisor.clone().keep(part, move || run(shared.clone()))
 }

@@ -1,7 +1,9 @@
-//! The parts of a running host, and whether they go on: threads that take turns, and tasks that have not ended. This file
-//! knows nothing of what the parts do.
+//! The parts of a running host, and whether they go on: threads that take turns, and tasks that have not ended. What happens when
+//! one panics is in `supervisor`. This room knows nothing of what the parts do.
 //!
 //! The scheduler counts its turns anyway, so that nothing is added to the path of a message.
+
+pub mod supervisor;
 
 use std::time::Duration;
 

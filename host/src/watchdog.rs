@@ -43,10 +43,13 @@ impl Watchdog {
         if self.manager.is_there() {
             let (manager, group, versions) = (self.manager.clone(), self.group.clone(), self.versions.clone());
             let status = move || status(&group, &versions);
-            self.looking = Some(tasks.spawn(async move {
+            let supervisor = self.group.supervisor.clone();
+            let looking = async move {
                 manager.tell(&[News::Ready, News::Status(&status())]).await;
                 look(&manager, parts, status).await;
-            }));
+            };
+            self.looking =
+                Some(tasks.spawn(async move { supervisor.once("watchdog", looking).await.unwrap_or_default() }));
         }
     }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::thread::available_parallelism;
 use std::time::Duration;
 
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use crate::config::Config;
 use crate::consumer::Workplace;
@@ -42,7 +42,7 @@ pub struct Terms {
 /// Runs a worker until `shutdown` resolves.
 ///
 /// # Errors
-/// When the worker cannot start. A running worker continues through any failure of Redis and of its group.
+/// When the worker cannot start, or when one of its parts has panicked and cannot be replaced. A running worker continues through any failure of Redis and of its group.
 pub async fn run(
     config: Config,
     control: Control,
@@ -84,7 +84,7 @@ async fn work(
     shutdown: Pin<&mut impl Future<Output = ()>>,
 ) -> Result<(), RunError> {
     let token = token(&config)?;
-    let exporter = Exporter::start(&config.traces, group.traces.as_ref());
+    let exporter = Exporter::start(&config.traces, group.traces.as_ref(), &group.supervisor);
     let workers = Workers::start(available_parallelism()?.get())?;
     let fingerprint = reload::fingerprint(plugin.digest(), &config);
     let versions = Arc::new(Versions::new(plugin, fingerprint, config.consumers));
@@ -105,11 +105,22 @@ async fn work(
         let fleet = Arc::new(Fleet::new(&group, &versions, &config.registry));
         let told = (versions, fleet.clone());
         let mut reloader = Reloader::new((control, requested), config, engine, told, threads).await;
+        let supervisor = group.supervisor.clone();
+        let working = async {
+            tokio::select! {
+                () = membership.run() => {}
+                () = reloader.run() => {}
+                () = fleet.run() => {}
+            }
+        };
         tokio::select! {
-            () = membership.run() => {}
-            () = reloader.run() => {}
-            () = fleet.run() => {}
+            _ = supervisor.clone().once("control", working) => {}
+            () = supervisor.failed() => {}
             () = shutdown => {}
+        }
+        let failed = supervisor.failure();
+        if let Some(failed) = &failed {
+            error!(part = failed.part, "stopping, because a part of this worker cannot be replaced");
         }
         membership.leave().await;
         if tokio::time::timeout(drain_timeout, desk.close()).await.is_err() {
@@ -122,6 +133,9 @@ async fn work(
             exporter.stop().await;
         }
         info!(processed = group.counters.processed.get(), "stopped");
+        if let Some(failed) = failed {
+            return Err(failed.into());
+        }
     }
     Ok(())
 }

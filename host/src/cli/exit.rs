@@ -28,6 +28,8 @@ pub enum Exit {
     Lost = 5,
     /// `host status`: the group does not work. No host is alive, no intake is active, or Redis is full.
     Unhealthy = 6,
+    /// A part of the process has panicked and could not be replaced; the process has stopped in order.
+    Part = 7,
     /// A second Ctrl-C or SIGTERM ended the process at once.
     Interrupted = 130,
 }
@@ -59,6 +61,7 @@ impl From<RunError> for Failure {
             RunError::Redis(_) => Exit::Redis,
             RunError::Plugin(_) | RunError::Consumers(_) => Exit::Plugin,
             RunError::Threads(_) => Exit::Other,
+            RunError::Part(_) => Exit::Part,
         };
         Failure { exit, error: error.into() }
     }

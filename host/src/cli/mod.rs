@@ -85,6 +85,7 @@ Exit codes:
   4    plugin: missing, not a component, wrong world, does not start
   5    a stop left messages behind that were received and are lost
   6    `host status`: the group does not work
+  7    a part of the host failed by a fault of the program and could not be replaced
   130  ended at once by a second Ctrl-C or SIGTERM";
 
 /// The arguments of the process.

@@ -1,9 +1,11 @@
 //! All consumers of a host: their number, and how that number changes while the host runs.
 //! This file knows nothing of the consumers' work.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use futures_util::FutureExt as _;
 use tokio::runtime::Handle;
+use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
@@ -15,6 +17,22 @@ use crate::redis::client::reconnecting::Reconnecting;
 use crate::redis::client::shared::SharedConnection;
 use crate::registry::Registry;
 
+/// Name of each consumer among the parts of the host.
+const PART: &str = "consumer";
+
+/// Consumers that have panicked, and have no replacement yet.
+#[derive(Debug, Default)]
+struct Panicked {
+    numbers: Mutex<Vec<u32>>,
+    told: Notify,
+}
+
+impl Panicked {
+    fn numbers(&self) -> MutexGuard<'_, Vec<u32>> {
+        self.numbers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// The consumers of a host.
 #[derive(Debug)]
 pub struct Crew {
@@ -25,6 +43,7 @@ pub struct Crew {
     registry: Arc<Registry>,
     /// The threads of the consumers.
     workers: Handle,
+    panicked: Arc<Panicked>,
     /// Consumers that stay, by number: the first has number 1.
     consumers: Vec<JoinHandle<()>>,
     /// Consumers that end after their present delivery. Until then they stay on the list.
@@ -47,8 +66,20 @@ impl Crew {
         registry: Arc<Registry>,
         workers: Handle,
     ) -> Crew {
-        let (consumers, leaving) = (Vec::new(), Vec::new());
-        Crew { workplace, connections, queue, registry, workers, consumers, leaving, listed: 0, room, room_for: 0 }
+        let (consumers, leaving, panicked) = (Vec::new(), Vec::new(), Arc::default());
+        Crew {
+            workplace,
+            connections,
+            queue,
+            registry,
+            workers,
+            panicked,
+            consumers,
+            leaving,
+            listed: 0,
+            room,
+            room_for: 0,
+        }
     }
 
     /// Number of consumers, without those that are leaving.
@@ -60,7 +91,7 @@ impl Crew {
     /// Starts and ends consumers for ever, to reach the wanted number. The future may be dropped at any moment.
     pub async fn run(&mut self) {
         let versions = self.workplace.versions.clone();
-        let mut orders = versions.subscribe();
+        let (mut orders, panicked) = (versions.subscribe(), self.panicked.clone());
         loop {
             let (from, to) = (self.size(), orders.borrow_and_update().consumers_wanted);
             if to < from {
@@ -78,9 +109,52 @@ impl Crew {
             tokio::select! {
                 // The channel cannot close, because this function owns the sender through `versions`.
                 _ = orders.changed() => {}
+                () = panicked.told.notified() => {
+                    let numbers = std::mem::take(&mut *panicked.numbers());
+                    for number in numbers {
+                        self.replace(number).await;
+                    }
+                }
                 () = self.settle(), if !self.is_settled() => {}
             }
         }
+    }
+
+    /// Replaces a consumer that has panicked, unless it was leaving. It was on the list, and stays there.
+    async fn replace(&mut self, number: u32) {
+        if number > self.size() {
+            return;
+        }
+        match self.ready(number).await {
+            Ok(consumer) => {
+                let started = self.start(consumer, number);
+                self.consumers[number as usize - 1] = started;
+                warn!(number, "replaced a consumer that had panicked");
+            }
+            Err(failure) => {
+                let reason =
+                    format!("consumer {number} panicked, and there is no other instance of the plugin: {failure}");
+                self.workplace.group.supervisor.fail(PART, reason);
+            }
+        }
+    }
+
+    /// A consumer with this number that does not work yet.
+    async fn ready(&self, number: u32) -> Result<Consumer, Failure> {
+        let connection = self.connections[number as usize % self.connections.len()].clone();
+        Consumer::start(number, self.workplace.clone(), connection).await
+    }
+
+    /// Lets a consumer work.
+    fn start(&self, consumer: Consumer, number: u32) -> JoinHandle<()> {
+        let (supervisor, panicked) = (self.workplace.group.supervisor.clone(), self.panicked.clone());
+        // Without an async block around it, which would double the memory of a consumer.
+        self.workers.spawn(supervisor.caught(PART, consumer.run(self.queue.clone())).map(move |worked| {
+            if worked.is_err() {
+                panicked.numbers().push(number);
+                panicked.told.notify_one();
+            }
+        }))
     }
 
     /// Whether list and room match the number of consumers.
@@ -98,9 +172,8 @@ impl Crew {
         self.workplace.versions.set_consumers(to);
         let mut ready = Vec::new();
         for number in self.size() + 1..=to {
-            let connection = self.connections[number as usize % self.connections.len()].clone();
-            match Consumer::start(number, self.workplace.clone(), connection).await {
-                Ok(consumer) => ready.push(consumer),
+            match self.ready(number).await {
+                Ok(consumer) => ready.push((consumer, number)),
                 Err(failure) => {
                     self.workplace.versions.set_consumers(self.size());
                     return Err(failure);
@@ -109,7 +182,7 @@ impl Crew {
         }
         self.registry.announce(to).await;
         self.listed = to;
-        let started = ready.into_iter().map(|consumer| self.workers.spawn(consumer.run(self.queue.clone())));
+        let started: Vec<_> = ready.into_iter().map(|(consumer, number)| self.start(consumer, number)).collect();
         self.consumers.extend(started);
         self.room.resize(self.room_for, to).await;
         self.room_for = to;
@@ -164,7 +237,7 @@ impl Crew {
 
 async fn ended(consumers: &mut Vec<JoinHandle<()>>) {
     while let Some(consumer) = consumers.last_mut() {
-        // An error means a panic, which is already reported.
+        // An error means a panic, which the supervisor has reported.
         let _ = consumer.await;
         consumers.pop();
     }

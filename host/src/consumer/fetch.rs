@@ -3,9 +3,10 @@
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
 use std::time::{Duration, Instant};
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tracing::warn;
 
 use super::queue::Queue;
@@ -16,7 +17,7 @@ use crate::redis::client::connector::{Connector, LibraryConnection};
 use crate::redis::client::reconnecting::Reconnecting;
 use crate::redis::store::entry::{Delivery, FORMAT};
 use crate::redis::store::handed::Handed;
-use crate::redis::store::inbox::{Fetched, HandBack, ensure_group, fetch, hand_back, handed_back};
+use crate::redis::store::inbox::{Fetched, HandBack, ensure_group, fetch, hand_back, handed_back, panicked};
 use crate::redis::store::settle::Held;
 use crate::redis::store::takeover::name_of_newer;
 use crate::takeover::Reaper;
@@ -53,17 +54,30 @@ impl Work {
 
 impl Drop for Work {
     fn drop(&mut self) {
-        self.in_work.entries().remove(&self.delivery.entry_id);
+        if thread::panicking() {
+            // Whoever worked on it has panicked. It stays in work until it has counted a death. Without a fetcher the host stops.
+            let _ = self.in_work.casualties.send((self.delivery.entry_id.clone(), self.held.clone()));
+        } else {
+            self.in_work.entries().remove(&self.delivery.entry_id);
+        }
     }
 }
 
-/// Ids of the inbox entries in this host.
-#[derive(Clone, Debug, Default)]
-struct InWork(Arc<Mutex<HashSet<String>>>);
+/// A delivery during whose processing a consumer has panicked.
+type Casualty = (String, Held);
+
+/// What is in this host.
+#[derive(Clone, Debug)]
+struct InWork {
+    /// Ids of the inbox entries.
+    entries: Arc<Mutex<HashSet<String>>>,
+    /// Takes deliveries that are to count a death. Bounded by the room.
+    casualties: mpsc::UnboundedSender<Casualty>,
+}
 
 impl InWork {
     fn entries(&self) -> MutexGuard<'_, HashSet<String>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -107,6 +121,7 @@ pub struct Fetcher {
     takeover_interval: Duration,
     room: Room,
     in_work: InWork,
+    casualties: tokio::sync::Mutex<mpsc::UnboundedReceiver<Casualty>>,
     /// Bounded by `room`.
     queue: Queue<Work>,
     newer: Throttle,
@@ -117,6 +132,7 @@ impl Fetcher {
     #[must_use]
     pub fn new(group: Arc<Group>, versions: Arc<Versions>, takeover_interval: Duration) -> (Fetcher, Queue<Work>) {
         let queue = Queue::default();
+        let (casualties, received) = mpsc::unbounded_channel();
         let fetcher = Fetcher {
             reaper: Reaper::new(group.clone()),
             connection: group.connect("fetch"),
@@ -125,7 +141,8 @@ impl Fetcher {
             fetching: tokio::sync::Mutex::default(),
             takeover_interval,
             room: Room::none(),
-            in_work: InWork::default(),
+            in_work: InWork { entries: Arc::default(), casualties },
+            casualties: tokio::sync::Mutex::new(received),
             queue: queue.clone(),
             newer: Throttle::default(),
         };
@@ -138,8 +155,27 @@ impl Fetcher {
         self.room.clone()
     }
 
-    /// Fetches for ever.
+    /// Fetches for ever, and beside that lets deliveries count a death whose consumer has panicked.
     pub async fn run(&self) {
+        tokio::select! {
+            () = self.fetch_for_ever() => {}
+            () = self.count_deaths() => {}
+        }
+    }
+
+    /// Gives deliveries whose consumer has panicked to a name that counts as dead. Some host takes them over, like those of a host
+    /// that has died with them.
+    async fn count_deaths(&self) {
+        let mut casualties = self.casualties.lock().await;
+        while let Some((entry_id, held)) = casualties.recv().await {
+            warn!(entry_id, "a consumer panicked while it had this delivery, which counts as a death");
+            let (ids, name) = (std::slice::from_ref(&entry_id), panicked(&held.host_id));
+            self.give("let a delivery count a death", HandBack::Panicked(ids), &name, &held).await;
+            self.in_work.entries().remove(&entry_id);
+        }
+    }
+
+    async fn fetch_for_ever(&self) {
         let mut looked_for_dead = None;
         loop {
             self.group.pause.ended().await;
@@ -228,19 +264,20 @@ impl Fetcher {
         // Taken over from this host's own old id, and still in progress here.
         let ids: Vec<String> = ids.into_iter().filter(|id| !in_work.contains(id)).collect();
         if !ids.is_empty() {
-            self.give("hand deliveries back", &ids, &handed_back(&held.host_id), held).await;
+            let what = HandBack::Unbegun(&ids);
+            self.give("hand deliveries back", what, &handed_back(&held.host_id), held).await;
         }
     }
 
     /// Gives deliveries of this host to another name.
-    async fn give(&self, what: &'static str, ids: &[String], to: &str, held: &Held) {
+    async fn give(&self, purpose: &'static str, what: HandBack<'_>, to: &str, held: &Held) {
         self.connection
-            .repeat(what, move |mut connection| async move {
+            .repeat(purpose, move |mut connection| async move {
                 // On another server, other deliveries may have these ids.
                 if Connector::server_of(&mut connection).await? != held.server {
                     return Ok(0);
                 }
-                hand_back(&mut connection, &self.group.keys, &held.host_id, to, HandBack::Unbegun(ids)).await
+                hand_back(&mut connection, &self.group.keys, &held.host_id, to, what).await
             })
             .await;
     }
@@ -252,7 +289,8 @@ impl Fetcher {
             let of_format = |delivery: &&Delivery| delivery.format == format;
             let ids: Vec<String> =
                 deliveries.iter().filter(of_format).map(|delivery| delivery.entry_id.clone()).collect();
-            self.give("set deliveries of a newer format aside", &ids, &name_of_newer(format), held).await;
+            let what = HandBack::Unbegun(&ids);
+            self.give("set deliveries of a newer format aside", what, &name_of_newer(format), held).await;
             if let Some(unlogged) = self.newer.permit() {
                 warn!(
                     deliveries = ids.len(),

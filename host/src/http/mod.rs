@@ -28,7 +28,7 @@ use axum::Router;
 use axum::routing::get;
 use tokio::runtime::{Handle, RuntimeMetrics};
 use tokio::sync::{mpsc, watch};
-use tracing::{info, warn};
+use tracing::info;
 
 use crate::config::{Config, Token};
 use crate::group::Group;
@@ -149,10 +149,11 @@ impl Http {
         });
         let router = router(service.clone());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(HttpError::Thread)?;
-        let handle = runtime.handle().clone();
+        let (handle, supervisor) = (runtime.handle().clone(), group.supervisor.clone());
+        let listening = supervisor.once("http", listener.run(router, stopped, FAREWELL_TIMEOUT));
         let thread = std::thread::Builder::new()
             .name("http".into())
-            .spawn(move || runtime.block_on(listener.run(router, stopped, FAREWELL_TIMEOUT)))
+            .spawn(move || runtime.block_on(listening).unwrap_or_default())
             .map_err(HttpError::Thread)?;
         info!("listening for HTTP on {scheme}://{address}");
         Ok(Some(Http { address, service, runtime: handle, stop, thread: Some(thread) }))
@@ -173,7 +174,8 @@ impl Http {
     /// Tells that the host is ready, and from now on whether these parts go on.
     pub fn ready(&self, parts: Parts) {
         self.service.is_ready.store(true, Ordering::Relaxed);
-        self.runtime.spawn(parts::watch(self.service.clone(), parts));
+        let (service, supervisor) = (self.service.clone(), self.service.group.supervisor.clone());
+        self.runtime.spawn(supervisor.keep("health", move || parts::watch(service.clone(), parts.clone())));
     }
 
     /// Tells that the host stops. From now on its parts end one after the other.
@@ -186,10 +188,8 @@ impl Http {
     pub async fn stop(mut self) {
         self.stop.send_replace(true);
         if let Some(thread) = self.thread.take() {
-            let joined = tokio::task::spawn_blocking(move || thread.join()).await;
-            if !matches!(joined, Ok(Ok(()))) {
-                warn!("the thread of the HTTP listener ended in a panic");
-            }
+            // The supervisor has reported a panic.
+            let _ = tokio::task::spawn_blocking(move || thread.join()).await;
         }
     }
 }

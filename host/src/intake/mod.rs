@@ -39,7 +39,7 @@ struct Handover {
 
 impl Handover {
     fn protocol(&self) -> MutexGuard<'_, Protocol> {
-        // Nothing panics while it holds the lock; and if it did, the messages are as good as before.
+        // After a panic the host stops, and appends nothing more.
         self.protocol.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -88,13 +88,14 @@ impl Intake {
         };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let handle = runtime.handle().clone();
+        let supervisor = group.supervisor.clone();
         let thread = std::thread::Builder::new().name("intake".into()).spawn(move || {
-            runtime.block_on(async {
+            runtime.block_on(supervisor.once("intake", async {
                 tokio::select! {
                     () = receiver.run(stop_seen) => {}
                     () = append.run() => {}
                 }
-            });
+            }));
             finished.send_replace(true);
         })?;
         Ok(Intake { thread: Some(thread), runtime: handle, stop, is_placed: placed, handover, done })

@@ -51,16 +51,23 @@ impl Distribution {
     /// Starts on the threads of the consumers.
     #[must_use]
     pub fn start(distributor: Distributor, queue: &Queue<Work>, room: Room, workers: &Handle) -> Distribution {
-        let distributor = Arc::new(distributor);
-        let running = workers.spawn(distributor.clone().run(queue.clone()));
-        let keeping = workers.spawn(distributor.clone().keep_room(room, queue.clone()));
+        let (distributor, supervisor) = {
+            let supervisor = distributor.workplace.group.supervisor.clone();
+            (Arc::new(distributor), supervisor)
+        };
+        let (running, queued) = (distributor.clone(), queue.clone());
+        let running =
+            workers.spawn(supervisor.clone().keep("distribution", move || running.clone().run(queued.clone())));
+        // It alone knows how much room there is for remote consumers.
+        let keeping = distributor.clone().keep_room(room, queue.clone());
+        let keeping = workers.spawn(async move { supervisor.once("room", keeping).await.unwrap_or_default() });
         Distribution { distributor, tasks: [running, keeping] }
     }
 
     /// Takes nothing more, and waits for what is in hand.
     pub async fn ended(&mut self) {
         self.distributor.stop.send_replace(true);
-        // An error means a panic, which is already reported.
+        // An error means a panic, which the supervisor has reported.
         let _ = (&mut self.tasks[0]).await;
     }
 }

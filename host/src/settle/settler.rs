@@ -44,7 +44,7 @@ impl Settler {
     pub fn start(workers: &Handle, group: Arc<Group>, length_max: u64) -> Settler {
         let (requests, receiver) = mpsc::unbounded_channel();
         let clerk = Clerk { host_id: group.identity.host_id(), group: group.clone(), unanswered: Vec::new() };
-        workers.spawn(clerk.run(receiver));
+        workers.spawn(group.supervisor.clone().once("settling", clerk.run(receiver)));
         Settler { group, length_max, requests }
     }
 

@@ -16,6 +16,7 @@ use tracing::{info, warn};
 use super::span::Span;
 use super::{Traces, otlp};
 use crate::config::TracesConfig;
+use crate::parts::supervisor::Supervisor;
 use crate::remote::address::Address;
 use crate::remote::client::{Answer, Ask, Client};
 
@@ -49,18 +50,17 @@ pub struct Exporter {
 impl Exporter {
     /// Starts on the present runtime; `None` if there are no traces.
     #[must_use]
-    pub fn start(config: &TracesConfig, traces: Option<&Arc<Traces>>) -> Option<Exporter> {
+    pub fn start(config: &TracesConfig, traces: Option<&Arc<Traces>>, supervisor: &Supervisor) -> Option<Exporter> {
         let (endpoint, traces) = (config.endpoint.as_ref()?, traces?.clone());
         let (stop, stopped) = watch::channel(false);
-        let sender = Sender {
-            path: format!("{}/v1/traces", endpoint.path()),
-            client: Client::new(Address::from(endpoint), None),
-            traces: traces.clone(),
-            stopped,
-            problem: None,
+        let (path, address, taken) =
+            (format!("{}/v1/traces", endpoint.path()), Address::from(endpoint), traces.clone());
+        info!(collector = %address, share = config.sample, "messages are traced");
+        let sending = move || {
+            let client = Client::new(address.clone(), None);
+            Sender { path: path.clone(), client, traces: taken.clone(), stopped: stopped.clone(), problem: None }.run()
         };
-        info!(collector = %sender.client.address(), share = config.sample, "messages are traced");
-        Some(Exporter { traces, stop, task: tokio::spawn(sender.run()) })
+        Some(Exporter { traces, stop, task: tokio::spawn(supervisor.clone().keep("traces", sending)) })
     }
 
     /// Sends what waits, as far as the collector takes it at once.

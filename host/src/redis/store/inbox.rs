@@ -111,6 +111,9 @@ pub async fn fetched_before(
 pub enum HandBack<'a> {
     /// These deliveries, which no consumer has begun. The host continues to settle others.
     Unbegun(&'a [String]),
+    /// These deliveries, during which a consumer has panicked: this counts as a death. What the host settles under its present
+    /// permit is discarded.
+    Panicked(&'a [String]),
     /// All fetched and unsettled deliveries, begun or not. The host cannot settle under its permit any more.
     Everything,
 }
@@ -121,8 +124,14 @@ pub fn handed_back(host_id: &str) -> String {
     format!("{host_id}/handed-back")
 }
 
-/// Gives deliveries of this host to a name that is not a host's name, so that other hosts take them over at once, and
-/// returns their number. This does not count as a death.
+/// The name under which deliveries count a death although their host is alive.
+#[must_use]
+pub fn panicked(host_id: &str) -> String {
+    format!("{host_id}/panicked")
+}
+
+/// Gives deliveries of this host to a name that is not a host's name, so that hosts take them over at once, and
+/// returns their number.
 ///
 /// # Errors
 /// Errors of the network or the server. The call may be repeated.
@@ -136,8 +145,10 @@ pub async fn hand_back(
     let permit = format!("{}{host_id}", keys.permit_prefix);
     let mut command = HAND_BACK.command(&[&keys.inbox, &permit]);
     command.arg(GROUP).arg(host_id).arg(to).arg(TRIAL);
-    if let HandBack::Unbegun(entry_ids) = what {
-        command.arg(entry_ids);
-    }
+    match what {
+        HandBack::Unbegun(entry_ids) => command.arg("unbegun").arg(entry_ids),
+        HandBack::Panicked(entry_ids) => command.arg("panicked").arg(entry_ids),
+        HandBack::Everything => command.arg("everything"),
+    };
     Ok(from_redis_value(HAND_BACK.run(connection, &command).await?)?)
 }
