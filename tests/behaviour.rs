@@ -22,6 +22,7 @@ mod duplicates;
 mod engines;
 mod failover;
 mod fleet;
+mod forged;
 mod going_bad;
 mod groups;
 mod hostile;

@@ -83,7 +83,7 @@ impl Gap {
             (Front::Mark(before), None) => (Some(before), !self.may_be_replica || written == Some(before.history)),
             (Front::Beginning(beginning), Some((after, _))) => {
                 let wait_ms = if after.number == 1 { FIRST_MARK_MS_MAX } else { 0 };
-                (None, beginning.at_ms + wait_ms > after.history)
+                (None, beginning.at_ms.saturating_add(wait_ms) > after.history)
             }
             (Front::Beginning(_), None) => (None, true),
         };

@@ -32,14 +32,14 @@ impl ServerClock {
     /// The server's time in ms since 1970, or slightly less.
     #[must_use]
     pub fn now_ms(&self) -> u64 {
-        self.earliest_ms.load(Ordering::Relaxed) + millis(self.start.elapsed())
+        self.earliest_ms.load(Ordering::Relaxed).saturating_add(millis(self.start.elapsed()))
     }
 
     /// The age of an entry, by its id, or slightly more; `None` when the text is not such an id.
     #[must_use]
     pub fn age_of(&self, entry_id: &str) -> Option<Duration> {
         let appended_ms = stamp_ms(entry_id)?;
-        let now_ms = self.latest_ms.load(Ordering::Relaxed) + millis(self.start.elapsed());
+        let now_ms = self.latest_ms.load(Ordering::Relaxed).saturating_add(millis(self.start.elapsed()));
         Some(Duration::from_millis(now_ms.saturating_sub(appended_ms)))
     }
 }

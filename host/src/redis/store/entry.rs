@@ -32,6 +32,9 @@ pub const FORMAT: u32 = if cfg!(feature = "next-format") { 2 } else { 1 };
 /// Name of a note in an inbox entry.
 pub(super) const NOTE: &[u8] = b"";
 
+/// Longest validity of claims that is believed, the longest dedup window that a host can have: anybody can write an entry.
+const WINDOW_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
+
 /// Placeholder for the token of an entry that was appended without claims.
 const NO_TOKEN: &str = "-";
 
@@ -70,7 +73,7 @@ impl Opening {
         if words.next().is_some() || token.is_empty() {
             return None;
         }
-        let claims = Claims { token: token.to_owned(), window: Duration::from_millis(window_ms) };
+        let claims = Claims { token: token.to_owned(), window: Duration::from_millis(window_ms).min(WINDOW_MAX) };
         Some(Opening { format, claims: (token != NO_TOKEN).then_some(claims) })
     }
 }
@@ -324,6 +327,8 @@ mod tests {
         assert_eq!(Opening::read(b"v1 - 0"), Some(Opening { format: 1, claims: None }));
         let newer = format!("v{} whatever it says", FORMAT + 1);
         assert_eq!(Opening::read(newer.as_bytes()), Some(Opening { format: FORMAT + 1, claims: None }));
+        let forged = Opening::read(format!("v1 5-a {}", u64::MAX).as_bytes()).unwrap().claims.unwrap();
+        assert_eq!(forged.window, WINDOW_MAX);
         for wrong in ["", "v", "v1", "v1 5-a", "v1 5-a x", "v1  0", "v1 5-a 0 0", "1 5-a 0", "vx 5-a 0"] {
             assert_eq!(Opening::read(wrong.as_bytes()), None, "{wrong:?}");
         }

@@ -72,7 +72,7 @@ impl Announcement {
         let mut words = str::from_utf8(text).ok()?.split(' ');
         let mut number = || words.next()?.parse::<u64>().ok();
         let mark = Mark { history: number()?, number: number()?, at_ms: number()? };
-        let lease_left = Duration::from_millis(number()?);
+        let lease_left = Duration::from_millis(number()?).min(LEASE_TTL_MAX);
         let holder = match words.next()? {
             "-" => Holder::Nobody,
             id => Holder::Host(id.to_owned()),
@@ -97,6 +97,8 @@ mod tests {
         assert_eq!(announcement.covered.top().unwrap().offset, 3);
         let nobody = read("1000 7 2500 0 - ").unwrap();
         assert_eq!((nobody.holder, nobody.covered), (Holder::Nobody, Covered::default()));
+        let forged = read(&format!("1000 7 2500 {} host-1 ", u64::MAX)).unwrap();
+        assert_eq!(forged.lease_left, LEASE_TTL_MAX);
         for text in ["", "1 2 3", "x 1 1 1 - ", "1 1 1 1"] {
             assert_eq!(read(text), None, "{text}");
         }

@@ -17,11 +17,15 @@ pub struct Mark {
     pub at_ms: u64,
 }
 
+/// Most messages between a mark and a place that are believed, so that sums of a few offsets have room: anybody can publish on the
+/// channel of the marks.
+const OFFSET_MAX: u64 = 1 << 53;
+
 impl Mark {
     /// Whether `next` is the mark that was published right after this one.
     #[must_use]
     pub fn is_before(&self, next: &Mark) -> bool {
-        self.history == next.history && self.number + 1 == next.number
+        self.history == next.history && self.number.checked_add(1) == Some(next.number)
     }
 }
 
@@ -66,10 +70,11 @@ impl FromStr for Position {
         let history: u64 = next()?.parse().map_err(|_| NoPosition)?;
         let number = next()?.parse().map_err(|_| NoPosition)?;
         let since: i64 = next()?.parse().map_err(|_| NoPosition)?;
-        let offset = next()?.parse().map_err(|_| NoPosition)?;
-        if parts.next().is_some() {
+        let offset: i64 = next()?.parse().map_err(|_| NoPosition)?;
+        let mark = Mark { history, number, at_ms: history.wrapping_add_signed(since) };
+        if parts.next().is_some() || offset.unsigned_abs() > OFFSET_MAX {
             return Err(NoPosition);
         }
-        Ok(Position { mark: Mark { history, number, at_ms: history.wrapping_add_signed(since) }, offset })
+        Ok(Position { mark, offset })
     }
 }
