@@ -31,6 +31,7 @@ mod ids;
 mod languages;
 mod large_results;
 mod load;
+mod lying_server;
 mod metrics;
 mod new;
 mod output;

@@ -304,3 +304,88 @@ mod tests {
         }
     }
 }
+
+/// Replies of a real Redis to this program, as they came over the connection: a fetch with entries of each form and one without, a
+/// list of entries, a settling and an appending transaction, errors, `INFO` and others, and what is published.
+pub(crate) const REPLIES: [&[u8]; 8] = [
+    include_bytes!("redis/client/corpus/fetch.resp"),
+    include_bytes!("redis/client/corpus/nothing.resp"),
+    include_bytes!("redis/client/corpus/entries.resp"),
+    include_bytes!("redis/client/corpus/settle.resp"),
+    include_bytes!("redis/client/corpus/append.resp"),
+    include_bytes!("redis/client/corpus/errors.resp"),
+    include_bytes!("redis/client/corpus/server.resp"),
+    include_bytes!("redis/client/corpus/published.resp"),
+];
+
+/// What may be put into a reply, or in the place of a byte.
+const PIECES: [&str; 24] = [
+    "\r\n",
+    "\r",
+    "\n",
+    "*",
+    "$",
+    "+",
+    "-",
+    ":",
+    "0",
+    "1",
+    "9",
+    " ",
+    "-1",
+    "*-1\r\n",
+    "$-1\r\n",
+    "*0\r\n",
+    "$0\r\n\r\n",
+    "*1\r\n",
+    "*3\r\n",
+    "18446744073709551615",
+    "9223372036854775808",
+    "4294967296",
+    "v1 - 0",
+    "é",
+];
+
+/// A change of some bytes.
+#[derive(Clone, Debug)]
+enum Edit {
+    Put(&'static str),
+    Replace(&'static str),
+    Flip(u8),
+    Remove(usize),
+    Repeat(usize),
+    Cut,
+}
+
+/// One of the replies, changed in up to eight places.
+pub(crate) fn almost_a_reply() -> impl Strategy<Value = Vec<u8>> {
+    let edit = prop_oneof![
+        4 => select(&PIECES[..]).prop_map(Edit::Put),
+        4 => select(&PIECES[..]).prop_map(Edit::Replace),
+        2 => any::<u8>().prop_map(Edit::Flip),
+        2 => (1_usize..40).prop_map(Edit::Remove),
+        2 => (1_usize..200).prop_map(Edit::Repeat),
+        1 => Just(Edit::Cut),
+    ];
+    (select(&REPLIES[..]), vec((any::<prop::sample::Index>(), edit), 0..8)).prop_map(|(reply, edits)| {
+        edits.into_iter().fold(reply.to_vec(), |mut bytes, (place, edit)| {
+            if bytes.is_empty() {
+                return bytes;
+            }
+            let at = place.index(bytes.len());
+            let until = |length: usize| (at + length).min(bytes.len());
+            match edit {
+                Edit::Put(piece) => drop(bytes.splice(at..at, piece.bytes())),
+                Edit::Replace(piece) => drop(bytes.splice(at..=at, piece.bytes())),
+                Edit::Flip(bits) => bytes[at] ^= bits,
+                Edit::Remove(length) => drop(bytes.drain(at..until(length))),
+                Edit::Repeat(length) => {
+                    let again = bytes[at..until(length)].to_vec();
+                    drop(bytes.splice(at..at, again));
+                }
+                Edit::Cut => bytes.truncate(at),
+            }
+            bytes
+        })
+    })
+}

@@ -10,6 +10,7 @@ pub mod guests;
 pub mod host;
 pub mod http;
 pub mod languages;
+pub mod liar;
 pub mod openmetrics;
 pub mod proxy;
 pub mod publisher;

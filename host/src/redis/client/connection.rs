@@ -13,7 +13,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, ReadHalf, WriteHalf};
 use tokio::time::timeout;
 
 use super::connector::{CONNECT_TIMEOUT, Connector, RESPONSE_TIMEOUT, run_id};
-use super::resp::{Commands, Cursor};
+use super::resp::{Commands, Cursor, Replies, malformed};
 use super::transport::Transport;
 
 /// Minimum number of bytes to read at once.
@@ -82,13 +82,17 @@ impl Connection {
     /// # Errors
     /// Errors of the network, or a timeout. Errors of the server are in the replies.
     pub(in crate::redis) async fn ask(&mut self, commands: &Commands, block: Duration) -> Result<Bytes, RedisError> {
+        if !self.input.arrived.is_empty() {
+            // A reply that nobody asked for would be taken for the first one.
+            return Err(malformed());
+        }
         let limit = block + RESPONSE_TIMEOUT;
         let asked = async {
             // Write and read at the same time: a server whose replies are not read does not read commands either.
             let replies = async {
-                let (mut at, mut pending) = (0, commands.len());
+                let mut expected = Replies::expected(commands.len());
                 loop {
-                    if let Some(replies) = self.input.take(&mut at, &mut pending)? {
+                    if let Some(replies) = self.input.take(&mut expected)? {
                         return Ok(replies);
                     }
                     self.input.read().await?;
@@ -146,15 +150,12 @@ impl Input {
         self.arrived.split_to(length).freeze()
     }
 
-    /// Consumes `pending` values, if all of them have arrived. If not, `at` and `pending` record the progress.
+    /// Consumes the expected replies, if all of them have arrived.
     ///
     /// # Errors
-    /// When the bytes violate the protocol.
-    pub(in crate::redis) fn take(&mut self, at: &mut usize, pending: &mut usize) -> Result<Option<Bytes>, RedisError> {
-        let mut cursor = Cursor::new(&self.arrived, *at);
-        cursor.skip(pending)?;
-        *at = cursor.at();
-        Ok((*pending == 0).then(|| self.take_bytes(*at)))
+    /// When the bytes violate the protocol, or exceed a bound.
+    pub(in crate::redis) fn take(&mut self, expected: &mut Replies) -> Result<Option<Bytes>, RedisError> {
+        Ok(expected.end(&self.arrived)?.map(|end| self.take_bytes(end)))
     }
 }
 

@@ -2,6 +2,27 @@
 
 use redis::{ErrorKind, RedisError};
 
+/// Longest line of a status or of an error, in bytes: scripts of this program name keys in their errors.
+const TEXT_LINE_MAX: usize = 64 << 10;
+
+/// Longest line of a number or of a length.
+const NUMBER_LINE_MAX: usize = 32;
+
+/// Longest string: Redis takes no longer one, unless its `proto-max-bulk-len` is changed.
+const BULK_BYTES_MAX: usize = 512 << 20;
+
+/// Largest number of values in an array.
+const VALUES_MAX: usize = 1 << 20;
+
+/// Number of arrays in each other, at most. Entries of streams in a transaction are at depth 5.
+const DEPTH_MAX: usize = 8;
+
+/// Most bytes of the replies to one request: a fetch brings 64 deliveries at most.
+const REPLIES_BYTES_MAX: usize = 2 << 30;
+
+/// The end of a line.
+const LINE_END: &[u8] = b"\r\n";
+
 /// The head of a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::redis) enum Head<'a> {
@@ -33,11 +54,36 @@ impl Head<'_> {
 pub(in crate::redis) struct Cursor<'a> {
     bytes: &'a [u8],
     at: usize,
+    partial: Partial,
+}
+
+/// A line that has not arrived completely, so that nobody searches its beginning again.
+#[derive(Clone, Copy, Debug, Default)]
+pub(in crate::redis) struct Partial {
+    /// Where it begins.
+    from: usize,
+    /// Up to where it has no end.
+    searched: usize,
 }
 
 impl<'a> Cursor<'a> {
     pub(in crate::redis) fn new(bytes: &'a [u8], at: usize) -> Cursor<'a> {
-        Cursor { bytes, at }
+        Cursor::resuming(bytes, at, Partial::default())
+    }
+
+    /// A cursor in a buffer whose end was looked at before, when it was nearer.
+    pub(in crate::redis) fn resuming(bytes: &'a [u8], at: usize, partial: Partial) -> Cursor<'a> {
+        Cursor { bytes, at, partial }
+    }
+
+    /// The line at which the cursor, or a copy of it, has stopped.
+    pub(in crate::redis) fn partial(&self) -> Partial {
+        self.partial
+    }
+
+    /// The whole buffer.
+    pub(in crate::redis) fn bytes(&self) -> &'a [u8] {
+        self.bytes
     }
 
     /// Position in bytes from the beginning of the buffer.
@@ -48,44 +94,71 @@ impl<'a> Cursor<'a> {
     /// The head of the next value. `None` when the head has not arrived completely; then the cursor does not move.
     ///
     /// # Errors
-    /// When the bytes are not RESP2.
+    /// When the bytes are not RESP2, or exceed a bound.
     pub(in crate::redis) fn head(&mut self) -> Result<Option<Head<'a>>, RedisError> {
-        let rest = &self.bytes[self.at..];
-        let Some(length) = rest.iter().position(|byte| *byte == b'\r') else { return Ok(None) };
-        let (line, end) = (&rest[..length], length + 2);
-        if rest.len() < end {
-            return Ok(None);
-        }
-        let head = match line.first() {
-            Some(b'+' | b'-' | b':') => Head::Line(line),
-            Some(b'*' | b'$') if &line[1..] == b"-1" => Head::Nil,
-            Some(b'*') => Head::Array(number(&line[1..])?),
-            Some(b'$') => {
-                let text_end = end.checked_add(number(&line[1..])?).ok_or_else(malformed)?;
-                let Some(text) = rest.get(end..text_end).filter(|_| rest.len() >= text_end + 2) else {
-                    return Ok(None);
-                };
-                self.at += text_end + 2;
-                return Ok(Some(Head::Bulk(text)));
+        let Some(line) = self.line()? else { return Ok(None) };
+        let (text, end) = (&line[1..], self.at + line.len() + LINE_END.len());
+        let head = match line[0] {
+            b'*' | b'$' if text == b"-1" => Head::Nil,
+            b'*' => match number(text)? {
+                values if values > VALUES_MAX => return Err(excessive("an array of more than 1,048,576 values")),
+                values => Head::Array(values),
+            },
+            b'$' => {
+                let length = number(text)?;
+                if length > BULK_BYTES_MAX {
+                    return Err(excessive("a string of more than 512 MiB"));
+                }
+                let text_end = end + length;
+                let Some(after) = self.bytes.get(text_end..text_end + LINE_END.len()) else { return Ok(None) };
+                if after != LINE_END {
+                    return Err(malformed());
+                }
+                self.at = text_end + LINE_END.len();
+                return Ok(Some(Head::Bulk(&self.bytes[end..text_end])));
             }
-            _ => return Err(malformed()),
+            _ => Head::Line(line),
         };
-        self.at += end;
+        self.at = end;
         Ok(Some(head))
     }
 
-    /// Steps over `pending` values and their contents, as far as they have arrived. `pending` becomes the number of
-    /// missing values.
+    /// The line at which the cursor stands, with its sign and without its end; `None` when it has not arrived completely.
+    fn line(&mut self) -> Result<Option<&'a [u8]>, RedisError> {
+        let rest = &self.bytes[self.at..];
+        let length_max = match rest.first() {
+            None => return Ok(None),
+            Some(b'+' | b'-') => TEXT_LINE_MAX,
+            Some(b':' | b'*' | b'$') => NUMBER_LINE_MAX,
+            Some(_) => return Err(malformed()),
+        };
+        let searched = if self.partial.from == self.at { self.partial.searched.saturating_sub(self.at) } else { 0 };
+        let unsearched = rest.get(searched..rest.len().min(length_max)).unwrap_or_default();
+        let Some(length) = unsearched.iter().position(|byte| *byte == LINE_END[0]) else {
+            if rest.len() >= length_max {
+                return Err(excessive("a line of more than 64 KiB, or a number of more than 31 digits"));
+            }
+            self.partial = Partial { from: self.at, searched: self.bytes.len() };
+            return Ok(None);
+        };
+        let length = searched + length;
+        match rest.get(length + 1) {
+            Some(end) if *end == LINE_END[1] => Ok(Some(&rest[..length])),
+            Some(_) => Err(malformed()),
+            None => {
+                self.partial = Partial { from: self.at, searched: self.at + length };
+                Ok(None)
+            }
+        }
+    }
+
+    /// Steps over this number of values of a complete reply, and their contents.
     ///
     /// # Errors
-    /// When the bytes are not RESP2.
-    pub(in crate::redis) fn skip(&mut self, pending: &mut usize) -> Result<(), RedisError> {
-        while *pending > 0 {
-            let Some(head) = self.head()? else { return Ok(()) };
-            let inside = if let Head::Array(length) = head { length } else { 0 };
-            *pending = (*pending - 1).checked_add(inside).ok_or_else(malformed)?;
-        }
-        Ok(())
+    /// When the bytes are not RESP2, or values are missing.
+    pub(in crate::redis) fn skip(&mut self, values: usize) -> Result<(), RedisError> {
+        let mut replies = Replies::expected(values);
+        if replies.step_over(self)? { Ok(()) } else { Err(malformed()) }
     }
 
     /// The head of the next value of a complete reply.
@@ -119,6 +192,60 @@ impl<'a> Cursor<'a> {
         match self.value()? {
             Head::Bulk(text) => Ok(text),
             _ => Err(malformed()),
+        }
+    }
+}
+
+/// How far the replies to a request have arrived.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::redis) struct Replies {
+    at: usize,
+    partial: Partial,
+    /// Values that are missing in each array, the outermost first, which is the request as a whole.
+    missing: [usize; DEPTH_MAX + 1],
+    depth: usize,
+}
+
+impl Replies {
+    /// The replies to this number of commands, of which nothing has arrived.
+    pub(in crate::redis) fn expected(commands: usize) -> Replies {
+        let mut missing = [0; DEPTH_MAX + 1];
+        missing[0] = commands;
+        Replies { at: 0, partial: Partial::default(), missing, depth: 0 }
+    }
+
+    /// Where the replies end in what has arrived, if all of them have arrived. The bytes must begin as they did before.
+    ///
+    /// # Errors
+    /// When the bytes are not RESP2, or exceed a bound.
+    pub(in crate::redis) fn end(&mut self, arrived: &[u8]) -> Result<Option<usize>, RedisError> {
+        let mut cursor = Cursor::resuming(arrived, self.at, self.partial);
+        let are_complete = self.step_over(&mut cursor)?;
+        (self.at, self.partial) = (cursor.at, cursor.partial);
+        if !are_complete && arrived.len() > REPLIES_BYTES_MAX {
+            return Err(excessive("replies of more than 2 GiB to one request"));
+        }
+        Ok(are_complete.then_some(self.at))
+    }
+
+    /// Steps over what has arrived, and returns whether that is everything.
+    fn step_over(&mut self, cursor: &mut Cursor<'_>) -> Result<bool, RedisError> {
+        loop {
+            while self.missing[self.depth] == 0 {
+                if self.depth == 0 {
+                    return Ok(true);
+                }
+                self.depth -= 1;
+            }
+            let Some(head) = cursor.head()? else { return Ok(false) };
+            self.missing[self.depth] -= 1;
+            if let Head::Array(values @ 1..) = head {
+                if self.depth == DEPTH_MAX {
+                    return Err(excessive("more than 8 arrays in each other"));
+                }
+                self.depth += 1;
+                self.missing[self.depth] = values;
+            }
         }
     }
 }
@@ -221,69 +348,18 @@ fn number(digits: &[u8]) -> Result<usize, RedisError> {
     })
 }
 
+/// The error for what this client takes from no server: it would be kept in memory.
+fn excessive(what: &'static str) -> RedisError {
+    (ErrorKind::Parse, "the server's reply exceeds a bound of this program", what.to_owned()).into()
+}
+
 /// The error for bytes that cannot be understood. The connection cannot be used any more.
 pub(in crate::redis) fn malformed() -> RedisError {
     (ErrorKind::Parse, "the server's reply is not what the protocol says").into()
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
+mod properties;
 
-    const REPLY: &[u8] = b"*3\r\n$2\r\na\r\r\n*2\r\n:-7\r\n$-1\r\n*-1\r\n+OK\r\n";
-
-    #[test]
-    fn heads_are_read_in_order() {
-        let mut cursor = Cursor::new(REPLY, 0);
-        let mut heads = Vec::new();
-        while let Some(head) = cursor.head().unwrap() {
-            heads.push(head);
-        }
-        use Head::{Array, Bulk, Line, Nil};
-        assert_eq!(heads, [Array(3), Bulk(b"a\r"), Array(2), Line(b":-7"), Nil, Nil, Line(b"+OK")]);
-        assert_eq!(cursor.at(), REPLY.len());
-    }
-
-    #[test]
-    fn a_value_is_skipped_as_far_as_it_has_arrived() {
-        let end = REPLY.len() - "+OK\r\n".len();
-        for arrived in 0..REPLY.len() {
-            let (mut cursor, mut pending) = (Cursor::new(&REPLY[..arrived], 0), 1);
-            cursor.skip(&mut pending).unwrap();
-            assert_eq!(pending == 0, arrived >= end, "{arrived}");
-            // The cursor continues where it stopped.
-            let mut cursor = Cursor::new(REPLY, cursor.at());
-            cursor.skip(&mut pending).unwrap();
-            assert_eq!((cursor.at(), pending), (end, 0));
-        }
-    }
-
-    #[test]
-    fn what_is_no_resp_is_an_error() {
-        for wrong in
-            [&b"?\r\n"[..], b"\r\n", b"*x\r\n", b"$\r\n", b"*-2\r\n", b"$99999999999999999999999\r\n", b"_\r\n"]
-        {
-            assert!(Cursor::new(wrong, 0).head().is_err(), "{wrong:?}");
-        }
-        let huge = format!("${}\r\nx", usize::MAX);
-        assert!(Cursor::new(huge.as_bytes(), 0).head().is_err());
-    }
-
-    #[test]
-    fn an_error_keeps_its_code() {
-        let error = Cursor::new(b"-NOSCRIPT No matching script.\r\n", 0).value().unwrap_err();
-        assert_eq!(error.code(), Some("NOSCRIPT"));
-        let error = Cursor::new(b"-WEIRD thing\r\n", 0).array().unwrap_err();
-        assert_eq!(error.code(), Some("WEIRD"));
-    }
-
-    #[test]
-    fn a_command_is_an_array_of_strings() {
-        let mut commands = Commands::default();
-        commands.command(&[&b"GET"[..], b"", b"\r\n"]);
-        commands.begin(1);
-        commands.number(42);
-        assert_eq!(commands.len(), 2);
-        assert_eq!(commands.bytes(), b"*3\r\n$3\r\nGET\r\n$0\r\n\r\n$2\r\n\r\n\r\n*1\r\n$2\r\n42\r\n");
-    }
-}
+#[cfg(test)]
+mod tests;

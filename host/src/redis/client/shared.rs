@@ -9,11 +9,12 @@ use redis::RedisError;
 use tokio::io::{AsyncWriteExt as _, WriteHalf};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
+use tracing::warn;
 
 use super::connection::{Connection, Input, ended, timed_out};
 use super::connector::{Connector, RESPONSE_TIMEOUT};
 use super::reconnecting::Connect;
-use super::resp::Commands;
+use super::resp::{Commands, Replies, malformed};
 use super::transport::Transport;
 
 /// Maximum number of waiting bytes for which further commands are collected into one write.
@@ -83,13 +84,13 @@ impl Carrier {
     /// Runs until the connection fails or all senders are gone. Waiting tasks then get an error instead of replies.
     async fn run(mut self, mut requests: mpsc::UnboundedReceiver<Request>) {
         // Progress of the replies for the first waiting task.
-        let (mut at, mut missing) = (0, 0);
+        let mut expected = Replies::expected(0);
         loop {
             tokio::select! {
                 request = requests.recv() => {
                     let Some(request) = request else { return };
                     if self.asked.is_empty() {
-                        missing = request.commands.len();
+                        expected = Replies::expected(request.commands.len());
                     }
                     self.add(request);
                     while self.pending.len() < OUTPUT_BYTES && let Ok(request) = requests.try_recv() {
@@ -113,13 +114,20 @@ impl Carrier {
                         return;
                     }
                     while !self.asked.is_empty() {
-                        let Ok(replies) = self.input.take(&mut at, &mut missing) else { return };
+                        let replies = match self.input.take(&mut expected) {
+                            Ok(replies) => replies,
+                            Err(error) => return warn!("closing a connection to Redis: {error}"),
+                        };
                         let Some(replies) = replies else { break };
                         if let Some((_, answer)) = self.asked.pop_front() {
                             // Sending fails if the waiting task was dropped.
                             let _ = answer.send(replies);
                         }
-                        (at, missing) = (0, self.asked.front().map_or(0, |(replies, _)| *replies));
+                        expected = Replies::expected(self.asked.front().map_or(0, |(replies, _)| *replies));
+                    }
+                    // What nobody asked for would be taken for the reply to the next request.
+                    if self.asked.is_empty() && !self.input.arrived().is_empty() {
+                        return warn!("closing a connection to Redis: {}", malformed());
                     }
                 }
             }

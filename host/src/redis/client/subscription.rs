@@ -8,12 +8,14 @@ use redis::RedisError;
 
 use super::connection::Connection;
 use super::connector::Connector;
-use super::resp::{Commands, Cursor, Head};
+use super::resp::{Commands, Cursor, Head, Partial, malformed};
 
 /// A confirmed subscription to a channel and to one for marks, on a connection of its own: what is published on both arrives in
 /// one order.
 pub struct Subscription {
     wire: Connection,
+    /// The line at which the last look has stopped.
+    partial: Partial,
     channel: String,
     marks_channel: String,
     /// Where it began.
@@ -84,7 +86,10 @@ impl Subscription {
     pub async fn next(&mut self) -> Result<Chunk, RedisError> {
         loop {
             let input = self.wire.input();
-            let (end, items) = complete(input.arrived(), self.channel.as_bytes(), self.marks_channel.as_bytes())?;
+            let mut cursor = Cursor::resuming(input.arrived(), 0, self.partial);
+            let items = complete(&mut cursor, self.channel.as_bytes(), self.marks_channel.as_bytes())?;
+            let end = cursor.at();
+            self.partial = if end > 0 { Partial::default() } else { cursor.partial() };
             if end > 0 {
                 let is_last = items.contains(&Item::End);
                 return Ok(Chunk { bytes: input.take_bytes(end), items, is_last });
@@ -104,46 +109,64 @@ impl Subscription {
     }
 }
 
-/// What has arrived as a whole, and where it ends. Everything that was not published on one of the channels is passed over.
-fn complete(arrived: &[u8], channel: &[u8], marks_channel: &[u8]) -> Result<(usize, Vec<Item>), RedisError> {
+/// What has arrived as a whole, up to where the cursor is then. Everything that was not published on one of the channels is passed
+/// over.
+fn complete(cursor: &mut Cursor<'_>, channel: &[u8], marks_channel: &[u8]) -> Result<Vec<Item>, RedisError> {
     let mut items = Vec::new();
-    let mut cursor = Cursor::new(arrived, 0);
-    loop {
-        let end = cursor.at();
-        match item(&mut cursor, channel, marks_channel)? {
-            None => return Ok((end, items)),
-            Some(item) => items.extend(item),
-        }
+    while let Some(item) = item(cursor, channel, marks_channel)? {
+        items.extend(item);
     }
+    Ok(items)
 }
+
+/// Values in what a server sends to a subscriber, at most; it has no arrays within.
+const PUSHED_VALUES_MAX: usize = 8;
 
 /// Walks over the next value: `None` when it has not arrived as a whole, and what it is if it is anything.
 fn item(cursor: &mut Cursor<'_>, channel: &[u8], marks_channel: &[u8]) -> Result<Option<Option<Item>>, RedisError> {
-    let mut pending = 1;
-    let mut start = *cursor;
-    if start.head()? == Some(Head::Array(3))
-        && let Some(Head::Bulk(kind @ (b"message" | b"unsubscribe"))) = start.head()?
-    {
-        let (Some(Head::Bulk(name)), Some(value)) = (start.head()?, start.head()?) else {
-            return Ok(None);
-        };
-        *cursor = start;
-        return Ok(Some(match value {
-            Head::Bulk(payload) if kind == b"message" => {
-                // The payload, then the end of its line.
-                let end = cursor.at() - b"\r\n".len();
-                let range = end - payload.len()..end;
-                match name {
-                    name if name == channel => Some(Item::Message(range)),
-                    name if name == marks_channel => Some(Item::Mark(range)),
-                    _ => None,
-                }
+    let start = cursor.at();
+    let mut ahead = *cursor;
+    let heads = pushed(&mut ahead)?;
+    let Some(heads) = heads else {
+        // Few values are looked at again, and no line is.
+        *cursor = Cursor::resuming(cursor.bytes(), start, ahead.partial());
+        return Ok(None);
+    };
+    *cursor = ahead;
+    Ok(Some(match heads {
+        [Some(Head::Bulk(b"message")), Some(Head::Bulk(name)), Some(Head::Bulk(payload))] => {
+            // The payload, then the end of its line.
+            let end = cursor.at() - b"\r\n".len();
+            let range = end - payload.len()..end;
+            match name {
+                name if name == channel => Some(Item::Message(range)),
+                name if name == marks_channel => Some(Item::Mark(range)),
+                _ => None,
             }
-            _ => (name == channel && kind == b"unsubscribe").then_some(Item::End),
-        }));
+        }
+        [Some(Head::Bulk(b"unsubscribe")), Some(Head::Bulk(name)), Some(_)] => (name == channel).then_some(Item::End),
+        _ => None,
+    }))
+}
+
+/// The three values of the next array, or none of them for anything else; `None` when it has not arrived as a whole.
+fn pushed<'a>(cursor: &mut Cursor<'a>) -> Result<Option<[Option<Head<'a>>; 3]>, RedisError> {
+    let mut heads = [None; 3];
+    let values = match cursor.head()? {
+        Some(Head::Array(values)) if values <= PUSHED_VALUES_MAX => values,
+        Some(Head::Array(_)) => return Err(malformed()),
+        Some(_) => return Ok(Some(heads)),
+        None => return Ok(None),
+    };
+    for index in 0..values {
+        match cursor.head()? {
+            Some(Head::Array(_)) => return Err(malformed()),
+            Some(head) if values == heads.len() => heads[index] = Some(head),
+            Some(_) => {}
+            None => return Ok(None),
+        }
     }
-    cursor.skip(&mut pending)?;
-    Ok((pending == 0).then_some(None))
+    Ok(Some(heads))
 }
 
 /// Subscribes to a channel and to that of the marks, on a new connection.
@@ -165,12 +188,23 @@ pub async fn subscribe(
     let is_at_replica = String::from_utf8_lossy(replies.bulk()?).lines().any(|line| line == "role:slave");
     replies.array()?;
     let (seconds, _microseconds) = (replies.bulk()?, replies.bulk()?);
-    let at_ms =
-        str::from_utf8(seconds).ok().and_then(|text| text.parse().ok()).map_or(0, |seconds: u64| seconds * 1000);
+    let at_ms = str::from_utf8(seconds)
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .map_or(0, |seconds: u64| seconds.saturating_mul(1000));
     // The second confirmation is passed over as it comes: messages may lie between the two.
     replies.value()?;
-    Ok(Subscription { wire, channel, marks_channel, beginning: Beginning { is_at_replica, at_ms } })
+    Ok(Subscription {
+        wire,
+        partial: Partial::default(),
+        channel,
+        marks_channel,
+        beginning: Beginning { is_at_replica, at_ms },
+    })
 }
+
+#[cfg(test)]
+mod properties;
 
 #[cfg(test)]
 mod tests {
@@ -183,7 +217,8 @@ mod tests {
 
     /// What arrived as a whole, as text; and where it ends.
     fn texts(arrived: &[u8]) -> (usize, Vec<String>) {
-        let (end, items) = complete(arrived, b"c", b"m").unwrap();
+        let mut cursor = Cursor::new(arrived, 0);
+        let (items, end) = (complete(&mut cursor, b"c", b"m").unwrap(), cursor.at());
         let text = |range: Range<usize>| String::from_utf8_lossy(&arrived[range]).into_owned();
         let texts = items.into_iter().map(|item| match item {
             Item::Message(range) => text(range),
@@ -196,8 +231,8 @@ mod tests {
     #[test]
     fn messages_and_marks_come_in_the_order_in_which_they_were_published() {
         assert_eq!(texts(STREAM), (STREAM.len(), ["one", "(mark)", "", "t\r\nwo", "end"].map(str::to_owned).to_vec()));
-        let (end, items) = complete(STREAM, b"c", b"m").unwrap();
-        let chunk = Chunk { bytes: Bytes::from_static(&STREAM[..end]), items, is_last: true };
+        let items = complete(&mut Cursor::new(STREAM, 0), b"c", b"m").unwrap();
+        let chunk = Chunk { bytes: Bytes::from_static(STREAM), items, is_last: true };
         let runs = chunk.runs().map(|run| match run {
             Run::Messages(payloads) => payloads.count(),
             Run::Mark(_) => 100,
@@ -217,6 +252,9 @@ mod tests {
 
     #[test]
     fn rubbish_ends_the_subscription() {
-        assert!(complete(b"HTTP/1.1 400\r\n", b"c", b"m").is_err());
+        let nested = "*8\r\n*1\r\n".repeat(1_000);
+        for rubbish in ["HTTP/1.1 400\r\n", "*9\r\n", &nested, "*3\r\n$7\r\nmessage\r\n$99999999999\r\n"] {
+            assert!(complete(&mut Cursor::new(rubbish.as_bytes(), 0), b"c", b"m").is_err(), "{rubbish:?}");
+        }
     }
 }

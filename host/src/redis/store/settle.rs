@@ -277,7 +277,7 @@ fn is_settled(replies: &mut Cursor<'_>, mut queued: usize) -> Result<bool, Redis
     match replies.head()? {
         Some(Head::Nil | Head::Line([b'-', ..])) => Ok(false),
         Some(Head::Array(results @ 1..)) => {
-            replies.skip(&mut (results - 1))?;
+            replies.skip(results.saturating_sub(1))?;
             Ok(matches!(replies.head()?, Some(Head::Line([b':', ..]))))
         }
         _ => Err(malformed()),

@@ -4,7 +4,9 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::*;
-use crate::arbitrary::cases;
+use crate::arbitrary::{almost_a_reply, cases};
+use crate::dead_letter::Origin;
+use crate::message::Reason;
 
 /// An inbox entry in a reply of Redis.
 fn entry(id: &str, values: impl Iterator<Item = Vec<u8>>) -> Value {
@@ -32,7 +34,7 @@ fn reply() -> impl Strategy<Value = Value> {
 }
 
 proptest! {
-    #![proptest_config(cases(2_000))]
+    #![proptest_config(cases(4_000))]
 
     #[test]
     fn what_is_encoded_is_decoded(
@@ -156,6 +158,32 @@ proptest! {
         let _ = fetched(&mut Cursor::new(&bytes, 0));
         let _ = fetched(&mut Cursor::new(&encoded(&reply), 0));
         prop_assert_eq!(delivery(reply).is_some(), is_entry);
+    }
+
+    #[test]
+    fn what_is_made_of_a_forged_entry_is_within_bounds(bytes in almost_a_reply()) {
+        // The reply to a fetch begins with the permit.
+        let mut replies = Cursor::new(&bytes, 0);
+        let _ = replies.value();
+        let mut deliveries = fetched(&mut replies).unwrap_or_default();
+        let _ = read_entries(&mut Cursor::new(&bytes, 0), &mut deliveries);
+        let taken_apart = redis::parse_redis_value(&bytes).ok();
+        if let Some(Value::Array(entries)) = taken_apart {
+            deliveries.extend(entries.into_iter().filter_map(delivery));
+        }
+        for delivery in &deliveries {
+            prop_assert!(delivery.claims.as_ref().is_none_or(|claims| claims.window <= WINDOW_MAX));
+            for message in &delivery.messages {
+                let (message_id, token) = (message.id.as_str(), delivery.token(message));
+                let origin =
+                    Origin { message_id, token, attempts: message.attempt(), consumer_id: "c", plugin_digest: "d", plugin_generation: 1 };
+                let (payload, reason) = (message.body.as_bytes(), Reason::HostKiller);
+                let letter = DeadLetter { payload, reason, error: "", host_id: "h", origin: Some(origin) };
+                let mut entries = Entries::default();
+                write_dead_letter(&mut entries, FORMAT, &letter);
+                prop_assert_eq!(entries.iter().count(), 1);
+            }
+        }
     }
 
     #[test]
