@@ -78,6 +78,30 @@ fn a_stopped_host_is_off_the_list_when_it_has_ended() {
 }
 
 #[test]
+fn a_heartbeat_reads_the_whole_list_only_when_something_has_changed() {
+    let redis = Redis::start();
+    let launch = || Host::on(&redis).arg("--heartbeat-interval", "50ms").arg("--heartbeat-ttl", "1s");
+    let _hosts = [launch().ready(&redis, 100), launch().ready(&redis, 100)];
+    redis.wait_for_consumers(200);
+    let calls = |command: &str| {
+        let statistics: String = redis.run(cmd("INFO").arg("commandstats"));
+        let prefix = format!("cmdstat_{command}:calls=");
+        let line = statistics.lines().find_map(|line| line.strip_prefix(&*prefix).map(str::to_owned));
+        line.map_or(0, |line| line.split(',').next().unwrap().parse::<u64>().unwrap())
+    };
+    // What only a look at the whole list needs.
+    let heartbeats = |count| {
+        redis.run::<()>(cmd("CONFIG").arg("RESETSTAT"));
+        wait_until("some heartbeats", || calls("zadd") >= count);
+        calls("hkeys")
+    };
+    assert_eq!(heartbeats(20), 0);
+    redis.run::<usize>(cmd("LREM").arg(IDS).arg(0).arg(&redis.consumer_ids()[7]));
+    assert!((1..=2).contains(&heartbeats(20)), "one heartbeat puts everything right");
+    assert_eq!(redis.consumer_ids().len(), 200);
+}
+
+#[test]
 fn a_slow_plugin_does_not_make_a_host_look_dead() {
     let redis = Redis::start();
     let patient = |redis: &Redis| Host::on(redis).arg("--max-plugin-time", "30s");

@@ -154,6 +154,8 @@ settings! {
         pub hosts: String = flag("hosts-key").default("{consumer:ids}:hosts");
         /// Hash of the remote consumers, each with the host at which it registered.
         pub remote: String = flag("remote-key").default("{consumer:ids}:remote");
+        /// Hash with the number of listed consumers of each host, so that a heartbeat need not read the whole list.
+        pub sizes: String = flag("sizes-key").default("{consumer:ids}:sizes");
         /// Stream to which results are appended.
         ///
         /// The keys below derive their names from this name unless they are set: with `orders`, the inbox becomes

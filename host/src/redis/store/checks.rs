@@ -227,6 +227,7 @@ fn needed<'a>(keys: &'a Keys, marks_channel: &'a str, claim: &'a str, permit: &'
         needs("ZADD", &keys.retry, &["1", "x"]),
         needs("ZREM", &keys.retry, &["x"]),
         needs("ZRANGE", &keys.retry, &["0", "-1"]),
+        needs("ZCARD", &keys.heartbeat, &[]),
         needs("ZADD", &keys.heartbeat, &["1", "x"]),
         needs("ZREM", &keys.heartbeat, &["x"]),
         needs("ZSCORE", &keys.heartbeat, &["x"]),
@@ -241,6 +242,12 @@ fn needed<'a>(keys: &'a Keys, marks_channel: &'a str, claim: &'a str, permit: &'
         needs("HSET", &keys.remote, &["x", "x"]),
         needs("HDEL", &keys.remote, &["x"]),
         needs("PEXPIREAT", &keys.remote, &["1"]),
+        needs("HMGET", &keys.sizes, &["x"]),
+        needs("HGETALL", &keys.sizes, &[]),
+        needs("HSET", &keys.sizes, &["x", "x"]),
+        needs("HDEL", &keys.sizes, &["x"]),
+        needs("DEL", &keys.sizes, &[]),
+        needs("PEXPIREAT", &keys.sizes, &["1"]),
         needs("HMGET", &keys.versions, &["x"]),
         needs("HGETALL", &keys.versions, &[]),
         needs("HSET", &keys.versions, &["x", "x"]),
@@ -328,11 +335,12 @@ fn note_refusal(reply: Value, command: &str, object: &str, missing: &mut Vec<Str
 
 /// Checks that every key has its type or does not exist.
 async fn types(connection: &mut LibraryConnection, keys: &Keys, outputs: &Outputs) -> Result<(), Finding> {
-    let wanted: [(&String, &'static str); 12] = [
+    let wanted: [(&String, &'static str); 13] = [
         (&keys.consumer_ids, "list"),
         (&keys.heartbeat, "zset"),
         (&keys.hosts, "hash"),
         (&keys.remote, "hash"),
+        (&keys.sizes, "hash"),
         (&keys.descriptor, "hash"),
         (&keys.output, "stream"),
         (&keys.inbox, "stream"),

@@ -63,7 +63,7 @@ pub async fn beat(
     beat: Beat,
 ) -> Result<BeatReply, RedisError> {
     let Presence { host_id, consumers, status, ttl } = presence;
-    let mut command = BEAT.command(&[&keys.consumer_ids, &keys.heartbeat, &keys.hosts, &keys.remote]);
+    let mut command = BEAT.command(&[&keys.consumer_ids, &keys.heartbeat, &keys.hosts, &keys.remote, &keys.sizes]);
     let mode = match beat {
         Beat::Join => "join",
         Beat::Stay => "beat",
@@ -83,7 +83,7 @@ pub async fn beat(
 /// Errors of the network or the server.
 pub async fn hosts_alive(connection: &mut LibraryConnection, keys: &Keys) -> Result<Vec<String>, RedisError> {
     let (seconds, micros): (u64, u64) = redis::cmd("TIME").query_async(connection).await?;
-    let now_ms = seconds * 1000 + micros / 1000;
+    let now_ms = seconds.saturating_mul(1000).saturating_add(micros / 1000);
     redis::cmd("ZRANGE")
         .arg(&keys.heartbeat)
         .arg(format!("({now_ms}"))
@@ -100,3 +100,6 @@ pub async fn hosts_alive(connection: &mut LibraryConnection, keys: &Keys) -> Res
 pub async fn statuses(connection: &mut LibraryConnection, keys: &Keys) -> Result<HashMap<String, String>, RedisError> {
     redis::cmd("HGETALL").arg(&keys.hosts).query_async(connection).await
 }
+
+#[cfg(test)]
+mod tests;

@@ -55,7 +55,7 @@ async fn change(
     (consumer_id, host_id): (&str, &str),
     group_size_max: u32,
 ) -> Result<i64, RedisError> {
-    let mut command = MEMBERSHIP.command(&[&keys.consumer_ids, &keys.remote, &keys.heartbeat]);
+    let mut command = MEMBERSHIP.command(&[&keys.consumer_ids, &keys.remote, &keys.heartbeat, &keys.sizes]);
     command.arg(how).arg(consumer_id).arg(host_id).arg(group_size_max);
     Ok(from_redis_value(MEMBERSHIP.run(connection, &command).await?)?)
 }
