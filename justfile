@@ -43,9 +43,15 @@ demo *args: rust-plugins build
 test *args: plugins test-plugins browser
     cargo test --release "$@"
 
-# Check format, lints and documentation of the host and of the guests
+# Check format, lints, dependencies and documentation of the host and of the guests
 lint: setup
+    @.ci/setup languages
     @.ci/lint
+
+# Check licences, sources and known vulnerabilities of the dependencies alone
+deny:
+    @.ci/setup languages
+    @.ci/deny
 
 # Check the files of host/deploy with their own linters, which it installs
 lint-deploy:
