@@ -185,10 +185,21 @@ fn a_cache_that_cannot_be_used_is_a_warning() {
     let open = redis.folder().join("open");
     fs::create_dir_all(open.join("host/compiled")).unwrap();
     fs::set_permissions(open.join("host/compiled"), fs::Permissions::from_mode(0o777)).unwrap();
-    for (folder, words) in [(file, "cannot create the folder"), (open, "other users may write to the folder")] {
-        let log = Host::on(&redis).env("XDG_CACHE_HOME", folder).ready(&redis, 1).stop().stderr;
+    let below = redis.folder().join("below");
+    fs::create_dir_all(below.join("host/compiled")).unwrap();
+    fs::set_permissions(below.join("host/compiled"), fs::Permissions::from_mode(0o700)).unwrap();
+    fs::set_permissions(below.join("host"), fs::Permissions::from_mode(0o777)).unwrap();
+    let of_parent = format!("other users may write to the folder above, {}", below.join("host").display());
+    let start = |folder: &std::path::Path| Host::on(&redis).env("XDG_CACHE_HOME", folder);
+    for (folder, words) in
+        [(&file, "cannot create the folder"), (&open, "other users may write to the folder"), (&below, &*of_parent)]
+    {
+        let log = start(folder).ready(&redis, 1).stop().stderr;
         assert!(log.contains(words) && log.contains("--no-cache"), "{log}");
     }
+    let log = start(&below).switch("--trust-cache-folder").ready(&redis, 1).stop().stderr;
+    assert!(!log.contains("not cached"), "{log}");
+    assert!(!files(&below.join("host/compiled")).is_empty());
 }
 
 /// All compiled plugins below a folder.

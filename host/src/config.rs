@@ -108,6 +108,11 @@ settings! {
         pub dedup_window: Duration = flag("dedup-window").default("5m").between("1s", "7d").common();
         /// Compile the plugin at every start, without the cache of compiled plugins in the user's cache folder.
         pub no_cache: bool = flag("no-cache").default("false");
+        /// Do not check the folders above the cache of compiled plugins.
+        ///
+        /// By default each must belong to this user or to root, and others must not be able to write to it. For a container,
+        /// whose volume everybody may write to while nobody else is there.
+        pub trust_cache_folder: bool = flag("trust-cache-folder").default("false");
         /// Format of log lines (standard error) and report lines (standard output).
         pub log_format: LogFormat = flag("log-format").default("text").common();
         /// Least severe level that is logged: error, warn, info, debug, trace or off.

@@ -96,7 +96,7 @@ impl FromArgMatches for PluginFlags {
 /// Whether a setting affects loading, limits, input or output of a plugin, or the log.
 fn matters_to_plugins(setting: &Setting) -> bool {
     matches!(setting.section, "limits" | "load" | "message")
-        || matches!(setting.flag(), "no-cache" | "output-format" | "log-format" | "log-level")
+        || matches!(setting.flag(), "no-cache" | "trust-cache-folder" | "output-format" | "log-format" | "log-level")
 }
 
 fn given<'a>(matches: &ArgMatches, settings: impl Iterator<Item = &'a Setting>) -> Given {

@@ -3,7 +3,8 @@
 //! through a private folder that is gone once the code is loaded.
 //!
 //! The contents of the cache run as machine code, unchecked. So only users who could also change the host itself may
-//! write to the folder. The folder is created for the owner only, and a folder that others may write to is not used.
+//! write to the folder, or put another one in its place. The folder is created for the owner only, and it is used only if
+//! it and every folder above it pass the rule that sshd has for authorized_keys.
 
 use std::ffi::OsString;
 use std::fmt::Display;
@@ -28,6 +29,18 @@ const FOLDER_FILES_MAX: usize = 1_000;
 const LEFT_PERCENT: u64 = 70;
 /// Permission bits that allow others to write.
 const OTHERS_WRITE: u32 = 0o022;
+/// Permission bit of a folder in which everybody may change only what belongs to them.
+const STICKY: u32 = 0o1000;
+const ROOT: u32 = 0;
+
+/// Whether the folders above the cache are checked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Parents {
+    /// They are.
+    Checked,
+    /// They are not: nobody else can reach them.
+    Trusted,
+}
 /// How often the removal of a folder is tried.
 const REMOVALS_MAX: u32 = 100;
 /// The folder for compiled code in a cache folder, as wasmtime names it. A folder for each release lies in it.
@@ -51,8 +64,8 @@ impl Store {
     ///
     /// # Errors
     /// When there is no place for a private folder either.
-    pub(super) fn open(no_cache: bool) -> Result<Store, String> {
-        if let Some(cache) = Some(()).filter(|()| !no_cache).and_then(|()| open()) {
+    pub(super) fn open(no_cache: bool, parents: Parents) -> Result<Store, String> {
+        if let Some(cache) = Some(()).filter(|()| !no_cache).and_then(|()| open(parents)) {
             return Ok(Store { cache, passing: None });
         }
         let temporary = std::env::temp_dir();
@@ -131,18 +144,18 @@ impl Drop for InUse {
 }
 
 /// The cache in the user's cache folder, if it can be used.
-fn open() -> Option<Cache> {
+fn open(parents: Parents) -> Option<Cache> {
     let Some(folder) = folder(|name| std::env::var_os(name)) else {
         tracing::warn!(
             "compiled plugins are not cached, because the user has no cache folder; set XDG_CACHE_HOME, or use --no-cache"
         );
         return None;
     };
-    open_in(&folder)
+    open_in(&folder, parents)
         .inspect_err(|reason| {
             tracing::warn!(
-                "compiled plugins are not cached in {}: {reason}; make this folder accessible to this user only, or use \
-                 --no-cache",
+                "compiled plugins are not cached in {}: {reason}; let only this user write there, set XDG_CACHE_HOME to another \
+                 folder, or use --no-cache",
                 folder.display()
             );
         })
@@ -159,17 +172,23 @@ fn folder(variable: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
 }
 
 /// The cache in this folder. A missing folder is created.
-fn open_in(folder: &Path) -> Result<Cache, String> {
+fn open_in(folder: &Path, parents: Parents) -> Result<Cache, String> {
     DirBuilder::new()
         .recursive(true)
         .mode(0o700)
         .create(folder)
         .map_err(|error| format!("cannot create the folder: {error}"))?;
-    let metadata = fs::metadata(folder).map_err(|error| format!("cannot inspect the folder: {error}"))?;
+    // From here on under the name without symbolic links: others may change a link, but not what was checked.
+    let folder = &folder.canonicalize().map_err(|error| format!("cannot inspect the folder: {error}"))?;
     // A new file shows whether this process may write, and as which user.
     let own = tempfile::tempfile_in(folder).and_then(|file| file.metadata());
-    let own = own.map_err(|error| format!("cannot write to the folder: {error}"))?;
-    private(&metadata, &own)?;
+    let user = own.map_err(|error| format!("cannot write to the folder: {error}"))?.uid();
+    private(&inspect(folder)?, user)?;
+    if parents == Parents::Checked {
+        for parent in folder.ancestors().skip(1) {
+            guarded(&inspect(parent)?, user).map_err(|reason| format!("{reason} {}", parent.display()))?;
+        }
+    }
 
     forget_orders(folder);
     in_folder(folder)
@@ -266,8 +285,13 @@ fn base64url(bytes: &[u8]) -> String {
     bytes.chunks(3).flat_map(digits).collect()
 }
 
-fn private(folder: &Metadata, own: &Metadata) -> Result<(), String> {
-    if folder.uid() != own.uid() {
+fn inspect(folder: &Path) -> Result<Metadata, String> {
+    folder.metadata().map_err(|error| format!("cannot inspect {}: {error}", folder.display()))
+}
+
+/// Whether the folder is this user's alone.
+fn private(folder: &Metadata, user: u32) -> Result<(), String> {
+    if folder.uid() != user {
         return Err("the folder belongs to another user".into());
     }
     if folder.mode() & OTHERS_WRITE != 0 {
@@ -276,9 +300,22 @@ fn private(folder: &Metadata, own: &Metadata) -> Result<(), String> {
     Ok(())
 }
 
+/// Whether only this user and root can exchange what lies in a folder above. In a sticky folder others cannot exchange what
+/// belongs to this user or to root, and what lies below has been found to belong to one of them.
+fn guarded(folder: &Metadata, user: u32) -> Result<(), &'static str> {
+    if ![user, ROOT].contains(&folder.uid()) {
+        return Err("another user owns the folder above,");
+    }
+    if folder.mode() & OTHERS_WRITE != 0 && folder.mode() & STICKY == 0 {
+        return Err("other users may write to the folder above,");
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
+    use std::fs::{Permissions, create_dir, set_permissions};
+    use std::os::unix::fs::{PermissionsExt, symlink};
 
     use super::*;
 
@@ -296,9 +333,47 @@ mod tests {
     #[test]
     fn a_folder_that_others_may_write_to_is_not_used() {
         let folder = tempfile::tempdir().unwrap();
-        assert!(open_in(folder.path()).is_ok());
-        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o770)).unwrap();
-        assert_eq!(open_in(folder.path()).unwrap_err(), "other users may write to the folder");
+        assert!(open_in(folder.path(), Parents::Checked).is_ok());
+        set_permissions(folder.path(), Permissions::from_mode(0o770)).unwrap();
+        for parents in [Parents::Checked, Parents::Trusted] {
+            assert_eq!(open_in(folder.path(), parents).unwrap_err(), "other users may write to the folder");
+        }
+    }
+
+    #[test]
+    fn a_folder_that_others_may_exchange_is_not_used() {
+        let base = tempfile::tempdir().unwrap();
+        let (open, link) = (base.path().join("open"), base.path().join("link"));
+        create_dir(&open).unwrap();
+        symlink(open.join("to"), &link).unwrap();
+        let given = |mode| set_permissions(&open, Permissions::from_mode(mode)).unwrap();
+        let error = format!("other users may write to the folder above, {}", open.canonicalize().unwrap().display());
+        create_dir(open.join("to")).unwrap();
+        for folder in [open.join("to/compiled"), link.join("compiled")] {
+            given(0o700);
+            let cache = open_in(&folder, Parents::Checked).unwrap();
+            assert_eq!(cache.directory(), &folder.canonicalize().unwrap());
+            for mode in [0o702, 0o720] {
+                given(mode);
+                assert_eq!(open_in(&folder, Parents::Checked).unwrap_err(), error);
+                assert!(open_in(&folder, Parents::Trusted).is_ok());
+            }
+            given(0o1777);
+            assert!(open_in(&folder, Parents::Checked).is_ok(), "others can remove only what is theirs");
+        }
+    }
+
+    #[test]
+    fn a_folder_in_that_of_another_user_is_not_used() {
+        let base = tempfile::tempdir().unwrap();
+        let owner = base.path().metadata().unwrap().uid();
+        // What root owns is everybody's to trust, so the tests of root give the folder away.
+        let owner = if owner == ROOT { 4_711 } else { owner };
+        std::os::unix::fs::chown(base.path(), Some(owner), None).unwrap();
+        let folder = base.path().metadata().unwrap();
+        assert_eq!(guarded(&folder, owner), Ok(()));
+        assert_eq!(guarded(&folder, owner + 1), Err("another user owns the folder above,"));
+        assert_eq!(guarded(&Path::new("/").metadata().unwrap(), owner), Ok(()));
     }
 
     #[test]
@@ -335,7 +410,7 @@ mod tests {
     #[test]
     fn a_file_in_the_place_of_the_folder_is_named() {
         let file = tempfile::NamedTempFile::new().unwrap();
-        let error = open_in(&file.path().join("compiled")).unwrap_err();
+        let error = open_in(&file.path().join("compiled"), Parents::Checked).unwrap_err();
         assert!(error.starts_with("cannot create the folder:"), "{error}");
     }
 }

@@ -16,7 +16,7 @@ use wasmtime::component::Component;
 
 use self::tuning::{Features, Memory, Tuning};
 use super::apart::{Answer, Apart, Order, Report};
-use super::cache::Store;
+use super::cache::{Parents, Store};
 use super::compiler::Haste;
 use super::error::LoadError;
 use super::limits::Usage;
@@ -82,7 +82,8 @@ impl Engine {
 
     fn with(settings: &Settings, instances: u32, functions: Option<PathBuf>) -> Result<Engine, LoadError> {
         let limits = settings.plugin_limits.clone();
-        let store = Store::open(settings.no_cache).map_err(LoadError::Engine)?;
+        let parents = if settings.trust_cache_folder { Parents::Trusted } else { Parents::Checked };
+        let store = Store::open(settings.no_cache, parents).map_err(LoadError::Engine)?;
         let cache = Some(store.cache.clone());
         let tuning = Tuning { stack_bytes_max: limits.stack_bytes_max, instances, cache, functions: None };
         let on_demand = tuning
