@@ -68,3 +68,4 @@ mod tail;
 mod toolchains;
 mod top;
 mod traces;
+mod trimming;

@@ -114,6 +114,8 @@ fn the_values_are_those_in_redis() {
         ("host_position_lag_messages", 0.0),
         ("host_gaps_total", 0.0),
         ("host_shed_messages_total", 0.0),
+        ("host_dead_letters_trimmed_total", 0.0),
+        ("host_results_trimmed_total", 0.0),
     ] {
         assert_eq!(value(name, &[]), expected, "{name}");
     }

@@ -67,6 +67,8 @@ impl Announcer {
             processed,
             duplicates: counters.duplicates.get(),
             dead_letters: counters.dead_letters.get(),
+            dead_letters_trimmed: counters.trimmed.dead_letters.get(),
+            results_trimmed: counters.trimmed.results.get(),
             retries: counters.retries.get(),
             shed: counters.shed.get(),
             gaps: counters.gaps.get(),

@@ -180,6 +180,8 @@ settings! {
         pub retry: String = flag("retry-key").default("{messages:processed}:retry");
         /// Stream of dead letters.
         pub dead: String = flag("dead-key").default("{messages:processed}:dead");
+        /// Stream with the entry ids of those dead letters that have no message id.
+        pub dead_index: String = flag("dead-index-key").default("{messages:processed}:dead-index");
         /// Lease of the active intake.
         pub intake: String = flag("intake-key").default("{messages:processed}:intake");
         /// Hash with the number of the last mark.
@@ -246,6 +248,13 @@ settings! {
         pub length_max: u64 = flag("max-output-length").default("0").between("0", "1000000000000").common();
         /// Approximate number of dead letters to keep; 0 keeps all.
         pub dead_length_max: u64 = flag("max-dead-length").default("0").between("0", "1000000000000");
+        /// Number of dead letters without a message id to keep; 0 keeps all.
+        ///
+        /// They never were messages, and cannot be replayed. The oldest are removed beyond this number, and counted. Dead letters
+        /// with a message id are never removed for them. What came while all were kept does not count.
+        pub dead_without_id_max: u64 = flag("max-dead-without-id").default("100000").between("0", "1000000000000");
+        /// Number of dead letters with a message id above which the active host warns, once; 0 never warns.
+        pub dead_length_warn: u64 = flag("warn-dead-length").default("100000").between("0", "1000000000000");
     }
 
     /// Receiving from Pub/Sub.

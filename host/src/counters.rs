@@ -51,6 +51,15 @@ impl Tallies {
     }
 }
 
+/// What was removed from streams, because they were longer than their bounds.
+#[derive(Debug, Default)]
+pub struct Trimmed {
+    /// Results, by appends of this host.
+    pub results: Counter,
+    /// Dead letters, by dead letters of this host.
+    pub dead_letters: Counter,
+}
+
 /// A counter for each reason of a dead letter.
 #[derive(Debug, Default)]
 pub struct ByReason([Counter; Reason::ALL.len()]);
@@ -110,6 +119,8 @@ pub struct Counters {
     pub dead_letters: Counter,
     /// The same by reason.
     pub dead_letters_by_reason: ByReason,
+    /// What this host has trimmed.
+    pub trimmed: Trimmed,
     /// Retries scheduled by this host's consumers.
     pub retries: Counter,
     /// Messages that found the intake's buffer full, or could not be appended for another reason.

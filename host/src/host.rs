@@ -268,7 +268,11 @@ impl Running {
             Distribution::start(Distributor::new(workplace, remotes, time_max), &queue, fetcher_room, &workers.handle)
         });
         let (reporting, told) = (group.clone(), versions.clone());
-        let report = move || report::run(reporting.clone(), told.clone(), config.report_interval, config.log_format);
+        let dead_length_warn = config.output.dead_length_warn;
+        let report = move || {
+            let (group, versions) = (reporting.clone(), told.clone());
+            report::run(group, versions, config.report_interval, config.log_format, dead_length_warn)
+        };
         tasks.spawn(supervisor.clone().keep("report", report));
         let parts = Parts::default()
             .with_threads("main", &Handle::current(), Rest::Allowed)

@@ -103,7 +103,7 @@ impl Work {
         let flatten = timed(|| flatten(&mut entries, delivery, &results))?;
         let settle = timed(|| {
             let appends = appends(keys, &entries, output.length_max);
-            black_box(transaction(keys, [&appends].into_iter(), [ENTRY_ID].into_iter()).bytes());
+            black_box(transaction(keys, 0, [&appends].into_iter(), [ENTRY_ID].into_iter()).bytes());
             Ok(())
         })?;
         Ok([parse, append, call, flatten, settle])

@@ -333,7 +333,7 @@ impl Workplace {
         {
             return Settling::Done;
         }
-        let streams = Streams { keys: &group.keys, output, outputs };
+        let streams = Streams { keys: &group.keys, output, outputs, trimmed: &group.counters.trimmed };
         connection
             .repeat("settle a delivery", move |connection| async move {
                 settle::settle(&connection, streams, *dedup_window, work.handed(group), settlement.writes()).await

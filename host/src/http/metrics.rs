@@ -71,6 +71,11 @@ impl Scrape {
         families.counters("host_messages", "Messages by what became of them, at each attempt", "outcome", &outcomes)?;
         let reasons = Reason::ALL.map(|reason| (reason.as_str(), counters.dead_letters_by_reason.get(reason)));
         families.counters("host_dead_letters_written", "Messages that this host gave up", "reason", &reasons)?;
+        let trimmed = &counters.trimmed;
+        let help = "Dead letters that this host removed, because there were more than are kept";
+        families.counter("host_dead_letters_trimmed", help, trimmed.dead_letters.get())?;
+        let help = "Results that this host removed, because a stream was longer than its bound";
+        families.counter("host_results_trimmed", help, trimmed.results.get())?;
         if let Some(measured) = &self.service.group.measured {
             let latency = measured.latency.read();
             let help = "Time of messages in the inbox until their outcome was written";

@@ -167,6 +167,7 @@ impl Append {
         if let Some(appended) = &appended {
             self.group.pace.set_inbox(appended.inbox as u64);
             self.group.counters.duplicates.add(appended.copies);
+            self.group.counters.trimmed.dead_letters.add(appended.trimmed);
             self.group.counters.dead_letters.add(round.dead_letters.len());
             self.group.counters.dead_letters_by_reason.add(&round.reasons);
         }

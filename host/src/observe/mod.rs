@@ -15,7 +15,8 @@ use serde::Deserialize;
 
 use self::reasons::Tallied;
 use self::status::{
-    Consumer, GroupFacts, GroupStatus, Host, Inbox, Output, OutputName, Plugin, RedisFacts, Retries, Totals,
+    Consumer, DeadLetterCounts, GroupFacts, GroupStatus, Host, Inbox, Output, OutputName, Plugin, RedisFacts, Retries,
+    Totals,
 };
 use crate::config::Outputs;
 use crate::redis::client::connector::{Connector, LibraryConnection};
@@ -122,7 +123,10 @@ impl Observer {
             totals: totals(&hosts, &consumers),
             inbox: inbox(seen),
             retries: retries(seen),
-            dead_letters: self.reasons.counts(seen.dead.length),
+            dead_letters: DeadLetterCounts {
+                without_id: seen.dead_without_id,
+                ..self.reasons.counts(seen.dead.length)
+            },
             outputs,
             hosts: hosts.into_iter().map(|(host, _)| host).collect(),
             consumers,
@@ -179,6 +183,8 @@ fn host(seen: &Look, id: &str, expiry_ms: u64, listed: &HashMap<&str, Listed>) -
         processed: known.map(|figures| figures.processed),
         duplicates: known.map(|figures| figures.duplicates),
         dead_letters: known.map(|figures| figures.dead_letters),
+        dead_letters_trimmed: known.map(|figures| figures.dead_letters_trimmed),
+        results_trimmed: known.map(|figures| figures.results_trimmed),
         retries: known.map(|figures| figures.retries),
         shed: known.map(|figures| figures.shed),
         gaps: known.map(|figures| figures.gaps),
@@ -261,6 +267,8 @@ fn totals(hosts: &[(Host, Option<Figures>)], consumers: &[Consumer]) -> Totals {
         // Standbys hear the same messages as the active intake.
         position_lag: figures.iter().map(|figures| figures.position_lag).max(),
         shed: sum(|figures| figures.shed),
+        dead_letters_trimmed: sum(|figures| figures.dead_letters_trimmed),
+        results_trimmed: sum(|figures| figures.results_trimmed),
         gaps: sum(|figures| figures.gaps),
         gap_ms: sum(|figures| figures.gap_ms),
     }

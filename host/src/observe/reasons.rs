@@ -58,7 +58,8 @@ impl Tallied {
     /// The counts, for a stream of this length.
     pub(super) fn counts(&self, length: u64) -> DeadLetterCounts {
         // Letters may have come between reading the length and counting.
-        DeadLetterCounts { length: length.max(self.counted), counted: self.counted, reasons: self.reasons.clone() }
+        let length = length.max(self.counted);
+        DeadLetterCounts { length, counted: self.counted, reasons: self.reasons.clone(), without_id: 0 }
     }
 
     async fn count_new(&mut self, connection: &mut LibraryConnection, keys: &Keys) -> Result<(), RedisError> {

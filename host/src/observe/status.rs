@@ -89,6 +89,10 @@ pub struct Totals {
     pub position_lag: Option<u64>,
     /// Messages shed since the start of the hosts.
     pub shed: Option<u64>,
+    /// Dead letters trimmed since the start of the hosts.
+    pub dead_letters_trimmed: Option<u64>,
+    /// Results trimmed since the start of the hosts.
+    pub results_trimmed: Option<u64>,
     /// Times without a subscribed host since the start of the hosts.
     pub gaps: Option<u64>,
     /// Their length together.
@@ -126,6 +130,10 @@ pub struct Host {
     pub duplicates: Option<u64>,
     /// Dead letters written.
     pub dead_letters: Option<u64>,
+    /// Dead letters that the host has trimmed.
+    pub dead_letters_trimmed: Option<u64>,
+    /// Results that the host has trimmed.
+    pub results_trimmed: Option<u64>,
     /// Retries scheduled.
     pub retries: Option<u64>,
     /// Messages shed because the intake's buffer was full.
@@ -232,6 +240,8 @@ pub struct Retries {
 pub struct DeadLetterCounts {
     /// Number of all.
     pub length: u64,
+    /// Number of those without a message id, as far as they are bounded.
+    pub without_id: u64,
     /// Number of those whose reasons were counted: at most the newest 10,000, and those that came since.
     pub counted: u64,
     /// Number of each reason among them.

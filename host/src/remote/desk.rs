@@ -336,7 +336,7 @@ pub(super) async fn settle_held(
     settlement: &Settlement,
 ) -> Settling {
     let Workplace { group, output, outputs, dedup_window, .. } = workplace;
-    let streams = Streams { keys: &group.keys, output, outputs };
+    let streams = Streams { keys: &group.keys, output, outputs, trimmed: &group.counters.trimmed };
     let settled = connection
         .repeat("settle a message", move |connection| async move {
             settle_waiting(&connection, streams, *dedup_window, waiting, settlement.writes()).await

@@ -19,11 +19,11 @@ use snapshot::{Sampler, Snapshot};
 /// Share of Redis's memory limit above which the host warns.
 const MEMORY_WARN_PERCENT: u64 = 80;
 
-/// Reports for ever.
-pub async fn run(group: Arc<Group>, versions: Arc<Versions>, every: Duration, format: LogFormat) {
+/// Reports for ever, and warns when there are more than `dead_max` dead letters with a message id, unless that is 0.
+pub async fn run(group: Arc<Group>, versions: Arc<Versions>, every: Duration, format: LogFormat, dead_max: u64) {
     let output = group.keys.output.clone();
     let mut sampler = Sampler::start(group, versions).await;
-    let mut memory_warned = false;
+    let (mut memory_warned, mut letters_warned) = (false, false);
     let mut ticks = interval(every);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     ticks.tick().await; // the first is immediate
@@ -34,6 +34,10 @@ pub async fn run(group: Arc<Group>, versions: Arc<Versions>, every: Duration, fo
         crate::output::stdout().line(&line);
         if let Some(stats) = stats {
             warn_about_memory(stats, &output, &mut memory_warned);
+            // One host of the group says it.
+            if snapshot.intake == State::Active {
+                warn_about_letters(stats.dead_with_id, dead_max, &mut letters_warned);
+            }
         }
     }
 }
@@ -73,6 +77,12 @@ fn text(snapshot: &Snapshot) -> String {
     }
     if snapshot.taken_over > 0 {
         line += &format!(" | taken over {}", snapshot.taken_over);
+    }
+    if snapshot.dead_letters_trimmed > 0 {
+        line += &format!(" | dead letters trimmed {}", snapshot.dead_letters_trimmed);
+    }
+    if snapshot.results_trimmed > 0 {
+        line += &format!(" | results trimmed {}", snapshot.results_trimmed);
     }
     if snapshot.spans_lost > 0 {
         line += &format!(" | spans lost {}", snapshot.spans_lost);
@@ -116,4 +126,17 @@ fn warn_about_memory(stats: GroupStats, output: &str, warned: &mut bool) {
         );
     }
     *warned = close;
+}
+
+/// Warns once when there are many dead letters, and again only after there were fewer.
+fn warn_about_letters(dead_letters: u64, dead_max: u64, warned: &mut bool) {
+    let many = dead_max > 0 && dead_letters > dead_max;
+    if many && !*warned {
+        warn!(
+            dead_letters,
+            "more than {dead_max} dead letters with a message id are kept, and none is ever removed; replay or purge them \
+             (host dead), or set --max-dead-length; --warn-dead-length sets this number"
+        );
+    }
+    *warned = many;
 }

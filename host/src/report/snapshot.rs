@@ -34,6 +34,10 @@ pub struct Snapshot {
     pub duplicates: u64,
     /// Dead letters written by this host.
     pub dead_letters: u64,
+    /// Dead letters that this host has trimmed.
+    pub dead_letters_trimmed: u64,
+    /// Results that this host has trimmed.
+    pub results_trimmed: u64,
     /// Deliveries in the inbox, waiting or in progress; `None` without Redis.
     pub inbox: Option<u64>,
     /// Retries that this host has scheduled.
@@ -151,6 +155,8 @@ impl Sampler {
             group_processed: stats.map(|stats| stats.processed),
             duplicates: counters.duplicates.get(),
             dead_letters: counters.dead_letters.get(),
+            dead_letters_trimmed: counters.trimmed.dead_letters.get(),
+            results_trimmed: counters.trimmed.results.get(),
             inbox: stats.map(|stats| stats.inbox),
             retries: counters.retries.get(),
             retries_waiting: stats.map(|stats| stats.retries_waiting),

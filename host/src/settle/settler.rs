@@ -43,7 +43,8 @@ impl Settler {
     #[must_use]
     pub fn start(workers: &Handle, group: Arc<Group>, length_max: u64) -> Settler {
         let (requests, receiver) = mpsc::unbounded_channel();
-        let clerk = Clerk { host_id: group.identity.host_id(), group: group.clone(), unanswered: Vec::new() };
+        let clerk =
+            Clerk { host_id: group.identity.host_id(), group: group.clone(), length_max, unanswered: Vec::new() };
         workers.spawn(group.supervisor.clone().once("settling", clerk.run(receiver)));
         Settler { group, length_max, requests }
     }
@@ -62,6 +63,7 @@ impl Settler {
 /// The task behind a settler.
 struct Clerk {
     group: Arc<Group>,
+    length_max: u64,
     /// Host id of the deliveries that are settled now.
     host_id: Arc<str>,
     /// Requests that were sent to Redis without a reply so far.
@@ -118,10 +120,11 @@ impl Clerk {
             }
             let appends = self.unanswered.iter().map(|request| &request.appends);
             let entry_ids = self.unanswered.iter().map(|request| &*request.entry_id);
-            let commands = transaction(&self.group.keys, appends, entry_ids);
+            let commands = transaction(&self.group.keys, self.length_max, appends, entry_ids);
             let settled;
             (settled, permit) = good.settle(&mut connection, commands).await?;
-            self.answer(settled);
+            self.group.counters.trimmed.results.add(settled.unwrap_or(0));
+            self.answer(settled.is_some());
         }
         Ok(())
     }

@@ -81,6 +81,12 @@ fn figures(status: &GroupStatus) -> Vec<Vec<Cell>> {
         row("dead letters", dead_letters(&status.dead_letters)),
         row("shed, gaps", format!("{}, {gaps}", known(totals.shed))),
     ];
+    let trimmed = [("results", totals.results_trimmed), ("dead letters", totals.dead_letters_trimmed)];
+    let trimmed = trimmed.into_iter().filter_map(|(what, number)| Some((what, number.filter(|number| *number > 0)?)));
+    let trimmed: Vec<String> = trimmed.map(|(what, number)| format!("{} {what}", grouped(number))).collect();
+    if !trimmed.is_empty() {
+        rows.push(row("trimmed", trimmed.join(", ")));
+    }
     rows.extend(status.outputs.iter().map(output));
     rows.push(row("Redis memory", memory));
     rows
@@ -109,7 +115,7 @@ pub(in crate::cli) fn retries(retries: &Retries) -> String {
 }
 
 pub(in crate::cli) fn dead_letters(letters: &DeadLetterCounts) -> String {
-    let DeadLetterCounts { length, counted, reasons } = letters;
+    let DeadLetterCounts { length, counted, reasons, .. } = letters;
     if *length == 0 {
         return "0".to_owned();
     }

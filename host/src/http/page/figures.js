@@ -44,7 +44,14 @@ export class Figures {
     put($('now-hosts'), number(totals.hosts));
     put($('now-consumers'), number(totals.consumers));
     const reasons = Object.entries(dead.reasons).map(([reason, count]) => `${reason} ${number(count)}`);
-    put($('reasons'), reasons.length ? `By reason: ${reasons.join(', ')}.` : '');
+    const trimmed = [[totals.dead_letters_trimmed, 'dead letters'], [totals.results_trimmed, 'results']]
+      .filter(([count]) => count > 0)
+      .map(([count, what]) => `${number(count)} ${what}`);
+    const sentences = [
+      reasons.length ? `By reason: ${reasons.join(', ')}.` : '',
+      trimmed.length ? `Trimmed since the hosts started: ${trimmed.join(', ')}.` : '',
+    ];
+    put($('reasons'), sentences.filter(Boolean).join(' '));
   }
 
   #findings({ problems, warnings }) {

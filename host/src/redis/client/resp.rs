@@ -152,15 +152,6 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    /// Steps over this number of values of a complete reply, and their contents.
-    ///
-    /// # Errors
-    /// When the bytes are not RESP2, or values are missing.
-    pub(in crate::redis) fn skip(&mut self, values: usize) -> Result<(), RedisError> {
-        let mut replies = Replies::expected(values);
-        if replies.step_over(self)? { Ok(()) } else { Err(malformed()) }
-    }
-
     /// The head of the next value of a complete reply.
     ///
     /// # Errors

@@ -23,12 +23,15 @@ use crate::redis::client::script::without_comments;
 use crate::time::millis;
 
 static COVER: LazyLock<String> = LazyLock::new(|| without_comments(include_str!("scripts/cover.lua")));
+static REFUSE: LazyLock<String> = LazyLock::new(|| without_comments(include_str!("scripts/refuse.lua")));
 
 /// What came of an append.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Appended {
     /// Messages that were left out, because somebody had claimed them before.
     pub copies: usize,
+    /// Dead letters that were removed, because there were more than are kept.
+    pub trimmed: usize,
     /// Deliveries in the inbox afterwards, those in work included.
     pub inbox: usize,
     /// The deliveries in their order, if the batch wants to know.
@@ -166,7 +169,7 @@ impl Appender {
         commands.command(&[b"UNWATCH"]);
         // A transaction is not undone when one of its commands fails: so what would fail is not sent again and again.
         let keys = self.keys.clone();
-        let streams = [&keys.inbox, &keys.dead];
+        let streams = [&keys.inbox, &keys.dead, &keys.dead_index];
         for stream in streams {
             commands.command(&["TYPE", stream].map(str::as_bytes));
         }
@@ -214,13 +217,15 @@ impl Appender {
             }
             token
         });
-        dead_letters.write_appends(&mut commands, &self.keys.dead, self.output.dead_length_max);
         let covered = covered.to_string();
-        if deliveries.is_empty() && dead_letters.is_empty() {
-            commands.command(&["SET", &self.keys.covered, &covered].map(str::as_bytes));
-        } else {
-            let KeysConfig { covered: list, inbox, dead, .. } = &*self.keys;
+        let KeysConfig { covered: list, inbox, dead, dead_index: index, .. } = &*self.keys;
+        if !dead_letters.is_empty() {
+            self.write_refusals(&mut commands, dead_letters);
+            commands.command(&["EVAL", &COVER, "4", list, inbox, dead, index, &covered].map(str::as_bytes));
+        } else if !deliveries.is_empty() {
             commands.command(&["EVAL", &COVER, "3", list, inbox, dead, &covered].map(str::as_bytes));
+        } else {
+            commands.command(&["SET", list, &covered].map(str::as_bytes));
         }
         let queued = commands.len();
         commands.command(&[b"EXEC"]);
@@ -231,12 +236,12 @@ impl Appender {
         for _ in 0..queued {
             replies.value()?;
         }
-        let copies = match replies.value()? {
+        let counted = match replies.value()? {
             Head::Nil => None,
             Head::Array(results) => {
-                let mut copies = 0;
+                let (mut copies, mut trimmed) = (0, 0);
                 for result in 0..results {
-                    // Behind the deliveries, each two commands, are the dead letters and the list.
+                    // Behind the deliveries, each two commands, are the dead letters, one command, and the list.
                     let key = match result {
                         result if result < 2 * deliveries.len() => &self.keys.inbox,
                         result if result + 1 < results => &self.keys.dead,
@@ -249,14 +254,28 @@ impl Appender {
                         if let Some(claimed) = claimed.get_mut(result / 2) {
                             claimed.copies = left_out;
                         }
+                    } else if !dead_letters.is_empty() && result == 2 * deliveries.len() {
+                        trimmed = reply.number()?;
                     }
                 }
-                Some(copies)
+                Some((copies, trimmed))
             }
             _ => return Err(malformed()),
         };
         let inbox = replies.value().map_err(|error| about(&self.keys.inbox, error))?.number()?;
-        Ok((copies.map(|copies| Appended { copies, inbox, claimed }), self.watched(&mut replies)?))
+        let appended = counted.map(|(copies, trimmed)| Appended { copies, trimmed, inbox, claimed });
+        Ok((appended, self.watched(&mut replies)?))
+    }
+
+    /// Adds the command that writes dead letters without a message id.
+    fn write_refusals(&self, commands: &mut Commands, dead_letters: &Entries) {
+        commands.begin(7 + dead_letters.arguments());
+        for word in ["EVAL", &REFUSE, "2", &self.keys.dead, &self.keys.dead_index] {
+            commands.word(word);
+        }
+        commands.number(self.output.dead_length_max);
+        commands.number(self.output.dead_without_id_max);
+        dead_letters.write_to(commands);
     }
 
     async fn ask(&mut self, commands: &Commands) -> Result<Bytes, RedisError> {

@@ -212,6 +212,12 @@ fn needed<'a>(keys: &'a Keys, marks_channel: &'a str, claim: &'a str, permit: &'
         // A host does not read streams backwards, but `host dead` does, as the same user.
         needs("XREVRANGE", &keys.dead, &["+", "-"]),
         needs("XDEL", &keys.dead, &["0-1"]),
+        needs("XLEN", &keys.dead, &[]),
+        needs("XADD", &keys.dead_index, &["*", "x", "x"]),
+        needs("XRANGE", &keys.dead_index, &["-", "+"]),
+        needs("XDEL", &keys.dead_index, &["0-1"]),
+        needs("XLEN", &keys.dead_index, &[]),
+        needs("DEL", &keys.dead_index, &[]),
         needs("XRANGE", &keys.inbox, &["-", "+"]),
         needs("XREVRANGE", &keys.inbox, &["+", "-"]),
         needs("XGROUP CREATE", &keys.inbox, &["x", "0"]),
@@ -335,7 +341,7 @@ fn note_refusal(reply: Value, command: &str, object: &str, missing: &mut Vec<Str
 
 /// Checks that every key has its type or does not exist.
 async fn types(connection: &mut LibraryConnection, keys: &Keys, outputs: &Outputs) -> Result<(), Finding> {
-    let wanted: [(&String, &'static str); 13] = [
+    let wanted: [(&String, &'static str); 14] = [
         (&keys.consumer_ids, "list"),
         (&keys.heartbeat, "zset"),
         (&keys.hosts, "hash"),
@@ -346,6 +352,7 @@ async fn types(connection: &mut LibraryConnection, keys: &Keys, outputs: &Output
         (&keys.inbox, "stream"),
         (&keys.retry, "zset"),
         (&keys.dead, "stream"),
+        (&keys.dead_index, "stream"),
         (&keys.intake, "string"),
         (&keys.marks, "hash"),
         (&keys.covered, "string"),

@@ -141,5 +141,9 @@ pub async fn replay(
 /// # Errors
 /// Errors of the network or the server. Some of the dead letters may be deleted then.
 pub async fn purge(connection: &mut LibraryConnection, keys: &Keys, entry_ids: &[&str]) -> Result<u64, RedisError> {
-    redis::cmd("XDEL").arg(&keys.dead).arg(entry_ids).query_async(connection).await
+    let mut pipeline = redis::pipe();
+    pipeline.cmd("XDEL").arg(&keys.dead).arg(entry_ids);
+    pipeline.cmd("XDEL").arg(&keys.dead_index).arg(entry_ids).ignore();
+    let (deleted,) = pipeline.query_async(connection).await?;
+    Ok(deleted)
 }

@@ -29,6 +29,10 @@ pub struct Figures {
     pub duplicates: u64,
     /// Dead letters written.
     pub dead_letters: u64,
+    /// Dead letters that were trimmed.
+    pub dead_letters_trimmed: u64,
+    /// Results that were trimmed.
+    pub results_trimmed: u64,
     /// Retries scheduled.
     pub retries: u64,
     /// Messages that found the intake's buffer full.

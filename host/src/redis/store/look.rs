@@ -46,6 +46,8 @@ pub struct Look {
     pub inbox: Stream,
     /// The dead letters.
     pub dead: Stream,
+    /// Number of those without a message id.
+    pub dead_without_id: u64,
     /// Named outputs of the hosts alive that announce theirs: the stream of each name.
     pub outputs: BTreeSet<(String, String)>,
     /// The waiting retries: the one that is due next.
@@ -133,6 +135,7 @@ pub async fn look(connection: &mut LibraryConnection, keys: &Keys) -> Result<Loo
     pipeline.cmd("XPENDING").arg(&keys.inbox).arg(GROUP);
     pipeline.cmd("INFO").arg("server").arg("memory");
     pipeline.add_command(WAITING.command(&[&keys.retry]).arg(1).to_owned());
+    pipeline.cmd("XLEN").arg(&keys.dead_index);
     for stream in [&keys.inbox, &keys.dead] {
         pipeline.add_command(STREAM.command(&[stream]));
     }
@@ -152,6 +155,7 @@ pub async fn look(connection: &mut LibraryConnection, keys: &Keys) -> Result<Loo
     let pending = pending(replies.raw()?, &keys.inbox)?;
     let info: String = replies.next("")?;
     let waiting = read_waiting(replies.next(&keys.retry)?)?;
+    let dead_without_id = replies.next(&keys.dead_index)?;
     Ok(Look {
         now_ms,
         server: server(&info),
@@ -166,6 +170,7 @@ pub async fn look(connection: &mut LibraryConnection, keys: &Keys) -> Result<Loo
         pending,
         inbox: replies.stream(&keys.inbox)?,
         dead: replies.stream(&keys.dead)?,
+        dead_without_id,
         outputs: announced(&descriptor, |host| hosts.iter().any(|(id, _)| id == host)),
         hosts,
         waiting,

@@ -20,6 +20,7 @@ use super::keys::{GROUP, Keys};
 use super::results::Results;
 use super::retries::Retries;
 use crate::config::{KeysConfig, OutputConfig, Outputs};
+use crate::counters::Trimmed;
 use crate::redis::client::connection::Connection;
 use crate::redis::client::resp::{Commands, Cursor, Head, malformed, server_error};
 use crate::redis::client::script::{Source, without_comments};
@@ -53,6 +54,8 @@ pub struct Streams<'a> {
     pub output: &'a OutputConfig,
     /// The named outputs.
     pub outputs: &'a Outputs,
+    /// Counts what the bounds remove.
+    pub trimmed: &'a Trimmed,
 }
 
 /// What came of settling a delivery by script.
@@ -81,7 +84,8 @@ pub async fn settle(
         return Ok(Settling::Unknown);
     }
     let fence = Fenced { key: &streams.keys.inbox, group: GROUP, name: handed.delivery.entry_id.as_bytes() };
-    run(connection, || settlement(streams, dedup_window, fence, writes)).await
+    let has_rest = !writes.rest.is_empty();
+    run(connection, || settlement(streams, dedup_window, fence, writes), has_rest, streams.trimmed).await
 }
 
 /// Settles a message that waits among the retries while it is processed over HTTP: removes the message from the set and writes what came of it, or does nothing at all.
@@ -96,13 +100,24 @@ pub async fn settle_waiting(
     writes: Writes<'_>,
 ) -> Result<Settling, RedisError> {
     let fence = Fenced { key: &streams.keys.retry, group: "", name: waiting.member() };
-    run(connection, || settlement(streams, dedup_window, fence, writes)).await
+    run(connection, || settlement(streams, dedup_window, fence, writes), false, streams.trimmed).await
 }
 
-async fn run(connection: &SharedConnection, commands: impl Fn() -> Commands) -> Result<Settling, RedisError> {
+async fn run(
+    connection: &SharedConnection,
+    commands: impl Fn() -> Commands,
+    has_rest: bool,
+    trimmed: &Trimmed,
+) -> Result<Settling, RedisError> {
     let reply = SETTLE.ask(connection, commands).await?;
-    let is_done = Cursor::new(&reply, 0).value()? == Head::Line(b":1");
-    Ok(if is_done { Settling::Done } else { Settling::Outrun })
+    let mut replies = Cursor::new(&reply, 0);
+    let Head::Array(streams) = replies.value()? else { return Ok(Settling::Outrun) };
+    for stream in 1..=streams {
+        let removed = replies.value()?.number()?;
+        // The dead letters are the last stream, before the inbox if there is a rest.
+        if stream == streams - usize::from(has_rest) { &trimmed.dead_letters } else { &trimmed.results }.add(removed);
+    }
+    Ok(Settling::Done)
 }
 
 /// What is settled by whoever removes it first: an entry of the inbox, or a member of the waiting retries, without a group.
@@ -116,7 +131,7 @@ struct Fenced<'a> {
 /// The encoded call of the script that settles a delivery. Only the named outputs with a result are named, and the inbox only
 /// for a rest.
 fn settlement(streams: Streams<'_>, dedup_window: Duration, fence: Fenced<'_>, writes: Writes<'_>) -> Commands {
-    let Streams { keys, output, outputs } = streams;
+    let Streams { keys, output, outputs, .. } = streams;
     let Writes { results, dead_letters, retries, rest } = writes;
     let named = results.named().filter_map(|(number, entries)| Some((outputs.get(number)?, entries)));
     let named = named.map(|(output, entries)| (&output.key, output.length_max, entries));
@@ -214,8 +229,8 @@ impl Permit {
         self.host_id == held.host_id && self.server == held.server && held.permit.as_deref() == Some(&*self.fence.value)
     }
 
-    /// Sends the transaction and watches the permit again. Returns whether the deliveries are settled, and the permit
-    /// if it still exists.
+    /// Sends the transaction and watches the permit again. Returns how many results were trimmed if the deliveries are settled,
+    /// and the permit if it still exists.
     ///
     /// # Errors
     /// Errors of the network or the protocol. The deliveries may be settled or not then.
@@ -223,12 +238,12 @@ impl Permit {
         self,
         connection: &mut Connection,
         mut transaction: Commands,
-    ) -> Result<(bool, Option<Permit>), RedisError> {
+    ) -> Result<(Option<usize>, Option<Permit>), RedisError> {
         let queued = transaction.len() - 1;
         self.fence.watch(&mut transaction);
         let replies = connection.ask(&transaction, Duration::ZERO).await?;
         let mut replies = Cursor::new(&replies, 0);
-        let settled = is_settled(&mut replies, queued)?;
+        let settled = read_settled(&mut replies, queued)?;
         Ok((settled, self.fence.is_held(&mut replies)?.then_some(self)))
     }
 }
@@ -241,16 +256,25 @@ pub fn appends(keys: &KeysConfig, results: &Entries, length_max: u64) -> Command
     commands
 }
 
-/// The encoded transaction that appends results and acknowledges their deliveries.
+/// The encoded transaction that appends results and acknowledges their deliveries. With a bound on the output, two commands more
+/// tell how much was trimmed.
 pub fn transaction<'a>(
     keys: &KeysConfig,
+    length_max: u64,
     appends: impl Iterator<Item = &'a Commands> + Clone,
     entry_ids: impl Iterator<Item = &'a str> + Clone,
 ) -> Commands {
     let mut commands = Commands::default();
+    let measure = ["XLEN", &keys.output].map(str::as_bytes);
     commands.command(&[b"MULTI"]);
+    if length_max > 0 {
+        commands.command(&measure);
+    }
     for appends in appends {
         commands.append(appends);
+    }
+    if length_max > 0 {
+        commands.command(&measure);
     }
     commands.begin(6 + entry_ids.clone().count());
     for word in ["EVAL", &ACKNOWLEDGE, "2", &keys.inbox, &keys.output, GROUP] {
@@ -263,9 +287,9 @@ pub fn transaction<'a>(
     commands
 }
 
-/// Whether the transaction with this number of queued commands has settled its deliveries. If not, nothing was written:
-/// the transaction was discarded or refused as a whole, or the output is not a stream.
-fn is_settled(replies: &mut Cursor<'_>, mut queued: usize) -> Result<bool, RedisError> {
+/// Whether the transaction with this number of queued commands has settled its deliveries, and then the number of results that were
+/// trimmed. If not, nothing was written: the transaction was discarded or refused as a whole, or the output is not a stream.
+fn read_settled(replies: &mut Cursor<'_>, mut queued: usize) -> Result<Option<usize>, RedisError> {
     while queued > 0 {
         match replies.head()? {
             // The server is a replica now: another one takes writes, and this connection does not lead to it.
@@ -275,10 +299,17 @@ fn is_settled(replies: &mut Cursor<'_>, mut queued: usize) -> Result<bool, Redis
         }
     }
     match replies.head()? {
-        Some(Head::Nil | Head::Line([b'-', ..])) => Ok(false),
+        Some(Head::Nil | Head::Line([b'-', ..])) => Ok(None),
         Some(Head::Array(results @ 1..)) => {
-            replies.skip(results.saturating_sub(1))?;
-            Ok(matches!(replies.head()?, Some(Head::Line([b':', ..]))))
+            // Only the lengths around the appends are numbers, and the reply to the acknowledgement.
+            let (mut before, mut after) = (None, None);
+            for result in 1..results {
+                if let Some(number @ Head::Line([b':', ..])) = replies.head()? {
+                    *if result == 1 { &mut before } else { &mut after } = Some(number.number()?);
+                }
+            }
+            let trimmed = before.zip(after).map_or(0, |(before, after)| (before + results - 3).saturating_sub(after));
+            Ok(matches!(replies.head()?, Some(Head::Line([b':', ..]))).then_some(trimmed))
         }
         _ => Err(malformed()),
     }
@@ -291,22 +322,24 @@ mod properties;
 mod tests {
     use super::*;
 
-    fn settled(replies: &[u8]) -> Option<bool> {
-        is_settled(&mut Cursor::new(replies, 0), 3).ok()
+    fn settled(replies: &[u8]) -> Option<Option<usize>> {
+        read_settled(&mut Cursor::new(replies, 0), 3).ok()
     }
 
     #[test]
     fn only_an_acknowledgement_says_that_deliveries_are_settled() {
         let begin = b"+OK\r\n+QUEUED\r\n+QUEUED\r\n";
         let after = |end: &[u8]| settled(&[begin, end].concat());
-        assert_eq!(after(b"*2\r\n$3\r\n1-0\r\n:1\r\n"), Some(true));
-        assert_eq!(after(b"*1\r\n:1\r\n"), Some(true));
-        assert_eq!(after(b"*-1\r\n"), Some(false));
-        assert_eq!(after(b"-EXECABORT Transaction discarded because of previous errors.\r\n"), Some(false));
-        assert_eq!(after(b"*2\r\n-WRONGTYPE a\r\n-WRONGTYPE b\r\n"), Some(false));
+        assert_eq!(after(b"*2\r\n$3\r\n1-0\r\n:1\r\n"), Some(Some(0)));
+        assert_eq!(after(b"*1\r\n:1\r\n"), Some(Some(0)));
+        assert_eq!(after(b"*5\r\n:9\r\n$3\r\n1-0\r\n$3\r\n1-1\r\n:4\r\n:1\r\n"), Some(Some(7)));
+        assert_eq!(after(b"*3\r\n:9\r\n:9\r\n:1\r\n"), Some(Some(0)));
+        assert_eq!(after(b"*-1\r\n"), Some(None));
+        assert_eq!(after(b"-EXECABORT Transaction discarded because of previous errors.\r\n"), Some(None));
+        assert_eq!(after(b"*2\r\n-WRONGTYPE a\r\n-WRONGTYPE b\r\n"), Some(None));
         assert_eq!(after(b"$1\r\n1\r\n"), None);
         assert_eq!(settled(b"+OK\r\n-READONLY a replica\r\n-READONLY a replica\r\n-EXECABORT discarded\r\n"), None);
-        assert_eq!(settled(b"+OK\r\n-OOM full\r\n-OOM full\r\n-EXECABORT discarded\r\n"), Some(false));
+        assert_eq!(settled(b"+OK\r\n-OOM full\r\n-OOM full\r\n-EXECABORT discarded\r\n"), Some(None));
     }
 
     #[test]
@@ -335,10 +368,11 @@ mod tests {
         results.field("message_id", "m");
         results.finish();
         let appends = [appends(&keys, &results, 0), Commands::default()];
-        let commands = transaction(&keys, appends.iter(), ["1-0", "2-0"].into_iter());
+        let commands = transaction(&keys, 0, appends.iter(), ["1-0", "2-0"].into_iter());
         let text = String::from_utf8_lossy(commands.bytes());
         let places = ["MULTI", "XADD", "EVAL", "1-0", "2-0", "EXEC"].map(|word| text.find(word));
         assert!(places.is_sorted() && places[0].is_some(), "{text}");
         assert_eq!(commands.len(), 4);
+        assert_eq!(transaction(&keys, 5, appends.iter(), ["1-0"].into_iter()).len(), 6, "the length before and after");
     }
 }

@@ -15,6 +15,8 @@ pub struct GroupStats {
     pub processed: u64,
     /// Inbox entries waiting or in progress.
     pub inbox: u64,
+    /// Dead letters with a message id.
+    pub dead_with_id: u64,
     /// Waiting retries.
     pub retries_waiting: u64,
     /// Memory in use by Redis, in bytes.
@@ -39,18 +41,22 @@ pub async fn group_stats(
     tally.arg(host_id).arg(processed);
     let processed = from_redis_value(TALLY.run(connection, &tally).await?)?;
     let mut pipeline = Pipeline::new();
-    pipeline.cmd("XLEN").arg(&keys.inbox);
+    for stream in [&keys.inbox, &keys.dead, &keys.dead_index] {
+        pipeline.cmd("XLEN").arg(stream);
+    }
     pipeline.cmd("ZCARD").arg(&keys.retry);
     pipeline.cmd("INFO").arg("memory");
     let replies = connection.send_packed_commands(&pipeline, 0, pipeline.len()).await?;
-    let [inbox, retries, memory]: [Value; 3] = replies
+    let [inbox, dead, without_id, retries, memory]: [Value; 5] = replies
         .try_into()
         .map_err(|_| RedisError::from((redis::ErrorKind::UnexpectedReturnType, "too few replies")))?;
     let memory: String = from_redis_value(memory.extract_error()?)?;
+    let number = |reply: Value| Ok::<u64, RedisError>(from_redis_value(reply.extract_error()?)?);
     Ok(GroupStats {
         processed,
-        inbox: from_redis_value(inbox.extract_error()?)?,
-        retries_waiting: from_redis_value(retries.extract_error()?)?,
+        inbox: number(inbox)?,
+        dead_with_id: number(dead)?.saturating_sub(number(without_id)?),
+        retries_waiting: number(retries)?,
         memory_bytes: info_number(&memory, "used_memory"),
         memory_bytes_max: info_number(&memory, "maxmemory"),
     })

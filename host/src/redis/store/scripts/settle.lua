@@ -8,7 +8,8 @@
 -- ARGV  1 consumer group, empty for a waiting message   2 entry id, or the member of the set   3 number of streams
 --       then for each stream: entries kept, 0 for all; number of entries; for each entry: number of values, field, value, …
 --       then, for each message to try again: delay in ms, member, token of its claim, ms that the claim is to last
--- Reply 1 when this call settled the delivery, 0 when it was already settled: then nothing is written.
+-- Reply 0 when the delivery was already settled: then nothing is written. When this call settled it, for each stream the number of
+--       entries that were removed because it was longer than its bound.
 --
 -- Atomic, because XACK is the fence, or ZREM for a waiting message: only the caller that gets its 1 writes, and no reader sees the delivery
 -- acknowledged without its results. The types of all keys are checked first, because a script that fails half-way is not
@@ -27,9 +28,10 @@ if settled == 0 then
   return 0
 end
 
-local at = 4
+local at, trimmed = 4, {}
 for key = 2, streams + 1 do
   local length_max, entries = ARGV[at], tonumber(ARGV[at + 1])
+  local before = length_max ~= '0' and entries > 0 and redis.call('XLEN', KEYS[key])
   at = at + 2
   for _ = 1, entries do
     local values = tonumber(ARGV[at])
@@ -40,6 +42,7 @@ for key = 2, streams + 1 do
     end
     at = at + values + 1
   end
+  trimmed[key - 1] = before and before + entries - redis.call('XLEN', KEYS[key]) or 0
 end
 if waiting then
   local time = redis.call('TIME')
@@ -60,4 +63,4 @@ end
 if is_delivery then
   redis.call('XDEL', inbox, ARGV[2])
 end
-return 1
+return trimmed
