@@ -190,3 +190,34 @@ fn trimmed_results_are_counted_whichever_way_they_were_written() {
     let scraped = scrape(address(&host), Request::get("/metrics"));
     assert_eq!(scraped.value("host_results_trimmed_total", &[]), all as f64);
 }
+
+#[test]
+fn what_a_reader_had_not_read_when_it_was_trimmed_is_logged() {
+    let redis = Redis::start();
+    let host = reporting(&redis).arg("--max-output-length", "100").ready(&redis, 2);
+    Publisher::new(&redis).publish(message("first", json!({})));
+    redis.result_of("first");
+    redis.run::<()>(cmd("XGROUP").arg("CREATE").arg(OUTPUT).arg("slow").arg("0"));
+    redis.run::<()>(cmd("XGROUP").arg("CREATE").arg(OUTPUT).arg("quick").arg("$"));
+    let read = |group: &str, count: usize| {
+        let mut command = cmd("XREADGROUP");
+        command.arg("GROUP").arg(group).arg("reader").arg("COUNT").arg(count).arg("STREAMS").arg(OUTPUT).arg(">");
+        redis.run::<redis::Value>(&command);
+    };
+    read("slow", 1);
+    let mut publisher = Publisher::new(&redis);
+    let mut published = 1;
+    wait_until("a line about the slow reader", || {
+        publisher.publish_all((0..100).map(|n| message(&format!("o-{published}-{n}"), json!({}))));
+        published += 100;
+        reports(&host, "processed", published);
+        read("quick", 1_000);
+        host.log().contains("\"group\":\"slow\"")
+    });
+    let line = host.log().lines().find(|line| line.contains("\"group\":\"slow\"")).map(str::to_owned).unwrap();
+    let line: Value = serde_json::from_str(&line).unwrap();
+    assert_eq!((&line["level"], &line["stream"]), (&json!("WARN"), &json!(OUTPUT)));
+    let unread = usize::try_from(line["unread"].as_u64().unwrap()).unwrap();
+    assert!((1..published).contains(&unread), "{line}");
+    assert!(!host.log().contains("\"group\":\"quick\""), "it has read everything");
+}

@@ -45,6 +45,7 @@ use crate::service_manager::News;
 use crate::time::millis;
 use crate::traces::Traces;
 use crate::traces::export::Exporter;
+use crate::trimming;
 use crate::version::Versions;
 use crate::watchdog::Watchdog;
 use meet::{advise, meet};
@@ -262,6 +263,8 @@ impl Running {
         let forwarder = Arc::new(Forwarder::new(group.clone(), config.delivery.clone()));
         let retries =
             tasks.spawn(kept(supervisor, "retries", &forwarder, |forwarder| async move { forwarder.run().await }));
+        let (trimming, bounded) = (group.clone(), trimming::bounded(&config));
+        tasks.spawn(supervisor.clone().keep("trimming", move || trimming::run(trimming.clone(), bounded.clone())));
         let time_max = config.plugin_limits.time_max;
         let distribution = remote.and_then(|remote| remote.remotes).map(|remotes| {
             tasks.spawn(kept(supervisor, "membership", &remotes, |remotes| remotes.run()));

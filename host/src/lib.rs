@@ -53,6 +53,7 @@ mod takeover;
 mod throttle;
 mod time;
 pub mod traces;
+pub mod trimming;
 pub mod version;
 pub mod watchdog;
 pub mod worker;

@@ -21,6 +21,13 @@ pub fn stamp_ms(id_or_token: &str) -> Option<u64> {
     id_or_token.split('-').next()?.parse().ok()
 }
 
+/// The two numbers of an entry id, by which entries are in order.
+#[must_use]
+pub fn entry_id(text: &str) -> Option<(u64, u64)> {
+    let (ms, number) = text.split_once('-')?;
+    Some((ms.parse().ok()?, number.parse().ok()?))
+}
+
 /// The same time as a `SystemTime`.
 #[must_use]
 pub fn stamp(id_or_token: &str) -> Option<SystemTime> {

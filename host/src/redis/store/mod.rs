@@ -22,6 +22,7 @@ pub mod marks;
 pub mod output;
 mod pages;
 pub mod position;
+pub mod readers;
 pub mod registry;
 pub mod remote;
 pub mod results;
