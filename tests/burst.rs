@@ -3,7 +3,7 @@
 use redis::cmd;
 use serde_json::json;
 
-use crate::support::{BOUND, Host, Publisher, Redis, enrich, expect_each_once, message, wait_for};
+use crate::support::{BOUND, Host, Publisher, Redis, Signal, enrich, expect_each_once, message, wait_for};
 
 #[test]
 fn a_burst_of_400_000_messages_is_received_whole_under_the_limits_of_a_stock_redis() {
@@ -18,6 +18,31 @@ fn a_burst_of_400_000_messages_is_received_whole_under_the_limits_of_a_stock_red
     let payloads: Vec<String> = ids.iter().map(|id| message(id, json!({"random_number": 12_345}))).collect();
     assert_eq!(Publisher::new(&redis).publish_all(payloads), 1, "the host stays subscribed during the burst");
     expect_each_once(&redis, ids);
+}
+
+#[test]
+fn a_backlog_that_comes_near_the_limit_of_a_subscriber_is_warned_about() {
+    let redis = Redis::start();
+    let host = Host::ready(&redis, 1);
+    redis.wait_for_a_lease();
+    let filler = "x".repeat((1 << 20) - 100);
+    let mut round = 0;
+    wait_for("a warning", BOUND, || {
+        // What the host finds when it continues was published before its next mark.
+        host.signal(Signal::Stop);
+        round += 1;
+        let ids = (0..28).map(|n| format!("backlog-{round}-{n}"));
+        Publisher::new(&redis).publish_all(ids.map(|id| message(&id, json!({"filler": filler}))));
+        host.signal(Signal::Continue);
+        redis.wait_for_settled(28 * round);
+        let log = host.log();
+        if log.contains("client-output-buffer-limit pubsub") { Ok(()) } else { Err(log) }
+    });
+    let log = host.log();
+    let warning = log.lines().find(|line| line.contains("the subscription lags")).unwrap();
+    let bytes = warning.split("backlog_bytes=").nth(1).and_then(|rest| rest.split(' ').next()).unwrap();
+    assert!((16 << 20..32 << 20).contains(&bytes.parse::<u64>().unwrap()), "{warning}");
+    assert!(warning.contains("hard_bytes=33554432"), "{warning}");
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::fs;
 use redis::cmd;
 use serde_json::json;
 
+use crate::access::{documented_rule, with_user};
 use crate::support::guests::{large, unknown_import, wrong_world};
 use crate::support::host::{Ended, Launch};
 use crate::support::records::{DEAD, HEARTBEAT, IDS, INBOX, LEASE, OUTPUT};
@@ -155,6 +156,34 @@ fn a_redis_that_may_evict_claims_is_warned_about() {
     // The host works anyway.
     Publisher::new(&redis).publish(message("m", json!({})));
     redis.result_of("m");
+}
+
+#[test]
+fn messages_as_long_as_what_redis_keeps_for_a_subscriber_are_warned_about() {
+    let words = "client-output-buffer-limit pubsub";
+    let log = |redis: &Redis, launch: Launch| {
+        let host = launch.consumers(1).start();
+        host.wait_for_log("ready");
+        assert_eq!(redis.subscribers(), 1);
+        host.stop().stderr
+    };
+    let redis = Redis::start_with(&["--save", "", "--client-output-buffer-limit", "pubsub 2mb 1mb 60"]);
+    let warned = log(&redis, Host::on(&redis));
+    assert!(warned.contains(words) && warned.contains("hard_bytes=2097152"), "{warned}");
+    let shorter = log(&redis, Host::on(&redis).arg("--max-message-bytes", "1000KiB"));
+    assert!(!shorter.contains(words), "{shorter}");
+    redis.run::<()>(cmd("CONFIG").arg("SET").arg("client-output-buffer-limit").arg("pubsub 0 0 0"));
+    assert!(!log(&redis, Host::on(&redis)).contains(words), "there is no limit");
+
+    // As it is shipped; and a user that may not ask is told by that limit.
+    let redis = Redis::start();
+    assert!(!log(&redis, Host::on(&redis)).contains(words));
+    let long = |launch: Launch| launch.arg("--max-message-bytes", "16MiB");
+    let of_a_user = with_user(&redis, &documented_rule());
+    for launch in [long(Host::on(&redis)), long(of_a_user)] {
+        let warned = log(&redis, launch);
+        assert!(warned.contains(words) && warned.contains("hard_bytes=33554432"), "{warned}");
+    }
 }
 
 #[test]

@@ -29,6 +29,7 @@ use crate::parts::{Parts, Rest};
 use crate::plugin::{Engine, Failure, LoadError, Plugin};
 use crate::redis::client::connector::{Connector, ConnectorError};
 use crate::redis::client::reconnecting::Reconnecting;
+use crate::redis::store::buffer_limit::BufferLimit;
 use crate::redis::store::checks::{self, CheckError};
 use crate::redis::store::group::Misfit;
 use crate::redis::store::inbox::{HandBack, hand_back, handed_back};
@@ -157,7 +158,7 @@ async fn start(config: Config, control: Control) -> Result<Running, RunError> {
     let (address, server) = (group.connector.address(), &checked.server);
     info!(redis = address, server, plugin = %path.display(), digest = plugin.digest(), "starting");
     advise(&config, &checked);
-    Running::start(config, control, group, engine, plugin).await
+    Running::start(config, control, group, engine, plugin, checked.buffer_limit).await
 }
 
 /// All parts of a running host.
@@ -224,6 +225,7 @@ impl Running {
         group: Arc<Group>,
         engine: Engine,
         plugin: Plugin,
+        limit: BufferLimit,
     ) -> Result<Running, RunError> {
         let started = control.started;
         let fingerprint = reload::fingerprint(plugin.digest(), &config);
@@ -248,7 +250,7 @@ impl Running {
         let (room, fetcher_room, handle) = (fetcher.room(), fetcher.room(), workers.handle.clone());
         let mut crew = Crew::new(workplace.clone(), connections, queue.clone(), room, registry.clone(), handle);
         crew.grow(config.consumers).await?;
-        let intake = Intake::start(&config, &group)?;
+        let intake = Intake::start(&config, &group, limit)?;
 
         let mut tasks = JoinSet::new();
         let supervisor = &group.supervisor;

@@ -8,6 +8,7 @@ use super::RunError;
 use crate::config::Config;
 use crate::group::Group;
 use crate::redis::client::reconnecting::Reconnecting;
+use crate::redis::store::buffer_limit::{BufferLimit, SETTING as BUFFER_LIMIT};
 use crate::redis::store::checks;
 use crate::redis::store::group::{Misfit, in_other_databases, unversioned};
 use crate::redis::store::inbox::ensure_group;
@@ -20,6 +21,15 @@ pub(super) fn advise(config: &Config, checked: &checks::Checked) {
         info!(
             "results are never trimmed from the stream {}; let its reader trim the stream, or set --max-output-length N",
             config.keys.output
+        );
+    }
+    let BufferLimit { hard_bytes, .. } = checked.buffer_limit;
+    if checked.buffer_limit.near_bytes().is_some_and(|near| config.message.bytes_max as u64 >= near) {
+        warn!(
+            max_message_bytes = config.message.bytes_max,
+            hard_bytes,
+            "one or two messages as long as --max-message-bytes make Redis cut this subscriber off; raise \
+             {BUFFER_LIMIT} pubsub on the server, or lower --max-message-bytes"
         );
     }
     if let Some(policy) = &checked.evicting_policy {

@@ -100,6 +100,7 @@ impl Append {
                     for what in mended {
                         error!("mended a key of the intake: {what}");
                     }
+                    self.handover.backlog().published(announcement.mark);
                     let mut protocol = self.handover.protocol();
                     protocol.announced(&announcement, Instant::now());
                     protocol.was_away(away);

@@ -4,6 +4,7 @@
 //! It has a thread of its own: whatever the plugins do, the subscription is drained.
 
 mod append;
+mod backlog;
 mod heard;
 mod kept;
 mod protocol;
@@ -23,7 +24,9 @@ use tokio::sync::{Notify, watch};
 use crate::config::Config;
 use crate::group::Group;
 use crate::redis::store::append::Times;
+use crate::redis::store::buffer_limit::BufferLimit;
 use append::{Append, Throttles};
+use backlog::Backlog;
 use protocol::{Protocol, Settings};
 use receive::Receiver;
 use round::{ROUND_BYTES_MAX, ROUND_MESSAGES_MAX};
@@ -31,6 +34,8 @@ use round::{ROUND_BYTES_MAX, ROUND_MESSAGES_MAX};
 /// What the receiving side and the appending side share.
 struct Handover {
     protocol: Mutex<Protocol>,
+    /// What Redis keeps for the subscription.
+    backlog: Mutex<Backlog>,
     /// Something was heard, or has changed.
     arrived: Notify,
     /// Whether a mark has been heard: the subscription is there.
@@ -41,6 +46,10 @@ impl Handover {
     fn protocol(&self) -> MutexGuard<'_, Protocol> {
         // After a panic the host stops, and appends nothing more.
         self.protocol.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn backlog(&self) -> MutexGuard<'_, Backlog> {
+        self.backlog.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -55,11 +64,11 @@ pub struct Intake {
 }
 
 impl Intake {
-    /// Starts the intake's thread.
+    /// Starts the intake's thread. `limit` is what the server keeps for a subscriber.
     ///
     /// # Errors
     /// When the system gives no thread.
-    pub fn start(config: &Config, group: &Arc<Group>) -> std::io::Result<Intake> {
+    pub fn start(config: &Config, group: &Arc<Group>, limit: BufferLimit) -> std::io::Result<Intake> {
         let (stop, stop_seen) = watch::channel(false);
         let (finished, done) = watch::channel(false);
         let settings = Settings {
@@ -71,7 +80,12 @@ impl Intake {
         };
         let protocol = Protocol::new(group.identity.host_id(), settings, Instant::now(), rand::random());
         let (is_placed, placed) = watch::channel(false);
-        let handover = Arc::new(Handover { protocol: Mutex::new(protocol), arrived: Notify::new(), is_placed });
+        let handover = Arc::new(Handover {
+            protocol: Mutex::new(protocol),
+            backlog: Mutex::new(Backlog::new(limit)),
+            arrived: Notify::new(),
+            is_placed,
+        });
         let receiver = Receiver {
             group: group.clone(),
             handover: handover.clone(),

@@ -15,7 +15,9 @@ use crate::group::Group;
 use crate::redis::RedisError;
 use crate::redis::client::backoff::Backoff;
 use crate::redis::client::subscription::{Beginning, Chunk, Run, Subscription, subscribe};
+use crate::redis::store::buffer_limit::{BufferLimit, SETTING};
 use crate::redis::store::marks::{Announcement, marks_channel};
+use crate::redis::store::position::Mark;
 use crate::throttle::Throttle;
 
 /// Time between two looks at how the subscriptions are.
@@ -134,6 +136,7 @@ impl Receiver {
 
     fn tell(&self, id: u64, chunk: &Chunk) {
         let now = Instant::now();
+        self.handover.backlog().received(chunk.bytes());
         {
             let mut protocol = self.handover.protocol();
             for run in chunk.runs() {
@@ -143,6 +146,7 @@ impl Receiver {
                         Some(announcement) => {
                             trace!(subscription = id, mark = ?announcement.mark, "heard a mark");
                             protocol.mark(id, &announcement, now);
+                            self.watch_backlog(announcement.mark, now);
                             self.handover.is_placed.send_if_modified(|is_placed| !std::mem::replace(is_placed, true));
                         }
                         None => {
@@ -160,6 +164,22 @@ impl Receiver {
         }
         self.group.counters.received.add(chunk.messages());
         self.handover.arrived.notify_one();
+    }
+
+    /// Warns when Redis keeps so much for the subscription that it may soon cut it off.
+    fn watch_backlog(&self, mark: Mark, now: Instant) {
+        let mut backlog = self.handover.backlog();
+        if let Some(backlog_bytes) = backlog.heard(mark, now) {
+            let BufferLimit { hard_bytes, soft_bytes, soft_time } = backlog.limit();
+            warn!(
+                backlog_bytes,
+                hard_bytes,
+                soft_bytes,
+                soft_seconds = soft_time.as_secs(),
+                "the subscription lags, and Redis cuts a subscriber off at its limit: what it then keeps is lost to this host; raise \
+                 {SETTING} pubsub on the server, or give this host more processor time"
+            );
+        }
     }
 
     /// Takes a subscription back, once everything is here that was published before.

@@ -57,6 +57,12 @@ pub enum Run<'a, M> {
 }
 
 impl Chunk {
+    /// Bytes in it, as they were sent.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
     /// Messages in it.
     #[must_use]
     pub fn messages(&self) -> usize {

@@ -3,6 +3,7 @@
 
 use redis::{ErrorKind, Pipeline, RedisError, Value, from_redis_value};
 
+use super::buffer_limit::BufferLimit;
 use super::keys::Keys;
 use super::marks::marks_channel;
 use super::stats::{info_number, info_text};
@@ -84,6 +85,8 @@ pub struct Checked {
     pub server: String,
     /// The eviction policy, when it may evict claims.
     pub evicting_policy: Option<String>,
+    /// How much the server keeps for a slow subscriber.
+    pub buffer_limit: BufferLimit,
 }
 
 /// Checks the server, the user's rights and the keys.
@@ -99,7 +102,8 @@ pub async fn check(connector: &Connector, keys: &Keys, outputs: &Outputs) -> Res
     let memory = info(&mut connection, "memory").await.map_err(|error| classify(address, error))?;
     let policy = info_text(&memory, "maxmemory_policy").unwrap_or("noeviction");
     let evicts = info_number(&memory, "maxmemory") > 0 && policy != "noeviction";
-    Ok(Checked { server, evicting_policy: evicts.then(|| policy.to_string()) })
+    let buffer_limit = BufferLimit::read(&mut connection).await.map_err(|error| classify(address, error))?;
+    Ok(Checked { server, evicting_policy: evicts.then(|| policy.to_string()), buffer_limit })
 }
 
 fn classify(address: &str, error: RedisError) -> CheckError {

@@ -2,6 +2,7 @@
 //! plugins nor the reason of a write.
 
 pub mod append;
+pub mod buffer_limit;
 pub mod census;
 pub mod checks;
 pub mod claims;
