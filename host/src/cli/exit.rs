@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use crate::config::{ConfigError, masked};
 use crate::host::RunError;
 use crate::plugin::LoadError;
+use crate::printable::escaped_lines;
 use crate::redis::embedded::EmbeddedError;
 use crate::redis::running::FindError;
 
@@ -136,6 +137,6 @@ impl fmt::Display for Failure {
                 text = format!("{text}: {cause}");
             }
         }
-        f.write_str(&masked(&text))
+        f.write_str(&escaped_lines(&masked(&text)))
     }
 }

@@ -9,6 +9,7 @@ use redis::{RedisError, Value, cmd, from_redis_value};
 
 use super::entry::FORMAT;
 use super::keys::Keys;
+use crate::printable::escaped;
 use crate::redis::client::connector::{Connector, LibraryConnection};
 use crate::redis::client::script::Source;
 use crate::time::millis;
@@ -73,8 +74,9 @@ pub struct Agreement {
 pub enum Misfit {
     /// The group receives another channel.
     #[error(
-        "the running hosts with the output stream {output} receive the channel {theirs}, and this host is configured for the \
-         channel {ours}; give this host the same --channel, or separate the groups with another --output-key"
+        "the running hosts with the output stream {output} receive the channel {}, and this host is configured for the \
+         channel {ours}; give this host the same --channel, or separate the groups with another --output-key",
+        escaped(theirs)
     )]
     Channel {
         /// The output stream, which names the group.
