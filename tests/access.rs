@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, date_time_ymd};
 use redis::cmd;
 use serde_json::json;
 use tempfile::TempDir;
@@ -114,7 +114,8 @@ fn each_missing_right_is_named_at_start() {
 }
 
 /// Makes an authority and certificates for a server and a client, all in files in this folder.
-fn make_certificates(folder: &Path, server_name: &str) {
+/// Certificates that are valid until the first day of this year.
+fn make_certificates(folder: &Path, server_name: &str, year: i32) {
     let mut params = CertificateParams::default();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     params.distinguished_name.push(DnType::CommonName, "authority of a test");
@@ -122,15 +123,21 @@ fn make_certificates(folder: &Path, server_name: &str) {
     fs::write(folder.join("ca.pem"), authority.pem()).unwrap();
     for (file, name) in [("server", server_name), ("client", "client")] {
         let key = KeyPair::generate().unwrap();
-        let certificate = CertificateParams::new([name.to_owned()]).unwrap().signed_by(&key, &authority).unwrap();
+        let mut params = CertificateParams::new([name.to_owned()]).unwrap();
+        params.not_after = date_time_ymd(year, 1, 1);
+        let certificate = params.signed_by(&key, &authority).unwrap();
         fs::write(folder.join(format!("{file}.pem")), certificate.pem()).unwrap();
         fs::write(folder.join(format!("{file}.key")), key.serialize_pem()).unwrap();
     }
 }
 
 fn tls_redis(server_name: &str, client_certificates: &str) -> Redis {
+    tls_redis_until(2099, server_name, client_certificates)
+}
+
+fn tls_redis_until(year: i32, server_name: &str, client_certificates: &str) -> Redis {
     let folder = tempfile::Builder::new().prefix("host-test-").tempdir().unwrap();
-    make_certificates(folder.path(), server_name);
+    make_certificates(folder.path(), server_name, year);
     tls_redis_in(folder, client_certificates)
 }
 
@@ -164,8 +171,16 @@ fn a_certificate_that_cannot_be_trusted_is_refused() {
     assert_eq!(ended.code, Some(3), "{}", ended.stderr);
     assert!(ended.stderr.contains("certificate"), "{}", ended.stderr);
 
-    let elsewhere = tls_redis("elsewhere.example", "no");
-    let ended = over_tls(&elsewhere).arg("--redis-ca-file", elsewhere.folder().join("ca.pem")).run();
+    let of_another_name = tls_redis("elsewhere.example", "no");
+    let expired = tls_redis_until(2020, "127.0.0.1", "no");
+    for (redis, word) in [(of_another_name, "not valid for name"), (expired, "expired")] {
+        let ended = over_tls(&redis).arg("--redis-ca-file", redis.folder().join("ca.pem")).run();
+        assert_eq!(ended.code, Some(3), "{}", ended.stderr);
+        assert!(ended.stderr.contains("certificate") && ended.stderr.contains(word), "{}", ended.stderr);
+    }
+    // The right name, signed by another authority.
+    let other = tls_redis("127.0.0.1", "no");
+    let ended = over_tls(&redis).arg("--redis-ca-file", other.folder().join("ca.pem")).run();
     assert_eq!(ended.code, Some(3), "{}", ended.stderr);
     assert!(ended.stderr.contains("certificate"), "{}", ended.stderr);
 }

@@ -25,6 +25,7 @@ mod fleet;
 mod forged;
 mod going_bad;
 mod groups;
+mod held;
 mod hostile;
 mod http;
 mod ids;

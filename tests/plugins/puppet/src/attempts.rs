@@ -9,6 +9,11 @@ use std::process::Command;
 use std::time::SystemTime;
 use std::{env, fs};
 
+use crate::wasi::clocks::monotonic_clock::{subscribe_duration, subscribe_instant};
+use crate::wasi::io::poll::{Pollable, poll};
+use crate::wasi::logging::logging::{Level, log};
+use crate::wasi::random::random::get_random_bytes;
+
 /// Tries the action: `Ok` with the answer if it worked, else `Err`.
 pub fn attempt(what: &str, target: &str) -> Result<String, String> {
     match what {
@@ -30,8 +35,30 @@ pub fn attempt(what: &str, target: &str) -> Result<String, String> {
         "spawn" => told(Command::new(target).status()),
         "clock" => told(SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map(|time| time.as_secs())),
         "random" => Ok(RandomState::new().hash_one(0).to_string()),
+        "random-bytes" => Ok(get_random_bytes(count(target)).len().to_string()),
+        "poll-nothing" => Ok(poll(&[]).len().to_string()),
+        "poll-many" => {
+            let ready: Vec<Pollable> = (0..count(target)).map(|_| subscribe_duration(0)).collect();
+            Ok(poll(&ready.iter().collect::<Vec<_>>()).len().to_string())
+        }
+        "poll-for-ever" => {
+            let never = subscribe_duration(u64::MAX);
+            Ok(poll(&vec![&never; usize::try_from(count(target)).unwrap_or(0)]).len().to_string())
+        }
+        "subscribe-for-ever" => {
+            subscribe_instant(u64::MAX).block();
+            Ok("it is over".to_owned())
+        }
+        "log-long" => {
+            log(Level::Warn, "long", &"x".repeat(usize::try_from(count(target)).unwrap_or(0)));
+            Ok("logged".to_owned())
+        }
         unknown => Err(format!("the puppet cannot try {unknown:?}")),
     }
+}
+
+fn count(target: &str) -> u64 {
+    target.parse().unwrap_or(0)
 }
 
 fn told<T: Display, E: Display>(result: Result<T, E>) -> Result<String, String> {
