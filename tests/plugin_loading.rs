@@ -53,14 +53,6 @@ fn check(plugin: &Path) -> Launch {
     Launch::subcommand("check").words(&[plugin.to_str().expect("a path in UTF-8")])
 }
 
-/// The process that compiles for this host, once it is there.
-fn compiling(host: &Host) -> u32 {
-    wait_for("a process that compiles", BOUND, || match host.children()[..] {
-        [child] => Ok(child),
-        ref others => Err(format!("{others:?}; log:\n{}", host.log())),
-    })
-}
-
 fn is_gone(process: u32) -> bool {
     let stat = fs::read_to_string(format!("/proc/{process}/stat"));
     stat.map_or(true, |stat| stat.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with('Z')))
@@ -122,13 +114,13 @@ fn a_newer_file_and_a_signal_end_an_attempt_that_takes_long() {
     let (a, b) = (Release::new("A"), Release::new("B"));
     let mut flow = Flow::start(&a);
     Release::of("slow", loops(4_000)).write_to(&flow.plugin());
-    let first = compiling(&flow.host);
+    let first = flow.host.compiler();
     flow.host.signal(Signal::Hangup);
     flow.wait_for_logged(GAVE_UP, 1);
     wait_until("the end of the first attempt", || is_gone(first));
     // The signal has the version tried again.
     let second = wait_for("another attempt", BOUND, || {
-        Some(compiling(&flow.host)).filter(|id| *id != first).ok_or_else(String::new)
+        Some(flow.host.compiler()).filter(|id| *id != first).ok_or_else(String::new)
     });
     flow.change_to(&b);
     wait_until("the end of the second attempt", || is_gone(second));
@@ -141,7 +133,7 @@ fn the_process_that_compiles_inherits_nothing_and_its_death_refuses_the_version(
     let (a, b) = (Release::new("A"), Release::new("B"));
     let mut flow = Flow::with(&a, |launch| launch.env("HOST_PLUGIN_CONFIG", "secret=s3cret"));
     Release::of("slow", loops(4_000)).write_to(&flow.plugin());
-    let child = compiling(&flow.host);
+    let child = flow.host.compiler();
     let read = |name: &str| fs::read_to_string(format!("/proc/{child}/{name}")).unwrap();
     // Between the start and the program of the child, it is still a copy of the host.
     wait_until("the child to run its own program", || read("cmdline").contains("--compile"));
@@ -169,11 +161,11 @@ fn the_process_that_compiles_ends_with_its_host() {
     fs::write(&plugin, loops(4_000)).unwrap();
     let launch = || Host::on(&redis).arg("--plugin", &plugin).start();
     let host = launch();
-    let child = compiling(&host);
+    let child = host.compiler();
     host.kill();
     wait_until("the end of the process after a kill of its host", || is_gone(child));
     let host = launch();
-    let child = compiling(&host);
+    let child = host.compiler();
     host.stop();
     wait_until("the end of the process after a stop of its host", || is_gone(child));
 }
@@ -188,7 +180,7 @@ fn a_host_and_a_worker_that_are_still_compiling_stop_at_once_when_asked() {
     let worker = worker.arg("--redis", redis.url());
     for launch in [Host::on(&redis), worker] {
         let process = launch.arg("--plugin", &plugin).start();
-        let child = compiling(&process);
+        let child = process.compiler();
         let ended = process.stop();
         // The compiler would go on for a minute, and then refuse the plugin.
         assert!(ended.code == Some(0) && ended.stderr.contains("stopped before the start"), "{ended:?}");

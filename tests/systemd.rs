@@ -15,6 +15,7 @@ use rustix::fs::OFlags;
 use serde_json::json;
 use tempfile::TempDir;
 
+use crate::support::guests::large;
 use crate::support::host::Launch;
 use crate::support::http::{Request, address};
 use crate::support::{BOUND, Host, Publisher, Redis, Release, Signal, message, puppet, wait_for, wait_until};
@@ -178,13 +179,12 @@ fn launch(redis: &Redis, manager: &Manager) -> Launch {
 fn the_manager_hears_that_a_host_is_ready_when_it_is() {
     for manager in [Manager::start(), Manager::abstract_socket()] {
         let redis = Redis::start();
-        // The host waits for its plugin.
-        let plugin = Pipe::new(redis.folder().join("plugin.wasm"));
-        let host = launch(&redis, &manager).arg("--plugin", &plugin.0).arg("--watch", "off").start();
-        let mut pipe = plugin.writer();
-        assert_eq!(manager.heard(), [""; 0], "the host is reading its plugin");
-        pipe.write_all(&fs::read(puppet()).unwrap()).unwrap();
-        drop(pipe);
+        let host = launch(&redis, &manager).arg("--plugin", large()).switch("--no-cache").start();
+        // The host waits for the process that compiles its plugin.
+        let compiler = host.compiler();
+        Signal::Stop.send(compiler);
+        assert_eq!(manager.heard(), [""; 0], "the plugin is not compiled yet");
+        Signal::Continue.send(compiler);
         manager.wait_for(READY, 1);
         assert_eq!((redis.consumer_ids().len(), redis.subscribers()), (3, 1));
         assert!(manager.heard()[0].contains(READY), "{:?}", manager.heard());
@@ -227,12 +227,10 @@ fn a_stop_is_told_and_the_host_stays_alive_until_its_messages_are_finished() {
 #[test]
 fn a_stop_before_the_host_is_ready_is_told() {
     let (redis, manager) = (Redis::start(), Manager::start());
-    let plugin = Pipe::new(redis.folder().join("plugin.wasm"));
-    let host = launch(&redis, &manager).arg("--plugin", &plugin.0).start();
-    let pipe = plugin.writer();
+    let host = launch(&redis, &manager).arg("--plugin", large()).switch("--no-cache").start();
+    Signal::Stop.send(host.compiler());
     host.signal(Signal::Terminate);
     manager.wait_for(STOPPING, 1);
-    drop(pipe);
     assert_eq!((host.ended().code, manager.count(READY)), (Some(0), 0));
 }
 

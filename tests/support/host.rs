@@ -297,6 +297,14 @@ impl Host {
         all.filter(|id| parent(*id) == Some(self.process())).collect()
     }
 
+    /// The process that compiles a plugin for it, once there is one.
+    pub fn compiler(&self) -> u32 {
+        wait_for("a process that compiles", BOUND, || match self.children()[..] {
+            [child] => Ok(child),
+            ref others => Err(format!("{others:?}; log:\n{}", self.log())),
+        })
+    }
+
     /// The threads of its children that live now.
     pub fn threads_of_children(&self) -> Vec<Thread> {
         let folders =
