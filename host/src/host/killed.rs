@@ -17,8 +17,18 @@ use crate::service_manager::ServiceManager;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Parts that keep nothing to themselves.
-const KEPT: [&str; 9] =
-    ["distribution", "fetching", "health", "heartbeat", "membership", "report", "retries", "traces", "versions"];
+const KEPT: [&str; 10] = [
+    "distribution",
+    "fetching",
+    "health",
+    "heartbeat",
+    "membership",
+    "report",
+    "retries",
+    "traces",
+    "trimming",
+    "versions",
+];
 
 /// Parts that cannot be begun anew.
 const ONCE: [&str; 6] = ["control", "http", "intake", "room", "settling", "watchdog"];
@@ -37,6 +47,7 @@ impl Scene {
         config.plugin = Some(guest("puppet"));
         config.consumers = 1;
         config.drain_timeout = Duration::ZERO;
+        config.output.length_max = 1_000_000;
         config.registry.takeover_interval = Duration::from_millis(50);
         config.http.address = Some(([127, 0, 0, 1], 0).into());
         config.traces.endpoint = Endpoint::read("http://127.0.0.1:1");
