@@ -102,7 +102,7 @@ fn all_of_them_are_kept_where_the_operator_says_so() {
 #[test]
 fn a_bound_for_all_dead_letters_holds_as_well_and_is_counted() {
     let redis = Redis::start();
-    let host = reporting(&redis).arg("--max-dead-length", "100").ready(&redis, 1);
+    let host = reporting(&redis).arg("--max-dead-length", "100").arg("--breaker-messages", "0").ready(&redis, 1);
     Publisher::new(&redis).publish_all((0..1_000).map(|n| message(&format!("f-{n}"), json!({"do": "fail"}))));
     reports(&host, "dead_letters", 1_000);
     let of_messages = 1_000 - redis.length(DEAD);
