@@ -58,7 +58,7 @@ pub async fn run(
             return Ok(());
         }
     };
-    work(config, control, terms, loaded, shutdown).await
+    Box::pin(work(config, control, terms, loaded, shutdown)).await
 }
 
 /// Checks the requirements of a worker and loads the plugin. The future may be dropped at any moment.
