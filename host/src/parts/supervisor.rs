@@ -1,7 +1,7 @@
 //! What happens when a part of the process panics. There is one rule for all tasks and threads that run until the process stops:
 //!
 //! - A consumer is replaced, and its delivery counts a death, so that a message to which it is due is given up in the end.
-//! - A part that keeps nothing to itself is begun anew, up to [`PANICS_MAX`] times in [`PANICS_WITHIN`].
+//! - A part that keeps nothing to itself is begun anew, up to `PANICS_MAX` times in `PANICS_WITHIN`.
 //! - When neither is possible, the process stops in order, and ends with a reason and an exit code of its own.
 //!
 //! A task that works for one caller, such as a request over HTTP or a connection that is shared, is no part: its caller gets an
