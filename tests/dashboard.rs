@@ -205,6 +205,28 @@ fn a_dead_letter_is_shown_and_replayed_by_click() {
 }
 
 #[test]
+fn an_answer_belongs_to_the_question_that_was_asked() {
+    let redis = Redis::start();
+    let host = listening(&redis).ready(&redis, 1);
+    dead_letter(&redis, "kept", "too old");
+    dead_letter(&redis, "purged", "too old");
+    let mut browser = showing(&host);
+    wait_for_text(&mut browser, "#dead-letters", "kept");
+    wait_for_text(&mut browser, "#dead-letters", "purged");
+    // All in one step of the page, so that no event can come between.
+    browser.evaluate(
+        "const press = (selector) => document.querySelector(selector).click(); press(\"[aria-label='Purge kept']\"); \
+         press('#confirm [value=no]'); press(\"[aria-label='Purge purged']\"); press('#confirm-yes')",
+    );
+    wait_for_text(&mut browser, "#done", "1 dead letter purged");
+    browser.wait_for("the rest", "document.querySelector('#dead-letters').rows.length === 1");
+    assert_eq!(browser.requested().iter().filter(|url| url.ends_with("/purge")).count(), 1);
+    redis.dead_letter_of("kept");
+    assert_eq!(redis.length(DEAD), 1);
+    expect_clean(&browser, address(&host));
+}
+
+#[test]
 fn what_messages_say_is_text_and_never_markup() {
     let redis = Redis::start();
     let host = listening(&redis).ready(&redis, 1);

@@ -4,16 +4,24 @@ import { Refusal, command, read } from './api.js';
 import { showStanding } from './changes.js';
 import { $, number, put, say, short } from './dom.js';
 
-/** Asks whether to do something. Escape and the button Cancel say no. */
+/** Answers the question that is asked. */
+let answer = () => {};
+
+// The event `close` comes some time after a dialog has closed, perhaps when it already asks the next question. So an answer is
+// taken from what the user does, and `close` counts only if no question is asked any more.
+$('confirm').addEventListener('submit', (event) => answer(event.submitter?.value === 'yes'));
+$('confirm').addEventListener('cancel', () => answer(false));
+$('confirm').addEventListener('close', () => $('confirm').open || answer(false));
+
+/** Asks whether to do something. Escape and the button Cancel say no, and so does another question. */
 export function confirmed(title, text, verb) {
-  const dialog = $('confirm');
+  answer(false);
   put($('confirm-title'), title);
   put($('confirm-text'), text);
   put($('confirm-yes'), verb);
-  dialog.returnValue = '';
-  dialog.showModal();
+  $('confirm').showModal();
   return new Promise((resolve) => {
-    dialog.addEventListener('close', () => resolve(dialog.returnValue === 'yes'), { once: true });
+    answer = resolve;
   });
 }
 
