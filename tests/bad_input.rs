@@ -1,6 +1,8 @@
 //! Every payload that is not a message becomes one dead letter, and other messages are processed.
 
-use std::iter;
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::{iter, thread};
 
 use redis::cmd;
 use serde_json::json;
@@ -260,4 +262,44 @@ fn a_flood_of_bad_messages_is_logged_at_a_bounded_rate_and_stops_nothing() {
     });
     let lines = host.log().lines().count();
     assert!(lines < 500, "{count} bad messages made {lines} lines of log");
+}
+
+#[test]
+fn what_is_no_message_becomes_one_dead_letter_while_hosts_join() {
+    let redis = Redis::start();
+    let is_enough = AtomicBool::new(false);
+    let join = || {
+        let launch = Host::on(&redis).arg("--log-format", "json").arg("--report-interval", "100ms");
+        launch.arg("--max-dead-without-id", "0").consumers(1).start()
+    };
+    let (heard, hosts) = thread::scope(|scope| {
+        let publishing = scope.spawn(|| {
+            let mut publisher = Publisher::new(&redis);
+            let junk = (0..).map(|n| format!("junk {n}")).take_while(|_| !is_enough.load(Ordering::Relaxed));
+            junk.filter(|junk| publisher.publish(junk) > 0).collect::<HashSet<String>>()
+        });
+        // The first ones while the history of the marks begins, each other one when those before it are there.
+        let mut hosts = vec![join(), join(), join()];
+        for count in 4..=6 {
+            redis.wait_for_subscribers(count - 1);
+            hosts.push(join());
+        }
+        redis.wait_for_consumers(6);
+        is_enough.store(true, Ordering::Relaxed);
+        (publishing.join().expect("a publisher"), hosts)
+    });
+    // What a host would append once more it would append before it has nothing that waits.
+    for host in &hosts {
+        let reports = host.reports().len();
+        let is_at_rest = || {
+            let now = host.reports();
+            now.len() > reports + 1
+                && now.last().is_some_and(|last| last["intake_active"].is_string() && last["position_lag"] == 0)
+        };
+        wait_until("nothing that waits", is_at_rest);
+    }
+    let letters = redis.dead_letters();
+    let payload = |letter: &Entry| letter.text("payload").to_owned();
+    assert_eq!(letters.iter().map(payload).collect::<HashSet<String>>(), heard);
+    assert_eq!(letters.len(), heard.len(), "some twice");
 }

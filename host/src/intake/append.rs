@@ -94,7 +94,7 @@ impl Append {
             };
             match step {
                 Step::Mark(wish) => {
-                    let Marked { announcement, away, mended } =
+                    let Marked { announcement, data, away, mended } =
                         appender.mark(&host_id, former_id.as_deref(), wish).await?;
                     trace!(?wish, mark = ?announcement.mark, holder = ?announcement.holder, covered = %announcement.covered, "published a mark");
                     for what in mended {
@@ -102,7 +102,7 @@ impl Append {
                     }
                     self.handover.backlog().published(announcement.mark);
                     let mut protocol = self.handover.protocol();
-                    protocol.announced(&announcement, Instant::now());
+                    protocol.announced(&announcement, data, Instant::now());
                     protocol.was_away(away);
                 }
                 Step::Watch => {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::kept::Kept;
-use super::segment::{Gap, MESSAGE_OVERHEAD_BYTES, PIECE_BYTES_MAX, Segment};
+use super::segment::{Gap, MESSAGE_OVERHEAD_BYTES, PIECE_BYTES_MAX, Segment, Written};
 use crate::redis::store::covered::{Answer, Covered, Extent, Hole, Stretch};
 use crate::redis::store::position::{Mark, Position};
 
@@ -48,7 +48,10 @@ pub struct Limits {
     pub messages_max: usize,
     /// Bytes; one message may be longer.
     pub bytes_max: usize,
-    /// Age from which messages are not appended when only their claims can tell whether they were appended before.
+    /// How long messages wait, after all is known of their positions, when only their claims can tell whether they were appended
+    /// before: the list may tell it soon.
+    pub patience: Duration,
+    /// Age from which such messages are not appended any more.
     pub age_max: Duration,
 }
 
@@ -73,7 +76,7 @@ pub struct Heard {
     kept: Kept,
     newest_ms: u64,
     /// The history that is appended to.
-    history: Option<u64>,
+    written: Option<Written>,
     /// Where the messages lie that were shed last.
     shed: VecDeque<(Position, Position)>,
     /// Of what waits and what is under way.
@@ -92,7 +95,7 @@ impl Heard {
             covered_then: Covered::default(),
             kept: Kept::default(),
             newest_ms: 0,
-            history: None,
+            written: None,
             shed: VecDeque::new(),
             messages: 0,
             bytes: 0,
@@ -128,7 +131,7 @@ impl Heard {
         let shed = payloads.skip(fitting).count();
         let first = first + fitting as i64;
         if shed > 0
-            && let Some((from, to)) = gap.stretch(self.history).interval(first..first + shed as i64)
+            && let Some((from, to)) = gap.stretch(self.written).interval(first..first + shed as i64)
         {
             self.note_shed(from, to);
         }
@@ -207,7 +210,7 @@ impl Heard {
         let (mut messages, mut bytes) = (0, 0);
         let mut passed = Vec::new();
         while let Some(entry) = self.waiting.pop_front() {
-            if !entry.is_meant(covered, which, self.history) {
+            if !entry.is_meant(covered, which, self.written) {
                 passed.push(entry);
                 continue;
             }
@@ -222,7 +225,7 @@ impl Heard {
                 }
                 Entry::Messages(segment) => segment,
             };
-            let extent = then.extent(segment.stretch(self.history), segment.indices());
+            let extent = then.extent(segment.stretch(self.written), segment.indices());
             let Extent { messages: same, answer } = extent;
             let mut part = segment.split_off_front(usize::try_from(same).unwrap_or(0).clamp(1, segment.len()));
             if segment.len() > 0 {
@@ -236,6 +239,10 @@ impl Heard {
                 Answer::Unknown if now.saturating_duration_since(part.received) > limits.age_max => {
                     too_old += part.len();
                     self.forget(part);
+                    continue;
+                }
+                Answer::Unknown if now.saturating_duration_since(part.placed_since()) < limits.patience => {
+                    passed.push(Entry::Messages(part));
                     continue;
                 }
                 Answer::Unknown | Answer::Open => {}
@@ -259,14 +266,14 @@ impl Heard {
             if part.len() > 0 {
                 messages += part.len();
                 bytes += part.cost();
-                let Stretch { before, after } = part.stretch(self.history);
+                let Stretch { before, after } = part.stretch(self.written);
                 if let (Some(before), Some((after, messages))) = (before, after) {
                     then.count_from(before, after, messages);
                 }
                 if answer == Answer::Unknown {
                     by_claims += part.len();
                 }
-                if let Some((from, to)) = part.interval(self.history) {
+                if let Some((from, to)) = part.interval(self.written) {
                     then.add(from, to);
                 }
                 self.under_way.push(Entry::Messages(part));
@@ -311,9 +318,9 @@ impl Heard {
                     break;
                 }
                 Entry::Messages(mut segment) => {
-                    let Extent { messages, answer } = covered.extent(segment.stretch(self.history), segment.indices());
+                    let Extent { messages, answer } = covered.extent(segment.stretch(self.written), segment.indices());
                     let part = segment.split_off_front(usize::try_from(messages).unwrap_or(0).clamp(1, segment.len()));
-                    let is_new = part.interval(self.history).is_some_and(|(from, _)| from >= top);
+                    let is_new = part.interval(self.written).is_some_and(|(from, _)| from >= top);
                     if segment.len() > 0 {
                         self.waiting.push_front(Entry::Messages(segment));
                     }
@@ -339,7 +346,7 @@ impl Heard {
         self.waiting
             .iter()
             .filter_map(|entry| match entry {
-                Entry::Messages(segment) if is_passed(segment, covered, self.history) => Some(segment.received),
+                Entry::Messages(segment) if is_passed(segment, covered, self.written) => Some(segment.received),
                 _ => None,
             })
             .min()
@@ -350,7 +357,7 @@ impl Heard {
     pub fn judge(&self, lower: Position, upper: Position) -> Hole {
         let is_awaited = self.waiting.iter().any(|entry| match entry {
             Entry::Messages(segment) => {
-                segment.interval(self.history).is_some_and(|(from, _)| lower <= from && from < upper)
+                segment.interval(self.written).is_some_and(|(from, _)| lower <= from && from < upper)
             }
             Entry::Nothing { .. } => false,
         });
@@ -363,8 +370,8 @@ impl Heard {
     }
 
     /// Appends go to this history. What was covered in another one may not be covered in it.
-    pub fn written_to(&mut self, history: u64) {
-        if self.history.replace(history).is_none() {
+    pub fn written_to(&mut self, written: Written) {
+        if self.written.replace(written).is_none() {
             return;
         }
         for segment in self.kept.take_all() {
@@ -401,22 +408,25 @@ impl Heard {
 }
 
 impl Entry {
-    fn is_meant(&self, covered: &Covered, which: Which, history: Option<u64>) -> bool {
+    fn is_meant(&self, covered: &Covered, which: Which, written: Option<Written>) -> bool {
         match (self, which) {
             (Entry::Messages(segment), _) if segment.is_coming() => false,
             (_, Which::All) => true,
             (Entry::Nothing { .. }, Which::PassedOver(_)) => false,
             (Entry::Messages(segment), Which::PassedOver(before)) => {
-                segment.received <= before && is_passed(segment, covered, history)
+                segment.received <= before && is_passed(segment, covered, written)
             }
         }
     }
 }
 
 /// Whether the list of this history goes on behind these messages, or will never come to them.
-fn is_passed(segment: &Segment, covered: &Covered, history: Option<u64>) -> bool {
-    match segment.interval(history) {
-        Some((from, _)) => history != Some(from.mark.history) || covered.top().is_some_and(|top| from < top),
+fn is_passed(segment: &Segment, covered: &Covered, written: Option<Written>) -> bool {
+    match segment.interval(written) {
+        Some((from, _)) => {
+            written.is_none_or(|written| written.history != from.mark.history)
+                || covered.top().is_some_and(|top| from < top)
+        }
         None => !segment.is_coming(),
     }
 }

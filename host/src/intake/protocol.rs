@@ -6,8 +6,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::heard::Heard;
+use super::segment::Written;
 use super::subscriptions::{MarkHeard, Subscriptions};
-use crate::redis::client::subscription::Beginning;
+use crate::redis::client::subscription::{Beginning, ReplicationId};
 use crate::redis::store::covered::Covered;
 use crate::redis::store::marks::{Announcement, Holder, Wish};
 use crate::redis::store::position::Mark;
@@ -218,8 +219,8 @@ impl Protocol {
     }
 
     /// A subscription has ended.
-    pub fn closed(&mut self, id: u64) {
-        self.subscriptions.closed(id);
+    pub fn closed(&mut self, id: u64, now: Instant) {
+        self.subscriptions.closed(id, now);
     }
 
     /// Messages were heard, one after the other.
@@ -251,8 +252,8 @@ impl Protocol {
         self.counted.gaps.extend(away);
     }
 
-    /// A mark was published from here, over the connection that appends.
-    pub fn announced(&mut self, announcement: &Announcement, now: Instant) {
+    /// A mark was published from here, over the connection that appends, to a server whose data has this id.
+    pub fn announced(&mut self, announcement: &Announcement, data: ReplicationId, now: Instant) {
         self.mark_at = now;
         self.own_mark_at = Some(now);
         self.dice.rotate_left(1);
@@ -260,7 +261,7 @@ impl Protocol {
         let history = announcement.mark.history;
         self.is_history_certain = true;
         if self.history != Some(history) {
-            self.heard.written_to(history);
+            self.heard.written_to(Written { history, data });
             self.history = Some(history);
             self.newest = None;
         }

@@ -77,7 +77,7 @@ impl Receiver {
             let mut protocol = self.handover.protocol();
             protocol.tend(now);
             if let Some(id) = protocol.useless_subscription(now) {
-                protocol.closed(id);
+                protocol.closed(id, now);
                 for slot in [&mut first, &mut second] {
                     slot.take_if(|(number, _)| *number == id);
                 }
@@ -126,7 +126,7 @@ impl Receiver {
         match chunk {
             Ok(chunk) => self.tell(*id, &chunk),
             Err(error) => {
-                self.handover.protocol().closed(*id);
+                self.handover.protocol().closed(*id, Instant::now());
                 warn!(channel = self.group.keys.channel, "the subscription ended: the connection has ended ({error})");
                 *slot = None;
                 self.handover.arrived.notify_one();
@@ -196,7 +196,7 @@ impl Receiver {
             }
         };
         let _ = timeout(LAST_CHUNK_TIMEOUT, last).await;
-        self.handover.protocol().closed(id);
+        self.handover.protocol().closed(id, Instant::now());
     }
 }
 

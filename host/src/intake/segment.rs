@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
-use crate::redis::client::subscription::Beginning;
+use crate::redis::client::subscription::{Beginning, ReplicationId};
 use crate::redis::store::covered::Stretch;
 use crate::redis::store::position::{Mark, Position};
 
@@ -15,9 +15,14 @@ pub(super) const MESSAGE_OVERHEAD_BYTES: usize = size_of::<u32>();
 /// Longest piece of memory for payloads; offsets in it are short.
 pub(super) const PIECE_BYTES_MAX: usize = u32::MAX as usize;
 
-/// Longest time from the beginning of a subscription until the first mark of a history, if the subscription began in it: Redis has
-/// started, and nobody could publish a mark yet. Histories are named by the time at which they began.
-const FIRST_MARK_MS_MAX: u64 = 10_000;
+/// The history that is appended to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Written {
+    /// Its number.
+    pub history: u64,
+    /// The replication id of the data in which it goes on.
+    pub data: ReplicationId,
+}
 
 /// What is in front of a gap.
 #[derive(Clone, Copy, Debug)]
@@ -33,8 +38,8 @@ pub struct Gap {
     front: Front,
     /// The mark behind it, once heard, and the messages in the gap.
     after: OnceLock<(Mark, i64)>,
-    /// Set when the subscription has ended, and no mark will come.
-    is_cut: OnceLock<()>,
+    /// When the mark behind it was heard, or the subscription ended, and no mark will come.
+    ended_at: OnceLock<Instant>,
     /// Whether the server was, or may have been, a replica when it published the mark in front.
     may_be_replica: bool,
 }
@@ -43,27 +48,27 @@ impl Gap {
     /// The gap behind a mark that a server has published which may be a replica.
     #[must_use]
     pub fn behind(mark: Mark, may_be_replica: bool) -> Gap {
-        Gap { front: Front::Mark(mark), after: OnceLock::new(), is_cut: OnceLock::new(), may_be_replica }
+        Gap { front: Front::Mark(mark), after: OnceLock::new(), ended_at: OnceLock::new(), may_be_replica }
     }
 
     /// The gap in front of the first mark of a subscription.
     #[must_use]
     pub fn first(beginning: Beginning) -> Gap {
         let (front, may_be_replica) = (Front::Beginning(beginning), beginning.is_at_replica);
-        Gap { front, after: OnceLock::new(), is_cut: OnceLock::new(), may_be_replica }
+        Gap { front, after: OnceLock::new(), ended_at: OnceLock::new(), may_be_replica }
     }
 
-    /// The subscription has ended.
-    pub fn cut(&self) {
-        let _ = self.is_cut.set(());
+    /// The next mark was heard, or the subscription has ended.
+    pub fn end(&self, now: Instant) {
+        let _ = self.ended_at.set(now);
     }
 
     /// Whether its messages have no position yet, and will have one.
     pub(super) fn is_coming(&self) -> bool {
-        matches!(self.front, Front::Beginning(_)) && self.after.get().is_none() && self.is_cut.get().is_none()
+        matches!(self.front, Front::Beginning(_)) && self.ended_at.get().is_none()
     }
 
-    /// Ends the gap with the next mark, after so many messages.
+    /// Sets the next mark, after so many messages.
     pub fn close(&self, mark: Mark, messages: i64) {
         // A gap is closed once.
         let _ = self.after.set((mark, messages));
@@ -75,16 +80,17 @@ impl Gap {
     /// the mark in front as other messages have that the old primary published at the same time. A primary that becomes a replica
     /// goes on in the middle of a gap of the new one. Nobody sees where. So positions cannot be counted in a gap that begins
     /// in one history and ends in another, nor in one that has no end and may do so: claims tell what was appended of it. A
-    /// subscription that is older than the history and has missed its first mark began in another one.
-    pub(super) fn stretch(&self, written: Option<u64>) -> Stretch {
+    /// subscription that began at data with another replication id began in another history.
+    pub(super) fn stretch(&self, written: Option<Written>) -> Stretch {
+        let is_written = |history| written.is_some_and(|written| written.history == history);
         let after = self.after.get().copied();
         let (before, is_certain) = match (self.front, after) {
             (Front::Mark(before), Some((after, _))) => (Some(before), before.history == after.history),
-            (Front::Mark(before), None) => (Some(before), !self.may_be_replica || written == Some(before.history)),
-            (Front::Beginning(beginning), Some((after, _))) => {
-                let wait_ms = if after.number == 1 { FIRST_MARK_MS_MAX } else { 0 };
-                (None, beginning.at_ms.saturating_add(wait_ms) > after.history)
-            }
+            (Front::Mark(before), None) => (Some(before), !self.may_be_replica || is_written(before.history)),
+            (Front::Beginning(beginning), Some((after, _))) => (
+                None,
+                written.is_some_and(|written| written.history == after.history && written.data == beginning.data),
+            ),
             (Front::Beginning(_), None) => (None, true),
         };
         if is_certain { Stretch { before, after } } else { Stretch { before: None, after: None } }
@@ -131,13 +137,18 @@ impl Segment {
     }
 
     /// What its messages have in common: the marks from which they are counted.
-    pub(super) fn stretch(&self, written: Option<u64>) -> Stretch {
+    pub(super) fn stretch(&self, written: Option<Written>) -> Stretch {
         self.gap.stretch(written)
     }
 
     /// Whether its messages have no position yet, and will have one.
     pub(super) fn is_coming(&self) -> bool {
         self.gap.is_coming()
+    }
+
+    /// Since when everything is known of its positions that will ever be.
+    pub(super) fn placed_since(&self) -> Instant {
+        self.gap.ended_at.get().copied().unwrap_or(self.received)
     }
 
     pub(super) fn len(&self) -> usize {
@@ -162,7 +173,7 @@ impl Segment {
     }
 
     /// Where the messages begin and end, when that can be counted.
-    pub(super) fn interval(&self, written: Option<u64>) -> Option<(Position, Position)> {
+    pub(super) fn interval(&self, written: Option<Written>) -> Option<(Position, Position)> {
         self.stretch(written).interval(self.indices())
     }
 

@@ -77,10 +77,10 @@ impl Subscriptions {
     }
 
     /// One has ended.
-    pub fn closed(&mut self, id: u64) {
+    pub fn closed(&mut self, id: u64, now: Instant) {
         self.list.retain(|subscription| {
             if subscription.id == id {
-                subscription.gap.cut();
+                subscription.gap.end(now);
             }
             subscription.id != id
         });
@@ -109,7 +109,7 @@ impl Subscriptions {
         if before.is_some() || subscription.mark.is_none_or(|last| last.history != mark.history) {
             subscription.gap.close(mark, subscription.messages);
         }
-        subscription.gap.cut();
+        subscription.gap.end(now);
         let nothing_since = before.map(|last| Position { mark: last, offset: subscription.messages });
         // A replica that was promoted, or a primary that has become a replica, and may become something else again.
         subscription.may_be_replica |= subscription.mark.is_some_and(|last| last.history != mark.history);
@@ -150,6 +150,10 @@ impl Subscriptions {
             || subscription.astray_since.is_some_and(|since| now.saturating_duration_since(since) > MOVE_PATIENCE)
     }
 
+    fn is_alive(&self, subscription: &Subscription, now: Instant) -> bool {
+        subscription.mark.is_some() && !self.is_silent(subscription, now)
+    }
+
     /// Whether there is one that hears another server than the one that is written to.
     #[must_use]
     pub fn is_any_astray(&self) -> bool {
@@ -164,9 +168,11 @@ impl Subscriptions {
 
     /// Whether a mark that was published has not arrived at a new one. It is said once.
     pub fn take_lost(&mut self, now: Instant) -> bool {
-        let is_lost = self.list.iter().filter(|subscription| subscription.mark.is_none()).any(|subscription| {
-            subscription.announced_at.is_some_and(|at| now.saturating_duration_since(at) > MOVE_PATIENCE)
-        });
+        let is_any_alive = self.list.iter().any(|subscription| self.is_alive(subscription, now));
+        let is_lost = !is_any_alive
+            && self.list.iter().filter(|subscription| subscription.mark.is_none()).any(|subscription| {
+                subscription.announced_at.is_some_and(|at| now.saturating_duration_since(at) > MOVE_PATIENCE)
+            });
         if is_lost {
             for subscription in &mut self.list {
                 subscription.announced_at = None;
@@ -202,8 +208,9 @@ impl Subscriptions {
     #[must_use]
     pub fn useless(&self, now: Instant) -> Option<u64> {
         let [old, new] = self.list.as_slice() else { return None };
-        let is_alive = |subscription: &Subscription| subscription.mark.is_some() && !self.is_silent(subscription, now);
-        match (is_alive(old), is_alive(new)) {
+        match (self.is_alive(old, now), self.is_alive(new, now)) {
+            // Messages that it has heard have a position only from its first mark on, and without one claims must decide.
+            (true, false) if new.messages > 0 && !self.is_silent(new, now) => None,
             (true, _) => Some(new.id),
             // What Redis has written to the old one before may still be on its way, seconds after a stall.
             (false, true) => {

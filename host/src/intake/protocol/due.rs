@@ -135,8 +135,12 @@ impl Protocol {
             Which::All => self.config.round_messages_max,
             Which::PassedOver(_) => self.standby_round_max,
         };
-        let limits =
-            Limits { messages_max, bytes_max: self.config.round_bytes_max, age_max: self.config.claim_age_max };
+        let limits = Limits {
+            messages_max,
+            bytes_max: self.config.round_bytes_max,
+            patience: GRACE,
+            age_max: self.config.claim_age_max,
+        };
         let Taken { mut then, too_old, by_claims } = self.heard.take(&self.covered, which, limits, now);
         self.counted.too_old += too_old;
         self.counted.by_claims += by_claims;

@@ -58,7 +58,7 @@ struct Reply {
 
 #[derive(Debug)]
 enum Answered {
-    Marked(Announcement),
+    Marked(Announcement, ReplicationId),
     Listed(Covered, u64),
     Appended(bool, Covered, u64),
     Refused,
@@ -116,6 +116,8 @@ struct World {
     /// What happened, to be read when it came out wrong.
     story: Vec<String>,
     buffer_bytes_max: usize,
+    /// Whether nothing happens but that hosts join.
+    has_only_joins: bool,
 }
 
 impl World {
@@ -144,6 +146,7 @@ impl World {
             copied: HashSet::new(),
             story: Vec::new(),
             buffer_bytes_max,
+            has_only_joins: seed.is_multiple_of(8),
         };
         for _ in 0..world.random.random_range(1..=3) {
             world.join();
@@ -257,7 +260,8 @@ impl World {
             }
             let what = match sent.what {
                 What::Mark { host, former, wish } => {
-                    Answered::Marked(self.redis.mark(&host, former.as_deref(), wish, now_ms))
+                    let announcement = self.redis.mark(&host, former.as_deref(), wish, now_ms);
+                    Answered::Marked(announcement, ReplicationId(self.redis.identity))
                 }
                 What::Watch => Answered::Listed(self.redis.data.covered.clone(), self.redis.data.version),
                 What::Append { .. } if now_ms < self.redis.full_until => Answered::Refused,
@@ -309,7 +313,7 @@ impl World {
         }
         host.protocol.tend(now);
         if let Some(id) = host.protocol.useless_subscription(now) {
-            host.protocol.closed(id);
+            host.protocol.closed(id, now);
             host.streams.retain(|stream| stream.id != id);
         }
         match host.opening_at {
@@ -320,6 +324,7 @@ impl World {
                 let log = self.redis.logs.len() - 1;
                 let replicated = self.redis.replica(now_ms).map(|replica| replica.events);
                 let at_replica = replicated.is_some() && self.random.random_ratio(1, AT_REPLICA);
+                let identity = self.redis.identity;
                 let next = replicated.filter(|_| at_replica).unwrap_or(self.redis.logs[log].len());
                 host.streams.push(Subscribed {
                     id: host.opened,
@@ -329,7 +334,11 @@ impl World {
                     at_replica,
                     demoted_at: None,
                 });
-                host.protocol.opened(host.opened, Beginning { is_at_replica: at_replica, at_ms: now_ms }, now);
+                host.protocol.opened(
+                    host.opened,
+                    Beginning { is_at_replica: at_replica, data: ReplicationId(identity) },
+                    now,
+                );
             }
             None if host.streams.len() < 2 && host.protocol.wants_subscription(now) => {
                 host.opening_at = Some(now_ms + self.random.random_range(0..200));
@@ -341,7 +350,7 @@ impl World {
             let has_all = host.streams.iter().all(|stream| stream.next == self.redis.logs[stream.log].len());
             if has_all {
                 for stream in host.streams.drain(..) {
-                    host.protocol.closed(stream.id);
+                    host.protocol.closed(stream.id, now);
                 }
                 host.protocol.stop();
                 host.stopping = false;
@@ -356,7 +365,7 @@ impl World {
             host.is_waiting = false;
             host.wake_at = None;
             match reply.what {
-                Answered::Marked(announcement) => host.protocol.announced(&announcement, now),
+                Answered::Marked(announcement, data) => host.protocol.announced(&announcement, data, now),
                 Answered::Listed(covered, version) => {
                     host.watched = version;
                     host.protocol.listed(covered);
@@ -437,6 +446,15 @@ impl World {
         let by_claims: usize = self.hosts.iter().map(|host| host.by_claims).sum();
         if twice.len() > by_claims {
             problems.push(format!("{} messages came twice: {:?}", twice.len(), &twice[..twice.len().min(5)]));
+        }
+        // What has no id has no claim, and only its position keeps it from coming twice.
+        let again: Vec<&u32> = self.redis.data.again.difference(&self.copied).collect();
+        if self.has_only_joins && !again.is_empty() {
+            problems.push(format!(
+                "{} messages were appended by their claims: {:?}",
+                again.len(),
+                &again[..again.len().min(5)]
+            ));
         }
         let running = self.hosts.iter().filter(|host| host.is_alive && !host.is_stopped);
         let active = running.clone().filter(|host| host.protocol.state(self.now()) == State::Active).count();

@@ -5,6 +5,8 @@ use super::*;
 /// Lease of the dead host, which had just renewed it.
 const LEASE_MS: u64 = 3_000;
 
+const DATA: ReplicationId = ReplicationId(1);
+
 const SETTINGS: Settings = Settings {
     buffer_bytes_max: 1 << 20,
     silence_max: Duration::from_secs(3),
@@ -17,7 +19,7 @@ const SETTINGS: Settings = Settings {
 fn taken_after(covered: &str, seed: u64) -> Duration {
     let start = Instant::now();
     let mut protocol = Protocol::new("standby".into(), SETTINGS, start, seed);
-    protocol.opened(1, Beginning { is_at_replica: false, at_ms: 5_000 }, start);
+    protocol.opened(1, Beginning { is_at_replica: false, data: DATA }, start);
     let (mut now, mut number) = (start, 2);
     loop {
         let passed_ms = u64::try_from((now - start).as_millis()).unwrap();
@@ -32,7 +34,7 @@ fn taken_after(covered: &str, seed: u64) -> Duration {
                     lease_left: Duration::from_millis(LEASE_MS.saturating_sub(passed_ms)),
                     covered: covered.parse().unwrap_or_default(),
                 };
-                protocol.announced(&announcement, now);
+                protocol.announced(&announcement, DATA, now);
                 protocol.mark(1, &announcement, now);
             }
             Step::Wait(until) => now = until,
@@ -57,7 +59,7 @@ fn a_standby_takes_the_lease_when_it_ends() {
 fn a_lease_stays_with_a_host_that_continues_under_another_id() {
     let start = Instant::now();
     let mut protocol = Protocol::new("before".into(), SETTINGS, start, 1);
-    protocol.opened(1, Beginning { is_at_replica: false, at_ms: 5_000 }, start);
+    protocol.opened(1, Beginning { is_at_replica: false, data: DATA }, start);
     let marked = |protocol: &mut Protocol, number, holder: &str| {
         let announcement = Announcement {
             mark: Mark { history: 1_000, number, at_ms: 5_000 },
@@ -65,7 +67,7 @@ fn a_lease_stays_with_a_host_that_continues_under_another_id() {
             lease_left: Duration::from_millis(LEASE_MS),
             covered: Covered::default(),
         };
-        protocol.announced(&announcement, start);
+        protocol.announced(&announcement, DATA, start);
         protocol.mark(1, &announcement, start);
         protocol.state(start)
     };

@@ -22,13 +22,27 @@ pub struct Subscription {
     pub beginning: Beginning,
 }
 
+/// Names the data of a server and of its replicas. A server gets another one when it starts and when it is promoted, and a replica
+/// that of its primary.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReplicationId(pub u64);
+
+impl ReplicationId {
+    /// The one with this name of 40 hexadecimal digits; of the random digits the first 16 are enough. A server that tells none has 0.
+    #[must_use]
+    pub fn parse(name: &str) -> ReplicationId {
+        let digits = name.get(..16).unwrap_or_default();
+        ReplicationId(u64::from_str_radix(digits, 16).unwrap_or_default())
+    }
+}
+
 /// Where a subscription began.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Beginning {
     /// Whether the server was a replica then, which passes on what it has heard from its primary.
     pub is_at_replica: bool,
-    /// When it was, by the server's clock, in ms since 1970, rounded down to a second.
-    pub at_ms: u64,
+    /// The replication id of the server's data then.
+    pub data: ReplicationId,
 }
 
 /// What has arrived by the time somebody looked.
@@ -187,26 +201,16 @@ pub async fn subscribe(
     let mut wire = Connection::open(connector).await?;
     let mut commands = Commands::default();
     commands.command(&[b"INFO", b"replication"]);
-    commands.command(&[b"TIME"]);
     commands.command(&[b"SUBSCRIBE", channel.as_bytes(), marks_channel.as_bytes()]);
     let replies = wire.ask(&commands, Duration::ZERO).await?;
     let mut replies = Cursor::new(&replies, 0);
-    let is_at_replica = String::from_utf8_lossy(replies.bulk()?).lines().any(|line| line == "role:slave");
-    replies.array()?;
-    let (seconds, _microseconds) = (replies.bulk()?, replies.bulk()?);
-    let at_ms = str::from_utf8(seconds)
-        .ok()
-        .and_then(|text| text.parse().ok())
-        .map_or(0, |seconds: u64| seconds.saturating_mul(1000));
+    let info = String::from_utf8_lossy(replies.bulk()?);
+    let is_at_replica = info.lines().any(|line| line == "role:slave");
+    let data = info.lines().find_map(|line| line.strip_prefix("master_replid:"));
+    let beginning = Beginning { is_at_replica, data: ReplicationId::parse(data.unwrap_or_default()) };
     // The second confirmation is passed over as it comes: messages may lie between the two.
     replies.value()?;
-    Ok(Subscription {
-        wire,
-        partial: Partial::default(),
-        channel,
-        marks_channel,
-        beginning: Beginning { is_at_replica, at_ms },
-    })
+    Ok(Subscription { wire, partial: Partial::default(), channel, marks_channel, beginning })
 }
 
 #[cfg(test)]

@@ -20,6 +20,7 @@ use crate::redis::client::clock::ServerClock;
 use crate::redis::client::connection::Connection;
 use crate::redis::client::resp::{Commands, Cursor, Head, malformed, server_error};
 use crate::redis::client::script::without_comments;
+use crate::redis::client::subscription::ReplicationId;
 use crate::time::millis;
 
 static COVER: LazyLock<String> = LazyLock::new(|| without_comments(include_str!("scripts/cover.lua")));
@@ -52,6 +53,8 @@ pub struct Claimed {
 pub struct Marked {
     /// What the mark says.
     pub announcement: Announcement,
+    /// The replication id of the data.
+    pub data: ReplicationId,
     /// A history has begun with it: for how long the data had no mark before.
     pub away: Option<Duration>,
     /// What was wrong with keys of the intake and has been mended, a sentence each.
@@ -155,8 +158,9 @@ impl Appender {
             Head::Line([b':', b'-', ..]) => None,
             number => Some(Duration::from_millis(number.number()? as u64)),
         };
-        let mended = (2..count).map(|_| Ok(String::from_utf8_lossy(replies.bulk()?).into_owned()));
-        Ok(Marked { announcement, away, mended: mended.collect::<Result<_, RedisError>>()? })
+        let data = ReplicationId::parse(&String::from_utf8_lossy(replies.bulk()?));
+        let mended = (3..count).map(|_| Ok(String::from_utf8_lossy(replies.bulk()?).into_owned()));
+        Ok(Marked { announcement, data, away, mended: mended.collect::<Result<_, RedisError>>()? })
     }
 
     /// Begins to watch the list of what is covered, and reads it; also looks whether the streams can be appended to.

@@ -25,6 +25,9 @@ const FAULTS: [&str; 13] = [
     "told to stop",
 ];
 
+/// The one after which the position of every message can be counted.
+const JOIN: usize = 1;
+
 impl World {
     pub(super) fn cut_writes(&mut self, index: usize) {
         let now_ms = self.now_ms;
@@ -44,9 +47,10 @@ impl World {
     }
 
     fn cut_streams(&mut self, index: usize) {
+        let now = self.now();
         let host = &mut self.hosts[index];
         for stream in host.streams.drain(..) {
-            host.protocol.closed(stream.id);
+            host.protocol.closed(stream.id, now);
         }
     }
 
@@ -62,12 +66,12 @@ impl World {
             return;
         };
         let now_ms = self.now_ms;
-        let kind = self.random.random_range(0..FAULTS.len());
+        let kind = if self.has_only_joins { JOIN } else { self.random.random_range(0..FAULTS.len()) };
         let at = Duration::from_millis(now_ms - 1_000_000);
         self.story.push(format!("{at:?}, message {}, host {index}: {}", self.next_id, FAULTS[kind]));
         match kind {
             0 if living.len() > 1 => self.hosts[index].is_alive = false,
-            1 if self.hosts.len() < 8 => self.join(),
+            JOIN if self.hosts.len() < 8 => self.join(),
             2 => self.cut_streams(index),
             3 => self.cut_writes(index),
             4 => {
@@ -134,6 +138,7 @@ impl World {
         let log = self.redis.log()[..events].to_vec();
         self.redis.logs.push(log);
         let promoted = self.redis.logs.len() - 1;
+        let now = self.now();
         let stay = self.random.random_ratio(1, 2);
         let demoted_at = self.random.random_ratio(1, 2).then(|| self.now_ms + self.random.random_range(0..2_000));
         for index in 0..self.hosts.len() {
@@ -149,7 +154,7 @@ impl World {
                 }
             }
             host.streams.retain(|stream| !cut.contains(&stream.id));
-            cut.into_iter().for_each(|id| host.protocol.closed(id));
+            cut.into_iter().for_each(|id| host.protocol.closed(id, now));
             self.cut_writes(index);
         }
         self.sent.clear();

@@ -1,6 +1,6 @@
 //! The simulated Redis: data, the logs of what was published, and the scripts as far as the protocol sees them.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::super::*;
 use super::{DEDUP_WINDOW_MS, LEASE_MS};
@@ -17,6 +17,8 @@ pub enum Event {
 pub struct Data {
     pub appended: HashMap<u32, u32>,
     pub claims: HashMap<u32, u64>,
+    /// Messages that were to be appended although they were claimed.
+    pub again: HashSet<u32>,
     pub covered: Covered,
     /// Changes of the list: what a watch compares.
     pub version: u64,
@@ -114,6 +116,8 @@ impl Redis {
             if !is_claimed {
                 data.claims.insert(*id, now_ms + DEDUP_WINDOW_MS);
                 *data.appended.entry(*id).or_default() += 1;
+            } else {
+                data.again.insert(*id);
             }
         }
         true

@@ -6,7 +6,8 @@
 -- ARGV  1 channel of the marks   2 host id   3 how long the lease lasts, in ms   4 longest that any host's lease may last, in ms
 --       5 "take" if it is free, "look", or "release" if it is ours
 --       6 the id that this host had before, if it had one: a lease under it is ours, and gets the present id
--- Reply {what was published, ms since the last mark when a history has begun with it and -1 otherwise, then what was mended}:
+-- Reply {what was published, ms since the last mark when a history has begun with it and -1 otherwise, the replication id of the
+-- data or -, then what was mended}:
 --       "<history> <number> <ms> <ttl of the lease in ms> <its holder or -> <list>".
 --
 -- The number is made and published in one step, so that marks are numbered in the order in which they are heard. A history ends
@@ -64,4 +65,4 @@ local name = holder and (string.find(holder, '[%s%c]') and '?' or holder) or '-'
 local text = string.format('%.0f %.0f %.0f %.0f %s %s', history, number, now, left_ms, name == '' and '?' or name,
   redis.call('GET', covered) or '')
 redis.call('PUBLISH', ARGV[1], text)
-return {text, away_ms, unpack(mended)}
+return {text, away_ms, data, unpack(mended)}
