@@ -28,6 +28,7 @@ mod groups;
 mod held;
 mod hostile;
 mod http;
+mod id_property;
 mod ids;
 mod languages;
 mod large_results;

@@ -15,6 +15,7 @@ mod plugin_config;
 mod print;
 #[cfg(test)]
 mod properties;
+mod property;
 mod redis_url;
 mod reference;
 mod reread;
@@ -33,6 +34,7 @@ pub use layers::{ConfigError, Given, Loaded, Source, load};
 pub(crate) use outputs::MAIN;
 pub use outputs::{NamedOutput, Outputs};
 pub use plugin_config::PluginConfig;
+pub use property::PropertyPath;
 pub use redis_url::masked;
 pub use reference::reference;
 pub use reread::needing_a_start;
@@ -372,9 +374,14 @@ settings! {
         pub compile_memory_bytes_max: usize = flag("compile-memory").default("2GiB").between("128MiB", "64GiB");
     }
 
-    /// Limits of a message.
+    /// What a message is.
     #[derive(Clone, Debug)]
-    pub struct MessageLimits [message = "message"], "Message limits" {
+    pub struct MessageConfig [message = "message"], "Messages" {
+        /// Property with the id of a message: names with dots between them, or a JSON pointer.
+        ///
+        /// Examples: `id`, `event.id`, `/event/id`. Only in a JSON pointer may a name have a dot. All hosts of a group must have
+        /// the same one.
+        pub id_property: PropertyPath = flag("id-property").default("message_id");
         /// Maximum length of a message; longer messages become dead letters.
         pub bytes_max: usize = flag("max-message-bytes").default("1MiB").between("64", "256MiB");
         /// Maximum nesting depth of objects and arrays; deeper messages become dead letters.

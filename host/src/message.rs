@@ -2,6 +2,7 @@
 //! of the bytes.
 
 pub(crate) mod json;
+mod property;
 
 use std::borrow::Cow;
 use std::fmt;
@@ -9,7 +10,11 @@ use std::fmt;
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use crate::config::MessageLimits;
+use self::property::{Property, find};
+use crate::config::{MessageConfig, PropertyPath};
+
+/// The property with the id, unless the configuration names another one.
+pub const ID_PROPERTY: &str = "message_id";
 
 /// Maximum length of a message id, in bytes.
 pub const ID_BYTES_MAX: usize = 512;
@@ -27,7 +32,7 @@ pub enum Reason {
     NotAnObject,
     /// Deeper nesting of objects and arrays than the limit.
     TooDeep,
-    /// No property `message_id`.
+    /// No property with the id.
     NoId,
     /// An id that is empty, is neither a string nor a number, or occurs twice.
     BadId,
@@ -125,61 +130,77 @@ fn refuse(reason: Reason, sentence: impl Into<String>) -> Refusal {
 /// Finds the id of a message, and checks whether the payload is a message.
 ///
 /// # Errors
-/// A [`Refusal`] when the payload is not a JSON object with a usable `message_id`.
-pub fn read_id<'a>(payload: &'a [u8], limits: &MessageLimits) -> Result<Cow<'a, str>, Refusal> {
-    if payload.len() > limits.bytes_max {
-        let sentence = format!("the message has {} bytes; the limit is {}", payload.len(), limits.bytes_max);
+/// A [`Refusal`] when the payload is not a JSON object with a usable id.
+pub fn read_id<'a>(payload: &'a [u8], config: &MessageConfig) -> Result<Cow<'a, str>, Refusal> {
+    if payload.len() > config.bytes_max {
+        let sentence = format!("the message has {} bytes; the limit is {}", payload.len(), config.bytes_max);
         return Err(refuse(Reason::TooBig, sentence));
     }
     let text = std::str::from_utf8(payload).map_err(|error| {
         let at = error.valid_up_to();
         refuse(Reason::NotUtf8, format!("the message is not UTF-8: byte {at} does not begin a character"))
     })?;
-    if depth_exceeds(payload, limits.depth_max) {
-        let sentence = format!("the message has more than {} nested objects and arrays", limits.depth_max);
+    if depth_exceeds(payload, config.depth_max) {
+        let sentence = format!("the message has more than {} nested objects and arrays", config.depth_max);
         return Err(refuse(Reason::TooDeep, sentence));
     }
-    let Envelope { id, ids } = serde_json::from_str(text).map_err(|_| not_an_object(text))?;
-    let Some(id) = id else {
-        return Err(refuse(Reason::NoId, "the message has no property message_id"));
+    // The usual property has a reader of its own, which compares names with a constant.
+    let path = &config.id_property;
+    let property = if path.is(ID_PROPERTY) {
+        match serde_json::from_str(text).map_err(|_| not_an_object(text, path))? {
+            Envelope { id: None, .. } => Property::Absent,
+            Envelope { id: Some(id), ids: 1 } => Property::Once(id.get()),
+            Envelope { .. } => Property::Ambiguous,
+        }
+    } else {
+        find(text, path).map_err(|_| not_an_object(text, path))?
     };
-    if ids > 1 {
-        return Err(refuse(Reason::BadId, "the message has the property message_id more than once"));
+    match property {
+        Property::Once(json) => id_text(json, path),
+        Property::Absent => Err(refuse(Reason::NoId, format!("the message has no property {}", path.as_str()))),
+        Property::Ambiguous => {
+            Err(refuse(Reason::BadId, format!("the message has the property {} more than once", path.as_str())))
+        }
     }
-    id_text(id.get())
 }
 
 /// Why a text is not the JSON of an object. For a string or a number the parser may report a syntax error before it
 /// reports that the value is no object, and for an array it reports the type before it has read the array.
-fn not_an_object(text: &str) -> Refusal {
+fn not_an_object(text: &str, path: &PropertyPath) -> Refusal {
     if text.starts_with(json::BYTE_ORDER_MARK) {
         let sentence = "the message begins with a byte order mark (U+FEFF); publish the JSON without it";
         return refuse(Reason::NotJson, sentence);
     }
     match serde_json::from_str::<IgnoredAny>(text) {
-        Ok(_) => refuse(Reason::NotAnObject, "the message is JSON but not an object; publish {\"message_id\": …, …}"),
+        Ok(_) => {
+            let example =
+                path.names().iter().rev().fold("…".to_owned(), |value, name| format!("{{\"{name}\": {value}, …}}"));
+            refuse(Reason::NotAnObject, format!("the message is JSON but not an object; publish {example}"))
+        }
         Err(error) => refuse(Reason::NotJson, format!("the message is not JSON: {error}")),
     }
 }
 
 /// The text of an id: the characters of a string, or a number as it was written.
-fn id_text(json: &str) -> Result<Cow<'_, str>, Refusal> {
+fn id_text<'a>(json: &'a str, path: &PropertyPath) -> Result<Cow<'a, str>, Refusal> {
+    let name = path.as_str();
     let id = match json.as_bytes().first() {
         Some(b'"') => json::decode(json).map_err(|_| {
-            let sentence = "message_id has half of a surrogate pair, such as \\ud800, without the other half: \
-                            it was cut within a character";
+            let sentence = format!(
+                "{name} has half of a surrogate pair, such as \\ud800, without the other half: it was cut within a character"
+            );
             refuse(Reason::BadId, sentence)
         })?,
         Some(b'-' | b'0'..=b'9') => Cow::Borrowed(json),
         _ => {
-            return Err(refuse(Reason::BadId, "message_id must be a string or a number"));
+            return Err(refuse(Reason::BadId, format!("{name} must be a string or a number")));
         }
     };
     if id.is_empty() {
-        return Err(refuse(Reason::BadId, "message_id is empty"));
+        return Err(refuse(Reason::BadId, format!("{name} is empty")));
     }
     if id.len() > ID_BYTES_MAX {
-        let sentence = format!("message_id has {} bytes; the limit is {ID_BYTES_MAX}", id.len());
+        let sentence = format!("{name} has {} bytes; the limit is {ID_BYTES_MAX}", id.len());
         return Err(refuse(Reason::IdTooLong, sentence));
     }
     Ok(id)
@@ -211,7 +232,7 @@ fn depth_exceeds(json: &[u8], depth_max: u32) -> bool {
     false
 }
 
-/// The only property of a message that the host reads. All other properties are checked for syntax and skipped.
+/// The property [`ID_PROPERTY`] of a message. All other properties are checked for syntax and skipped.
 struct Envelope<'a> {
     id: Option<&'a RawValue>,
     ids: u32,
@@ -258,10 +279,35 @@ mod properties;
 mod tests {
     use super::*;
 
-    const LIMITS: MessageLimits = MessageLimits { bytes_max: 4096, depth_max: 8 };
+    fn config(id_property: &str) -> MessageConfig {
+        MessageConfig { id_property: PropertyPath::read(id_property).unwrap(), bytes_max: 4096, depth_max: 8 }
+    }
 
     fn id(json: &str) -> Result<String, Reason> {
-        read_id(json.as_bytes(), &LIMITS).map(Cow::into_owned).map_err(|refusal| refusal.reason)
+        let ids = ["message_id", "/message_id"].map(|path| read_id(json.as_bytes(), &config(path)));
+        assert_eq!(
+            ids[0],
+            ids[1].clone().map_err(|refusal| Refusal {
+                sentence: refusal.sentence.replace("/message_id", "message_id"),
+                ..refusal
+            })
+        );
+        let [id, _] = ids;
+        id.map(Cow::into_owned).map_err(|refusal| refusal.reason)
+    }
+
+    #[test]
+    fn a_refusal_names_the_property_that_was_looked_for() {
+        let sentence = |json: &str| read_id(json.as_bytes(), &config("event.id")).unwrap_err().sentence;
+        assert_eq!(sentence(r#"{"message_id":"1"}"#), "the message has no property event.id");
+        assert_eq!(
+            sentence(r#"{"event":{"id":1},"event":{}}"#),
+            "the message has the property event.id more than once"
+        );
+        assert_eq!(sentence(r#"{"event":{"id":{}}}"#), "event.id must be a string or a number");
+        assert_eq!(sentence(r#"{"event":{"id":""}}"#), "event.id is empty");
+        assert!(sentence("[]").ends_with(r#"publish {"event": {"id": …, …}, …}"#), "{}", sentence("[]"));
+        assert_eq!(read_id(br#"{"event":{"id":"\u0061"}}"#, &config("/event/id")).as_deref(), Ok("a"));
     }
 
     #[test]
@@ -293,7 +339,7 @@ mod tests {
         assert_eq!(id(r#"{"message_id":"1","message_id":"2"}"#), Err(Reason::BadId));
         assert_eq!(id(&format!(r#"{{"message_id":"{}"}}"#, "x".repeat(513))), Err(Reason::IdTooLong));
         assert_eq!(id(&format!(r#"{{"message_id":"{}"}}"#, "x".repeat(5000))), Err(Reason::TooBig));
-        assert_eq!(read_id(b"{\"message_id\":\"\xff\"}", &LIMITS).unwrap_err().reason, Reason::NotUtf8);
+        assert_eq!(read_id(b"{\"message_id\":\"\xff\"}", &config("message_id")).unwrap_err().reason, Reason::NotUtf8);
     }
 
     #[test]
@@ -302,14 +348,14 @@ mod tests {
             assert_eq!(id(&format!(r#"{{{json},"message_id":"1"}}"#)), Ok("1".into()), "{json}");
             assert_eq!(id(&format!(r#"{{"message_id":"1",{json}}}"#)), Ok("1".into()), "{json}");
         }
-        let refusal = read_id(br#"{"message_id":"1\ud83d"}"#, &LIMITS).unwrap_err();
+        let refusal = read_id(br#"{"message_id":"1\ud83d"}"#, &config("message_id")).unwrap_err();
         assert_eq!(refusal.reason, Reason::BadId);
         assert!(refusal.sentence.contains("half of a surrogate pair"), "{refusal}");
     }
 
     #[test]
     fn a_byte_order_mark_is_named() {
-        let refusal = read_id("\u{feff}{\"message_id\":\"1\"}".as_bytes(), &LIMITS).unwrap_err();
+        let refusal = read_id("\u{feff}{\"message_id\":\"1\"}".as_bytes(), &config("message_id")).unwrap_err();
         assert_eq!(refusal.reason, Reason::NotJson);
         assert!(refusal.sentence.contains("byte order mark (U+FEFF)"), "{refusal}");
     }

@@ -15,7 +15,7 @@ use crate::group::Group;
 use crate::redis::client::reconnecting::Reconnecting;
 use crate::redis::store::entry::FORMAT;
 use crate::redis::store::figures::Figures;
-use crate::redis::store::group::{Agreement, Member, Misfit, OutputKeys, Stranger, join};
+use crate::redis::store::group::{Agreement, Member, Misfit, OutputKeys, Received, Stranger, join};
 use crate::redis::store::registry::{Beat, BeatReply, Presence, beat};
 use crate::throttle::Throttle;
 use crate::version::{Status, Versions};
@@ -30,6 +30,8 @@ pub struct Registry {
     config: RegistryConfig,
     /// How long this host remembers message ids.
     dedup_window: Duration,
+    /// What this host receives, and where the ids are.
+    received: Received,
     /// This host's named outputs.
     outputs: OutputKeys,
     /// The last warning about a host with other named outputs.
@@ -64,6 +66,7 @@ impl Registry {
             connection: group.connect("control"),
             config: config.registry.clone(),
             dedup_window: config.dedup_window,
+            received: Received::configured(config),
             outputs: outputs.collect(),
             warned_of: Mutex::default(),
             consumers: AtomicU32::new(0),
@@ -95,7 +98,14 @@ impl Registry {
     /// This host's part of the descriptor.
     fn member<'a>(&'a self, host_id: &'a str, ttl: Duration) -> Member<'a> {
         let processed = self.group.counters.processed_with_id();
-        Member { host_id, ttl, dedup_window: self.dedup_window, processed, outputs: &self.outputs }
+        Member {
+            host_id,
+            ttl,
+            dedup_window: self.dedup_window,
+            processed,
+            received: &self.received,
+            outputs: &self.outputs,
+        }
     }
 
     /// Warns once of a host whose named outputs are others, and again when the difference is another one.

@@ -17,6 +17,7 @@ use crate::http::Http;
 use crate::plugin::{Engine, Plugin};
 use crate::redis::client::connector::Connector;
 use crate::redis::store::checks;
+use crate::redis::store::group::{Received, misfit_of_worker};
 use crate::redis::store::keys::Keys;
 use crate::reload::fleet::Fleet;
 use crate::reload::{self, Control, Reloader};
@@ -67,6 +68,9 @@ async fn load(config: &Config) -> Result<(Arc<Group>, Engine, Plugin), RunError>
     let connector = Connector::new(&config.redis)?;
     let keys: Keys = Arc::new(config.keys.clone());
     let checked = checks::check(&connector, &keys, &config.outputs).await?;
+    if let Some(misfit) = misfit_of_worker(&connector, &keys, &Received::configured(config)).await {
+        return Err(misfit.into());
+    }
     let traces = Traces::new(&config.traces, &keys);
     let group = Arc::new(Group::new(connector, keys).tracing(traces));
     let engine = reload::engine(config)?;

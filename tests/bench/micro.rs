@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use host::config::{Config, MessageLimits, OutputFormat};
+use host::config::{Config, MessageConfig, OutputFormat};
 use host::message::read_id;
 use host::plugin::{Engine, Instance, Outcome};
 use host::redis::client::resp::Commands;
@@ -133,7 +133,7 @@ fn per_message(elapsed: Duration) -> f64 {
     elapsed.as_secs_f64() * 1e9 / (f64::from(REPEATS) * DELIVERY as f64)
 }
 
-fn parse(message: &Message, limits: &MessageLimits) -> Result<()> {
+fn parse(message: &Message, limits: &MessageConfig) -> Result<()> {
     let id = read_id(black_box(message.body.as_bytes()), limits)?;
     ensure!(id == message.id, "the id was read as {id}");
     Ok(())

@@ -10,7 +10,7 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::config::{Config, MessageLimits, OutputConfig, Outputs};
+use crate::config::{Config, MessageConfig, OutputConfig, Outputs};
 use crate::message;
 use crate::plugin::{Failure, Instance, Plugin};
 use crate::processor::{Input, Signature, call};
@@ -69,7 +69,7 @@ impl Cases {
 pub(crate) struct Bench {
     instance: Instance,
     digest: String,
-    limits: MessageLimits,
+    limits: MessageConfig,
     output: OutputConfig,
     outputs: Outputs,
     /// Collects results like a consumer; the results are not written to Redis.

@@ -173,7 +173,7 @@ async fn drive(args: &DemoArgs, config: &Config, connector: &Connector, swap: Op
         ready = subscribed(&mut connection, &config.keys.channel) => ready?,
     }
     let (stop, stopped) = oneshot::channel();
-    let mut publisher = start_publisher(args.rate, connector.clone(), config.keys.channel.clone(), stopped);
+    let mut publisher = start_publisher(args.rate, connector.clone(), config, stopped);
     let end = async {
         tokio::select! {
             played = play(args.time, config, &mut connection, swap) => played,
@@ -218,13 +218,14 @@ async fn reader_gone() {
 fn start_publisher(
     rate: u32,
     connector: Connector,
-    channel: String,
+    config: &Config,
     stopped: oneshot::Receiver<()>,
 ) -> JoinHandle<Result<(Published, Vec<Uuid>)>> {
+    let (channel, id_property) = (config.keys.channel.clone(), config.message.id_property.clone());
     tokio::task::spawn_blocking(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         runtime.block_on(async {
-            let mut source = Source::from(Generator::new(None, DUPLICATES_PERCENT).keeping_ids());
+            let mut source = Source::from(Generator::new(&id_property, None, DUPLICATES_PERCENT).keeping_ids());
             let publisher = Publisher::connect(&connector, &channel).await.context("cannot start the publisher")?;
             let stop = async {
                 let _ = stopped.await;

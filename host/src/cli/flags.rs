@@ -151,6 +151,7 @@ fn arg(setting: &Setting) -> Arg {
     match setting.kind {
         Kind::Text if setting.is_secret() => arg.value_name("URL"),
         Kind::Text => arg.value_name("TEXT"),
+        Kind::Property => arg.value_name("PROPERTY"),
         Kind::Endpoint => arg.value_name("URL"),
         Kind::Ratio => arg.value_name("RATIO"),
         Kind::Number => arg.value_name("N"),

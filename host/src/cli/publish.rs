@@ -14,6 +14,7 @@ use tokio::time::{Instant, sleep_until};
 
 pub(super) use self::source::{Generator, Source};
 use super::{Exit, Failure, Flags, load, note, print_line, signals::shutdown};
+use crate::config::{Config, PropertyPath};
 use crate::redis::client::connector::Connector;
 use crate::redis::client::publisher::{Publisher, Received};
 use crate::redis::running;
@@ -35,9 +36,9 @@ const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
 #[command(long_about = "\
 Publish generated messages, or the lines of a file, to try a host or to put a load on it.
 
-A generated message is {\"message_id\":\"<a random UUID>\"}, with padding if --payload-bytes is given. The settings for \
-Redis and the channel are those of a host: flags before `publish`, environment variables, configuration file. Ctrl-C \
-ends the command with the summary.")]
+A generated message is {\"message_id\":\"<a random UUID>\"}, with padding if --payload-bytes is given; the id is in the \
+property that --id-property names. The settings for Redis, the channel and the property are those of a host: flags before \
+`publish`, environment variables, configuration file. Ctrl-C ends the command with the summary.")]
 pub(super) struct PublishArgs {
     /// Address of Redis; embedded is the private Redis of a running host [default: as for a host,
     /// redis://127.0.0.1:6379]
@@ -128,15 +129,16 @@ pub(super) fn execute(before: Flags, args: &PublishArgs) -> Result<(), Failure> 
     let connector =
         Connector::new(&config.redis).map_err(|error| Failure { exit: Exit::Usage, error: error.into() })?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    let result = runtime.block_on(publish(args, &connector, &config.keys.channel));
+    let result = runtime.block_on(publish(args, &connector, &config));
     runtime.shutdown_background();
     result
 }
 
-async fn publish(args: &PublishArgs, connector: &Connector, channel: &str) -> Result<(), Failure> {
+async fn publish(args: &PublishArgs, connector: &Connector, config: &Config) -> Result<(), Failure> {
+    let channel = &config.keys.channel;
     let mut source = match &args.file {
         Some(path) => Source::lines(path, args.raw)?,
-        None => Generator::new(args.payload_bytes, args.duplicates).into(),
+        None => generator(args, &config.message.id_property)?.into(),
     };
     let publisher = Publisher::connect(connector, channel).await.map_err(|error| {
         let address = connector.address();
@@ -161,6 +163,19 @@ async fn publish(args: &PublishArgs, connector: &Connector, channel: &str) -> Re
     .await;
     bar.finish_and_clear();
     report(&result?, channel)
+}
+
+fn generator(args: &PublishArgs, id_property: &PropertyPath) -> Result<Generator, Failure> {
+    let generator = Generator::new(id_property, args.payload_bytes, args.duplicates);
+    let (bytes, least) = (args.payload_bytes.unwrap_or(u32::MAX), generator.padded_bytes_min());
+    if (bytes as usize) < least {
+        let error = anyhow::anyhow!(
+            "--payload-bytes is {bytes}; with the id in {} it must be at least {least}",
+            id_property.as_str()
+        );
+        return Err(Failure { exit: Exit::Usage, error });
+    }
+    Ok(generator)
 }
 
 /// Publishes from `source` until the load is done, the source ends or `shutdown` is ready. Then waits for the replies

@@ -113,7 +113,16 @@ impl Reader<'_> {
             (Kind::Duration, _) => {
                 self.wrong_type(setting, value, "text with a unit of time such as \"250ms\", \"3s\" or \"5m\"");
             }
-            (Kind::Text | Kind::Address | Kind::Endpoint | Kind::Token | Kind::File | Kind::Choice(_), _) => {
+            (
+                Kind::Text
+                | Kind::Property
+                | Kind::Address
+                | Kind::Endpoint
+                | Kind::Token
+                | Kind::File
+                | Kind::Choice(_),
+                _,
+            ) => {
                 self.wrong_type(setting, value, "text in quotes");
             }
         }

@@ -41,6 +41,7 @@ fn valid(setting: &'static Setting) -> BoxedStrategy<String> {
         Kind::Address => "(127\\.0\\.0\\.1|\\[::1\\]):[1-9][0-9]{0,3}".boxed(),
         Kind::Ratio => (0.0..=1.0).prop_map(|ratio: f64| ratio.to_string()).boxed(),
         Kind::Endpoint => "http://([a-z]{1,9}|127\\.0\\.0\\.1|\\[::1\\]):[1-9][0-9]{0,3}(/[a-z]{1,5})?".boxed(),
+        Kind::Property => "(/[a-z.]{1,9}){1,3}|[a-z_]{1,9}(\\.[a-z0-9]{1,5}){0,3}".boxed(),
         Kind::Token => "[!-~]{16,40}".boxed(),
         Kind::File => any::<String>().prop_filter("an empty name is none", |text| !text.is_empty()).boxed(),
         Kind::Text => match setting.path().as_str() {

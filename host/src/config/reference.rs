@@ -51,6 +51,7 @@ A running host reads the configuration again when the file changes or SIGHUP arr
 | `SIZE` | a number of bytes, with or without a unit: `1048576`, `64KiB`, `1MiB`, `2GiB` |
 | `FILE` | a path |
 | `ADDRESS` | an IP address with a port: `127.0.0.1:9090`, `[::1]:9090`; or only a port, for `127.0.0.1` |
+| `PROPERTY` | names with dots between them, `event.id`, or a JSON pointer, `/event/id` |
 | `TEXT`, `TOKEN`, `URL` | any text |
 | `WORD` | one of the listed words |
 | `true\|false` | a switch: `--flag` or `--flag=true`, and `--flag=false` |
@@ -74,7 +75,7 @@ const SECTIONS: [(&str, &str); 17] = [
     ("retry", "See [retries](operating.md#retries)."),
     ("limits", "See [limits](writing-plugins.md#limits)."),
     ("load", "See [how a plugin is loaded](reload.md#how-a-plugin-is-loaded)."),
-    ("message", "See [messages](writing-plugins.md#messages)."),
+    ("message", "What a message is, and its limits. See [messages](writing-plugins.md#messages)."),
     ("registry", "How the hosts of a group detect each other, and detect that a host has died."),
     ("http", "See [the HTTP listener](operating.md#the-http-listener)."),
     ("remote", "See [remote consumers](remote-consumers.md)."),
@@ -161,6 +162,7 @@ fn value_name(setting: &Setting) -> &'static str {
     match setting.kind {
         Kind::Text if setting.is_secret() => " URL",
         Kind::Text => " TEXT",
+        Kind::Property => " PROPERTY",
         Kind::Endpoint => " URL",
         Kind::Ratio => " RATIO",
         Kind::Number => " N",

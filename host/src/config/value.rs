@@ -25,6 +25,8 @@ pub enum Kind {
     Endpoint,
     /// A secret, which no output shows. The setting may be absent.
     Token,
+    /// A property of a message: names with dots between them, or a JSON pointer. The setting may be absent.
+    Property,
     /// A path to a file. The setting may be absent.
     File,
     /// One of these words.

@@ -9,7 +9,7 @@ use super::Handover;
 use super::protocol::{Counted, Step};
 use super::round::Round;
 use super::traced::{self, Sent};
-use crate::config::{DeliveryConfig, MessageLimits, OutputConfig};
+use crate::config::{DeliveryConfig, MessageConfig, OutputConfig};
 use crate::group::Group;
 use crate::redis::RedisError;
 use crate::redis::client::backoff::Backoff;
@@ -24,7 +24,7 @@ use crate::time::millis;
 pub(super) struct Append {
     pub(super) group: Arc<Group>,
     pub(super) delivery: DeliveryConfig,
-    pub(super) message: MessageLimits,
+    pub(super) message: MessageConfig,
     pub(super) output: OutputConfig,
     pub(super) times: Times,
     pub(super) handover: Arc<Handover>,

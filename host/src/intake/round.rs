@@ -3,7 +3,7 @@
 
 use tracing::warn;
 
-use crate::config::{DeliveryConfig, MessageLimits};
+use crate::config::{DeliveryConfig, MessageConfig};
 use crate::dead_letter::DeadLetter;
 use crate::message::{self, Reason};
 use crate::redis::store::entries::Entries;
@@ -38,7 +38,7 @@ impl Round {
         payloads: impl Iterator<Item = &'a [u8]>,
         messages_max: usize,
         delivery: &DeliveryConfig,
-        limits: &MessageLimits,
+        limits: &MessageConfig,
         signature: (&str, u32),
     ) {
         self.deliveries.clear();
@@ -86,13 +86,16 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::config::Config;
 
-    const LIMITS: MessageLimits = MessageLimits { bytes_max: 1000, depth_max: 8 };
+    fn limits() -> MessageConfig {
+        MessageConfig { bytes_max: 1000, depth_max: 8, ..Config::default().message }
+    }
 
     fn rounds(payloads: &[&str], delivery: &DeliveryConfig) -> (Vec<usize>, usize) {
         let mut round = Round::default();
         let payloads = payloads.iter().map(|payload| payload.as_bytes());
-        round.fill(payloads, 3, delivery, &LIMITS, ("host", 1));
+        round.fill(payloads, 3, delivery, &limits(), ("host", 1));
         let sizes = round.deliveries.iter_sizes().map(|values| values / 2).collect();
         (sizes, round.dead_letters.len())
     }

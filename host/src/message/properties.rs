@@ -18,13 +18,17 @@ fn payload() -> impl Strategy<Value = Vec<u8>> {
     ]
 }
 
-fn limits() -> impl Strategy<Value = MessageLimits> {
+fn usual(bytes_max: usize, depth_max: u32) -> MessageConfig {
+    MessageConfig { id_property: PropertyPath::read("message_id").unwrap(), bytes_max, depth_max }
+}
+
+fn limits() -> impl Strategy<Value = MessageConfig> {
     (prop_oneof![1_000_usize..4_000, 0_usize..200], prop_oneof![1_u32..=8, Just(128)])
-        .prop_map(|(bytes_max, depth_max)| MessageLimits { bytes_max, depth_max })
+        .prop_map(|(bytes_max, depth_max)| usual(bytes_max, depth_max))
 }
 
 /// The id by the book: what JSON's grammar and the README say.
-fn expected(node: &Node<'_>, limits: &MessageLimits) -> Result<String, Reason> {
+fn expected(node: &Node<'_>, limits: &MessageConfig) -> Result<String, Reason> {
     if node.depth() > limits.depth_max {
         return Err(Reason::TooDeep);
     }
@@ -78,7 +82,7 @@ proptest! {
         id in "\\PC{0,30}|.{1,20}", filler in 0_usize..600, escaped: bool, other in json_object(), behind: bool,
     ) {
         let id = format!("{id}{}", "x".repeat(filler));
-        let (own, limits) = (json_string(&id, escaped), MessageLimits { bytes_max: 1 << 20, depth_max: 128 });
+        let (own, limits) = (json_string(&id, escaped), usual(1 << 20, 128));
         let (first, second) = if behind { (format!("\"x\":{other}"), format!("\"message_id\":{own}")) }
             else { (format!("\"message_id\":{own}"), format!("\"x\":{other}")) };
         let found = read_id(format!("{{{first},{second}}}").as_bytes(), &limits).map(Cow::into_owned);

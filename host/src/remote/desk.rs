@@ -15,7 +15,7 @@ use tracing::field::display;
 use tracing::{info, warn};
 
 use super::{DUE_IN, EXTENSION_INTERVAL, Fence};
-use crate::config::{Config, MessageLimits};
+use crate::config::{Config, MessageConfig};
 use crate::consumer::Workplace;
 use crate::identity::consumer_id;
 use crate::message::{Refusal, read_id};
@@ -104,7 +104,7 @@ enum Name {
 #[derive(Debug)]
 pub struct Desk {
     workplace: Arc<Workplace>,
-    limits: MessageLimits,
+    limits: MessageConfig,
     time_max: Duration,
     connection: Reconnecting<SharedConnection>,
     name: Name,

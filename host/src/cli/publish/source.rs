@@ -12,6 +12,7 @@ use serde_json::{Map, Value};
 use tokio::sync::mpsc;
 use uuid::{Builder, Uuid, fmt::Hyphenated};
 
+use crate::config::PropertyPath;
 use crate::printable::escaped;
 
 /// Size at which a batch is sent even if it is not full.
@@ -168,10 +169,15 @@ fn read_group(reader: &mut BufReader<impl Read>, number: &mut u64) -> Result<Vec
     Ok(group)
 }
 
+/// Begins the padding of a generated message.
+const PADDING: &str = ",\"padding\":\"";
+
 /// Generates messages: an id, and padding if a length is given.
 #[derive(Debug)]
 pub(in crate::cli) struct Generator {
     random: SmallRng,
+    /// What stands before and behind the id, without the last brace.
+    around_id: [String; 2],
     payload_bytes: Option<usize>,
     duplicates_percent: u64,
     made: u64,
@@ -182,17 +188,28 @@ pub(in crate::cli) struct Generator {
 }
 
 impl Generator {
-    /// A generator of messages with `payload_bytes` each. The given percentage, evenly spread, repeats an earlier id.
+    /// A generator of messages with `payload_bytes` each and their ids in this property. The given percentage, evenly spread,
+    /// repeats an earlier id.
     #[must_use]
-    pub fn new(payload_bytes: Option<u32>, duplicates_percent: u8) -> Generator {
+    pub fn new(id_property: &PropertyPath, payload_bytes: Option<u32>, duplicates_percent: u8) -> Generator {
+        let names = id_property.names();
+        let before: String = names.iter().map(|name| format!("{{{}:", Value::from(name.as_str()))).collect();
         Generator {
             random: SmallRng::from_rng(&mut rand::rng()),
+            around_id: [before + "\"", format!("\"{}", "}".repeat(names.len() - 1))],
             payload_bytes: payload_bytes.map(|bytes| bytes as usize),
             duplicates_percent: duplicates_percent.into(),
             made: 0,
             ids: Vec::new(),
             all: None,
         }
+    }
+
+    /// Length of the shortest message that has room for the padding property.
+    #[must_use]
+    pub fn padded_bytes_min(&self) -> usize {
+        let around: usize = self.around_id.iter().map(String::len).sum();
+        around + Hyphenated::LENGTH + PADDING.len() + 2
     }
 
     /// Keeps all ids, 16 bytes each, for [`Source::into_ids`].
@@ -243,11 +260,11 @@ impl Generator {
     fn message(&self, id: Uuid) -> Vec<u8> {
         let mut text = [0; Hyphenated::LENGTH];
         let mut message = Vec::with_capacity(self.payload_bytes.unwrap_or(64));
-        message.extend_from_slice(b"{\"message_id\":\"");
+        message.extend_from_slice(self.around_id[0].as_bytes());
         message.extend_from_slice(id.hyphenated().encode_lower(&mut text).as_bytes());
-        message.push(b'"');
+        message.extend_from_slice(self.around_id[1].as_bytes());
         if let Some(length) = self.payload_bytes {
-            message.extend_from_slice(b",\"padding\":\"");
+            message.extend_from_slice(PADDING.as_bytes());
             message.resize(length.saturating_sub(2), b'x');
             message.push(b'"');
         }
@@ -264,6 +281,21 @@ mod tests {
     use super::*;
     use crate::cli::publish::PAYLOAD_BYTES_MIN;
 
+    fn generator(payload_bytes: Option<u32>, duplicates_percent: u8) -> Generator {
+        Generator::new(&PropertyPath::read("message_id").unwrap(), payload_bytes, duplicates_percent)
+    }
+
+    #[test]
+    fn the_id_is_where_the_property_says() {
+        let mut batch = Vec::new();
+        let mut generator = Generator::new(&PropertyPath::read("/a\"b/0/id").unwrap(), Some(100), 0);
+        assert_eq!(generator.padded_bytes_min(), 73);
+        generator.fill(&mut batch, 1);
+        let value: Value = serde_json::from_slice(&batch[0]).unwrap();
+        assert_eq!(batch[0].len(), 100);
+        assert!(Uuid::parse_str(value["a\"b"]["0"]["id"].as_str().unwrap()).is_ok());
+    }
+
     fn id_of(message: &[u8]) -> String {
         let value: Value = serde_json::from_slice(message).unwrap();
         value["message_id"].as_str().unwrap().to_owned()
@@ -273,7 +305,7 @@ mod tests {
     fn a_message_is_json_with_an_id_and_has_the_length_asked_for() {
         for length in [PAYLOAD_BYTES_MIN, PAYLOAD_BYTES_MIN + 1, 1_000] {
             let mut batch = Vec::new();
-            Generator::new(Some(length), 0).fill(&mut batch, 1);
+            generator(Some(length), 0).fill(&mut batch, 1);
             assert_eq!(batch[0].len(), length as usize);
             assert_eq!(Uuid::parse_str(&id_of(&batch[0])).unwrap().get_version_num(), 4);
         }
@@ -282,7 +314,7 @@ mod tests {
     #[test]
     fn the_share_of_repeats_is_exact_and_each_repeats_an_earlier_id() {
         let mut batch = Vec::new();
-        let repeats = Generator::new(None, 30).fill(&mut batch, 20_000);
+        let repeats = generator(None, 30).fill(&mut batch, 20_000);
         assert_eq!(repeats, 6_000);
         let mut seen = HashSet::new();
         let again = batch.iter().filter(|message| !seen.insert(id_of(message))).count();
@@ -292,7 +324,7 @@ mod tests {
     #[test]
     fn a_batch_of_long_messages_ends_early() {
         let mut batch = Vec::new();
-        Generator::new(Some(1 << 20), 0).fill(&mut batch, 1_000);
+        generator(Some(1 << 20), 0).fill(&mut batch, 1_000);
         assert_eq!(batch.len(), 4);
     }
 

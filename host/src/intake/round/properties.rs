@@ -7,8 +7,11 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::arbitrary::{almost_json, cases};
+use crate::config::Config;
 
-const LIMITS: MessageLimits = MessageLimits { bytes_max: 1 << 20, depth_max: 8 };
+fn limits() -> MessageConfig {
+    MessageConfig { bytes_max: 1 << 20, depth_max: 8, ..Config::default().message }
+}
 
 fn payload() -> impl Strategy<Value = String> {
     prop_oneof![
@@ -36,7 +39,7 @@ fn field<'a>(letter: &'a [String], name: &str) -> &'a str {
 /// Fills a round and checks it against what it covers.
 fn cover_everything(payloads: &[String], config: &DeliveryConfig, messages_max: usize) -> Result<(), TestCaseError> {
     let mut round = Round::default();
-    round.fill(payloads.iter().map(|payload| payload.as_bytes()), messages_max, config, &LIMITS, ("host", 1));
+    round.fill(payloads.iter().map(|payload| payload.as_bytes()), messages_max, config, &limits(), ("host", 1));
     let mut delivered = Vec::new();
     for delivery in round.deliveries.texts() {
         let bodies: Vec<&String> = delivery.iter().skip(1).step_by(2).collect();
@@ -51,7 +54,7 @@ fn cover_everything(payloads: &[String], config: &DeliveryConfig, messages_max: 
         dead.push((field(&letter, "payload").to_owned(), field(&letter, "reason").to_owned()));
     }
     for payload in payloads {
-        match message::read_id(payload.as_bytes(), &LIMITS) {
+        match message::read_id(payload.as_bytes(), &limits()) {
             Ok(id) => expected.0.extend([id.into_owned(), payload.clone()]),
             Err(refusal) => expected.1.push((payload.clone(), refusal.reason.to_string())),
         }

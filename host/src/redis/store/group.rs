@@ -2,6 +2,7 @@
 //! descriptor, every heartbeat renews it, and it expires with the last host.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fmt;
 use std::sync::LazyLock;
 use std::time::Duration;
 
@@ -9,6 +10,8 @@ use redis::{RedisError, Value, cmd, from_redis_value};
 
 use super::entry::FORMAT;
 use super::keys::Keys;
+use crate::config::Config;
+use crate::message::ID_PROPERTY;
 use crate::printable::escaped;
 use crate::redis::client::connector::{Connector, LibraryConnection};
 use crate::redis::client::script::Source;
@@ -27,8 +30,66 @@ pub struct Member<'a> {
     pub dedup_window: Duration,
     /// Messages that the host has settled since it has this id.
     pub processed: u64,
+    /// What the host receives.
+    pub received: &'a Received,
     /// Named outputs of the host.
     pub outputs: &'a OutputKeys,
+}
+
+/// What a host receives. Its text is the field `channel` of the descriptor: the name of the channel, and behind that each
+/// setting of messages that has another value than the default. So hosts of a version without such a setting are refused as
+/// hosts with another channel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Received {
+    /// The channel.
+    pub channel: String,
+    /// Flags of settings on which the group must agree, with their values. Those with the default are not there.
+    pub settings: BTreeMap<String, String>,
+}
+
+/// Stands in the text in front of each setting.
+const WITH: &str = ", --";
+
+impl Received {
+    /// As it is configured.
+    #[must_use]
+    pub fn configured(config: &Config) -> Received {
+        let id_property = &config.message.id_property;
+        let id_property = (!id_property.is(ID_PROPERTY)).then(|| ("id-property", id_property.pointer()));
+        let settings = [id_property].into_iter().flatten().map(|(flag, value)| (flag.to_owned(), value));
+        Received { channel: config.keys.channel.clone(), settings: settings.collect() }
+    }
+
+    /// Reads the text.
+    #[must_use]
+    pub fn read(text: &str) -> Received {
+        let mut parts = text.split(WITH);
+        let channel = parts.next().unwrap_or_default().to_owned();
+        let settings = parts.filter_map(|part| part.split_once(' '));
+        Received { channel, settings: settings.map(|(flag, value)| (flag.to_owned(), value.to_owned())).collect() }
+    }
+
+    /// Why a process that receives this does not fit into a group that receives `theirs`, if it does not.
+    fn misfit(&self, theirs: &Received, output: &str) -> Option<Misfit> {
+        let output = output.to_owned();
+        if theirs.channel != self.channel {
+            return Some(Misfit::Channel { output, theirs: theirs.channel.clone(), ours: self.channel.clone() });
+        }
+        let flags: BTreeSet<&String> = theirs.settings.keys().chain(self.settings.keys()).collect();
+        let flag = flags.into_iter().find(|flag| theirs.settings.get(*flag) != self.settings.get(*flag))?;
+        let shown = |settings: &BTreeMap<String, String>| match settings.get(flag) {
+            Some(value) => format!("--{flag} {}", escaped(value)),
+            None => format!("the default of --{flag}"),
+        };
+        Some(Misfit::Setting { output, theirs: shown(&theirs.settings), ours: shown(&self.settings) })
+    }
+}
+
+impl fmt::Display for Received {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.channel)?;
+        self.settings.iter().try_for_each(|(flag, value)| write!(f, "{WITH}{flag} {value}"))
+    }
 }
 
 /// Named outputs: the stream of each name.
@@ -86,6 +147,19 @@ pub enum Misfit {
         /// The channel of this host.
         ours: String,
     },
+    /// The group reads messages in another way.
+    #[error(
+        "the running hosts with the output stream {output} have {theirs}, and this process has {ours}; give both the same value, or \
+         separate the groups with another --output-key"
+    )]
+    Setting {
+        /// The output stream, which names the group.
+        output: String,
+        /// The setting of the group.
+        theirs: String,
+        /// The setting of this process.
+        ours: String,
+    },
     /// The group writes a format that this program cannot read.
     #[error(
         "the running hosts with the output stream {output} write format {theirs}, and this program reads up to format {FORMAT}; \
@@ -120,11 +194,11 @@ pub async fn join(
     keys: &Keys,
     member: Member<'_>,
 ) -> Result<Result<Agreement, Misfit>, RedisError> {
-    let Member { host_id, ttl, dedup_window, processed, outputs } = member;
+    let Member { host_id, ttl, dedup_window, processed, received, outputs } = member;
     // Serialisation cannot fail: texts by texts.
     let outputs = serde_json::to_string(outputs).unwrap_or_default();
     let mut command = JOIN.command(&[&keys.descriptor]);
-    command.arg(host_id).arg(millis(ttl)).arg(&keys.channel).arg(FORMAT).arg(millis(dedup_window));
+    command.arg(host_id).arg(millis(ttl)).arg(received.to_string()).arg(FORMAT).arg(millis(dedup_window));
     command.arg(processed).arg(outputs);
     let reply: Vec<Value> = from_redis_value(JOIN.run(connection, &command).await?)?;
     let mut reply = reply.into_iter();
@@ -140,11 +214,18 @@ pub async fn join(
     }
     let output = keys.output.clone();
     let theirs: String = from_redis_value(next())?;
-    Ok(Err(if theirs == keys.channel {
-        Misfit::Format { output, theirs: format }
-    } else {
-        Misfit::Channel { output, theirs, ours: keys.channel.clone() }
-    }))
+    let misfit = received.misfit(&Received::read(&theirs), &output);
+    Ok(Err(misfit.unwrap_or(Misfit::Format { output, theirs: format })))
+}
+
+/// Why a worker does not fit the running hosts, whatever channel they receive. `None` also when no host is alive, and when the
+/// group cannot be asked.
+pub async fn misfit_of_worker(connector: &Connector, keys: &Keys, ours: &Received) -> Option<Misfit> {
+    let mut connection = connector.connect().await.ok()?;
+    let asked = cmd("HGET").arg(&keys.descriptor).arg("channel").query_async(&mut connection).await;
+    let theirs = Received::read(&asked.ok().flatten().unwrap_or_else(|| ours.to_string()));
+    let ours = Received { channel: theirs.channel.clone(), ..ours.clone() };
+    ours.misfit(&theirs, &keys.output)
 }
 
 /// Numbers of other databases on the same server in which a group receives the same channel: a database does not
@@ -160,9 +241,9 @@ pub async fn in_other_databases(connector: &Connector, keys: &Keys) -> Vec<u32> 
         let mut found = Vec::new();
         for number in numbers.filter(|number| i64::from(*number) != own) {
             cmd("SELECT").arg(number).query_async::<()>(&mut connection).await?;
-            let channel: Option<String> =
+            let received: Option<String> =
                 cmd("HGET").arg(&keys.descriptor).arg("channel").query_async(&mut connection).await?;
-            if channel.as_deref() == Some(keys.channel.as_str()) {
+            if received.is_some_and(|text| Received::read(&text).channel == keys.channel) {
                 found.push(number);
             }
         }
@@ -193,6 +274,36 @@ mod tests {
         let ours = outputs(&[("a", "s:a"), ("b", "s:b"), ("c", "s:c")]);
         let expected = "b is s:b here and s:x there, c (s:c) is only here, d (s:d) is only there";
         assert_eq!(stranger.differences(&ours), expected);
+    }
+
+    fn received(channel: &str, settings: &[(&str, &str)]) -> Received {
+        let settings = settings.iter().map(|(flag, value)| ((*flag).to_owned(), (*value).to_owned()));
+        Received { channel: channel.into(), settings: settings.collect() }
+    }
+
+    #[test]
+    fn what_a_host_receives_is_written_so_that_it_can_be_read_again() {
+        for (received, text) in [
+            (received("messages:published", &[]), "messages:published"),
+            (received("a, b", &[("id-property", "/event id")]), "a, b, --id-property /event id"),
+            (received("a", &[("b", "2"), ("c", "3")]), "a, --b 2, --c 3"),
+        ] {
+            assert_eq!(received.to_string(), text);
+            assert_eq!(Received::read(text), received);
+        }
+        let mut config = Config::default();
+        assert_eq!(Received::configured(&config), received("messages:published", &[]));
+        config.message.id_property = crate::config::PropertyPath::read("event.id").unwrap();
+        assert_eq!(Received::configured(&config), received("messages:published", &[("id-property", "/event/id")]));
+    }
+
+    #[test]
+    fn a_misfit_names_the_setting_and_both_values() {
+        let (usual, other) = (received("a", &[]), received("a", &[("id-property", "/id")]));
+        assert_eq!(usual.misfit(&usual.clone(), "out"), None);
+        let Some(Misfit::Setting { theirs, ours, .. }) = usual.misfit(&other, "out") else { panic!("they differ") };
+        assert_eq!((theirs.as_str(), ours.as_str()), ("--id-property /id", "the default of --id-property"));
+        assert!(matches!(received("b", &[]).misfit(&other, "out"), Some(Misfit::Channel { .. })));
     }
 
     #[test]

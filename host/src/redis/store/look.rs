@@ -6,6 +6,7 @@ use std::sync::LazyLock;
 
 use redis::{FromRedisValue, Pipeline, RedisError, Value, cmd, from_redis_value};
 
+use super::group::Received;
 use super::keys::{GROUP, Keys, about};
 use super::stats::{info_number, info_text};
 use crate::redis::client::connector::LibraryConnection;
@@ -164,7 +165,7 @@ pub async fn look(connection: &mut LibraryConnection, keys: &Keys) -> Result<Loo
         statuses,
         consumer_ids,
         remotes,
-        channel: descriptor.get("channel").cloned(),
+        channel: descriptor.get("channel").map(|text| Received::read(text).channel),
         format: descriptor.get("format").and_then(|format| format.parse().ok()),
         active,
         pending,

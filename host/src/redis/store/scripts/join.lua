@@ -3,18 +3,18 @@
 -- heartbeat.
 --
 -- KEYS  1 descriptor of the group, a hash
--- ARGV  1 host id   2 how long this is valid, in ms; 0 to leave   3 channel   4 the newest format that the host reads
+-- ARGV  1 host id   2 how long this is valid, in ms; 0 to leave   3 what the host receives (group.rs)   4 the newest format that the host reads
 --       5 how long the host remembers message ids, in ms   6 messages that the host has finished since its start
 --       7 the named outputs of the host, a text
 -- Reply {1, format that the group writes, longest dedup window of its hosts in ms}, and behind that for a host with other
 --       named outputs, if there is one: its id, its outputs;
---       or {0, format that the group writes, the window, channel of the group} when the host does not fit in: then it has not
+--       or {0, format that the group writes, the window, what the group receives} when the host does not fit in: then it has not
 --       joined.
 --
 -- Fields: channel and format belong to the group. Each host has one field, "host <id>", with its expiry (ms, server
 -- time), the newest format that it reads, and its window; one field, "processed <id>", with the number of messages, which
 -- the field "processed" of the group takes over from a host that is gone; and one field, "outputs <id>". An older host
--- has no such fields, and leaves those of others as they are. The first host writes the channel. The format is the newest
+-- has no such fields, and leaves those of others as they are. The first host writes into channel what the group receives. The format is the newest
 -- one that every host reads. While any host is alive the format only rises, because a host that cannot read it is
 -- refused. Atomic, because two hosts that start at the same moment must not both be the first. Expires with the last
 -- host.
