@@ -16,6 +16,7 @@ mod connection_loss;
 mod contract;
 mod dashboard;
 mod dead_letters;
+mod delays;
 mod deploy;
 mod dev;
 mod duplicates;

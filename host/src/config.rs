@@ -382,6 +382,17 @@ settings! {
         /// Examples: `id`, `event.id`, `/event/id`. Only in a JSON pointer may a name have a dot. All hosts of a group must have
         /// the same one.
         pub id_property: PropertyPath = flag("id-property").default("message_id");
+        /// Property with the time before which a message is not processed: RFC 3339, or a number of ms since 1970.
+        ///
+        /// Until then the message waits in Redis as a retry does. Without this setting no property is looked for. All hosts of a
+        /// group must have the same one.
+        pub deliver_at_property: Option<PropertyPath> = flag("deliver-at-property");
+        /// Property with the time for which a message waits, from when it was received: text such as `10m`, or a number of ms.
+        ///
+        /// Without this setting no property is looked for. All hosts of a group must have the same one.
+        pub deliver_after_property: Option<PropertyPath> = flag("deliver-after-property");
+        /// Longest time ahead for which a message may wait by such a property; one that asks for more becomes a dead letter.
+        pub deliver_delay_max: Duration = flag("max-deliver-delay").default("30d").between("1s", "365d");
         /// Maximum length of a message; longer messages become dead letters.
         pub bytes_max: usize = flag("max-message-bytes").default("1MiB").between("64", "256MiB");
         /// Maximum nesting depth of objects and arrays; deeper messages become dead letters.

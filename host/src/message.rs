@@ -1,6 +1,7 @@
 //! A published payload: whether it is a message, and its id. This file knows JSON, and neither source nor destination
 //! of the bytes.
 
+mod delay;
 pub(crate) mod json;
 mod property;
 
@@ -10,6 +11,7 @@ use std::fmt;
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
+pub use self::delay::Delays;
 use self::property::{Property, find};
 use crate::config::{MessageConfig, PropertyPath};
 
@@ -38,6 +40,8 @@ pub enum Reason {
     BadId,
     /// An id longer than [`ID_BYTES_MAX`] bytes.
     IdTooLong,
+    /// A time before which the message is not processed that cannot be read, or is too far ahead.
+    BadDelay,
     /// The plugin returned an error.
     PluginFailed,
     /// The plugin trapped.
@@ -58,7 +62,7 @@ pub enum Reason {
 
 impl Reason {
     /// All reasons.
-    pub const ALL: [Reason; 16] = [
+    pub const ALL: [Reason; 17] = [
         Reason::TooBig,
         Reason::NotUtf8,
         Reason::NotJson,
@@ -67,6 +71,7 @@ impl Reason {
         Reason::NoId,
         Reason::BadId,
         Reason::IdTooLong,
+        Reason::BadDelay,
         Reason::PluginFailed,
         Reason::PluginTrapped,
         Reason::PluginTimedOut,
@@ -95,6 +100,7 @@ impl Reason {
             Reason::NoId => "no-id",
             Reason::BadId => "bad-id",
             Reason::IdTooLong => "id-too-long",
+            Reason::BadDelay => "bad-delay",
             Reason::PluginFailed => "plugin-failed",
             Reason::PluginTrapped => "plugin-trapped",
             Reason::PluginTimedOut => "plugin-timed-out",
@@ -278,9 +284,15 @@ mod properties;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Config;
 
     fn config(id_property: &str) -> MessageConfig {
-        MessageConfig { id_property: PropertyPath::read(id_property).unwrap(), bytes_max: 4096, depth_max: 8 }
+        MessageConfig {
+            id_property: PropertyPath::read(id_property).unwrap(),
+            bytes_max: 4096,
+            depth_max: 8,
+            ..Config::default().message
+        }
     }
 
     fn id(json: &str) -> Result<String, Reason> {

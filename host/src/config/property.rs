@@ -95,6 +95,18 @@ impl Value for PropertyPath {
     }
 }
 
+impl Value for Option<PropertyPath> {
+    const KIND: Kind = Kind::Property;
+
+    fn parse(text: &str) -> Result<Self, String> {
+        if text.is_empty() { Ok(None) } else { PropertyPath::read(text).map(Some) }
+    }
+
+    fn text(&self) -> Option<String> {
+        self.as_ref().map(|path| path.text.clone())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

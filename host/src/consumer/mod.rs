@@ -3,6 +3,7 @@
 //! other hosts.
 
 pub mod crew;
+mod delayed;
 pub mod fetch;
 pub mod queue;
 mod split;
@@ -21,6 +22,7 @@ use crate::config::{Config, OutputConfig, Outputs, RetryConfig};
 use crate::counters::Tally;
 use crate::group::Group;
 use crate::identity::consumer_id;
+use crate::message::Delays;
 use crate::plugin::Failure;
 use crate::processor::{Input, Processor, Signature};
 use crate::redis::client::reconnecting::Reconnecting;
@@ -60,6 +62,8 @@ pub struct Workplace {
     pub dedup_window: Duration,
     /// Target time for a delivery.
     pub time_target: Duration,
+    /// Where messages say when they are due, if they may.
+    pub delays: Option<Delays>,
     /// The version of the plugin in use.
     pub versions: Arc<Versions>,
     /// Settles deliveries without dead letters, retries and results for named outputs.
@@ -188,6 +192,10 @@ impl Consumer {
                 terms = Terms { trace_id, ..workplace.terms(&ids, self.processor.version()) };
                 called = begun.map(Begun::given_up);
                 fate = self.settlement.record_host_killer(delivery, message, terms);
+            } else if let Some(wait) = workplace.wait_of(delivery, message) {
+                terms = Terms { trace_id, ..workplace.terms(&ids, self.processor.version()) };
+                called = begun.map(Begun::given_up);
+                fate = self.settlement.delay(delivery, message, wait, terms);
             } else if self.processor.turn() == Turn::Later {
                 terms = Terms { trace_id, ..workplace.terms(&ids, self.processor.version()) };
                 called = begun.map(Begun::given_up);
@@ -262,6 +270,7 @@ impl Workplace {
             retry: config.retry.clone(),
             dedup_window: config.dedup_window,
             time_target: config.delivery.time_target,
+            delays: Delays::configured(&config.message),
             versions: versions.clone(),
             settler: Settler::start(workers, group.clone(), config.output.length_max),
             trial: Mutex::default(),

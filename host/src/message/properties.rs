@@ -5,6 +5,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::arbitrary::{Kind, Node, almost_json, cases, json_object, json_string, read};
+use crate::config::Config;
 
 fn payload() -> impl Strategy<Value = Vec<u8>> {
     prop_oneof![
@@ -19,7 +20,12 @@ fn payload() -> impl Strategy<Value = Vec<u8>> {
 }
 
 fn usual(bytes_max: usize, depth_max: u32) -> MessageConfig {
-    MessageConfig { id_property: PropertyPath::read("message_id").unwrap(), bytes_max, depth_max }
+    MessageConfig {
+        id_property: PropertyPath::read("message_id").unwrap(),
+        bytes_max,
+        depth_max,
+        ..Config::default().message
+    }
 }
 
 fn limits() -> impl Strategy<Value = MessageConfig> {

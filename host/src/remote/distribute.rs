@@ -200,6 +200,12 @@ impl Distributor {
                 settlement.record_host_killer(delivery, message, terms);
                 continue;
             }
+            if let Some(wait) = workplace.wait_of(delivery, message) {
+                let ids = (workplace.group.identity.host_id(), workplace.group.identity.host_id());
+                let version = workplace.versions.current();
+                settlement.delay(delivery, message, wait, workplace.terms(&ids, &version));
+                continue;
+            }
             let history = History {
                 attempt: message.attempt(),
                 token: delivery.token(message).to_owned(),

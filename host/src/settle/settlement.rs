@@ -9,7 +9,7 @@ use super::attempts::next_wait;
 use crate::config::RetryConfig;
 use crate::counters::{Counters, Outcomes};
 use crate::dead_letter::{DeadLetter, Origin};
-use crate::message::Reason;
+use crate::message::{Reason, Refusal};
 use crate::plugin::{Failure, Outcome};
 use crate::redis::store::entries::Entries;
 use crate::redis::store::entry::{Delivery, History, Message, write_dead_letter};
@@ -180,20 +180,40 @@ impl Settlement {
     /// Leaves a message for later without a try.
     pub fn hold(&mut self, delivery: &Delivery, message: &Message, terms: Terms<'_>) -> Fate {
         self.held += 1;
-        self.leave(delivery, message, terms)
+        self.leave(delivery, message, HOLD_TIME, terms)
+    }
+
+    /// Lets a message wait that is not due yet, without a try. The time in it may be wrong: then it is given up.
+    pub fn delay(
+        &mut self,
+        delivery: &Delivery,
+        message: &Message,
+        wait: Result<Duration, Refusal>,
+        terms: Terms<'_>,
+    ) -> Fate {
+        match wait {
+            Ok(wait) => {
+                self.held += 1;
+                self.leave(delivery, message, wait, terms)
+            }
+            Err(Refusal { reason, sentence }) => {
+                self.others.failed += 1;
+                self.give_up(delivery, message, reason, &sentence, terms)
+            }
+        }
     }
 
     /// Leaves a message for later that has failed and loses no attempt.
     pub fn excuse(&mut self, delivery: &Delivery, message: &Message, terms: Terms<'_>) -> Fate {
         self.others.failed += 1;
         self.excused += 1;
-        self.leave(delivery, message, terms)
+        self.leave(delivery, message, HOLD_TIME, terms)
     }
 
-    fn leave(&mut self, delivery: &Delivery, message: &Message, terms: Terms<'_>) -> Fate {
+    fn leave(&mut self, delivery: &Delivery, message: &Message, wait: Duration, terms: Terms<'_>) -> Fate {
         let (attempt, token) = (message.attempt(), delivery.token(message).to_string());
         let history = History { attempt, token, crashes: delivery.crashes };
-        self.retries.push(terms.format, &message.id, &message.body, history, HOLD_TIME);
+        self.retries.push(terms.format, &message.id, &message.body, history, wait);
         Fate::PutOff
     }
 

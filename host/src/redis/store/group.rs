@@ -10,7 +10,7 @@ use redis::{RedisError, Value, cmd, from_redis_value};
 
 use super::entry::FORMAT;
 use super::keys::Keys;
-use crate::config::Config;
+use crate::config::{Config, MessageConfig};
 use crate::message::ID_PROPERTY;
 use crate::printable::escaped;
 use crate::redis::client::connector::{Connector, LibraryConnection};
@@ -54,9 +54,13 @@ impl Received {
     /// As it is configured.
     #[must_use]
     pub fn configured(config: &Config) -> Received {
-        let id_property = &config.message.id_property;
-        let id_property = (!id_property.is(ID_PROPERTY)).then(|| ("id-property", id_property.pointer()));
-        let settings = [id_property].into_iter().flatten().map(|(flag, value)| (flag.to_owned(), value));
+        let MessageConfig { id_property, deliver_at_property, deliver_after_property, .. } = &config.message;
+        let settings = [
+            ("id-property", Some(id_property).filter(|path| !path.is(ID_PROPERTY))),
+            ("deliver-at-property", deliver_at_property.as_ref()),
+            ("deliver-after-property", deliver_after_property.as_ref()),
+        ];
+        let settings = settings.into_iter().filter_map(|(flag, path)| Some((flag.to_owned(), path?.pointer())));
         Received { channel: config.keys.channel.clone(), settings: settings.collect() }
     }
 
