@@ -61,6 +61,7 @@ mod rolling_upgrade;
 mod sandbox;
 mod scaling;
 mod slow_clients;
+mod split_faults;
 mod splits;
 mod start_up;
 mod status;

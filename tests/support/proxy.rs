@@ -36,10 +36,21 @@ struct Gate {
 
 #[derive(Default)]
 struct Held {
-    /// Bytes are delayed.
-    now: bool,
+    /// Bytes to the server are delayed.
+    requests: bool,
+    /// Bytes to the client are delayed.
+    replies: bool,
+    /// The connection has ended, and what was delayed never arrives.
+    lost: bool,
     /// The delayed bytes.
     bytes: Vec<u8>,
+}
+
+/// A direction of bytes.
+#[derive(Clone, Copy)]
+enum Way {
+    Request,
+    Reply,
 }
 
 impl Proxy {
@@ -48,8 +59,8 @@ impl Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").expect("bind a port");
         let proxy = Proxy::listen(listener, |client, target, gate| {
             let Ok(server) = TcpStream::connect(("127.0.0.1", target)) else { return };
-            forward(&client, &server, &gate);
-            forward(&server, &client, &gate);
+            forward(&client, &server, &gate, Way::Request);
+            forward(&server, &client, &gate, Way::Reply);
         });
         proxy.lead_to(redis);
         proxy
@@ -101,7 +112,12 @@ impl Proxy {
 
     /// From now on the existing connections delay all bytes. New connections work.
     pub fn hold(&self) {
-        self.gates().iter().for_each(|gate| gate.held().now = true);
+        self.gates().iter().for_each(|gate| (gate.held().requests, gate.held().replies) = (true, true));
+    }
+
+    /// From now on the server gets everything over the existing connections, and its replies are delayed.
+    pub fn hold_replies(&self) {
+        self.gates().iter().for_each(|gate| gate.held().replies = true);
     }
 
     /// Whether the delayed bytes contain these bytes.
@@ -113,7 +129,15 @@ impl Proxy {
     /// Delivers all delayed bytes, even when their sender has gone.
     pub fn release(&self) {
         for gate in self.gates() {
-            gate.held().now = false;
+            (gate.held().requests, gate.held().replies) = (false, false);
+            gate.released.notify_all();
+        }
+    }
+
+    /// Ends the existing connections. What was delayed never arrives.
+    pub fn lose(&self) {
+        for gate in self.gates() {
+            gate.held().lost = true;
             gate.released.notify_all();
         }
     }
@@ -141,24 +165,31 @@ impl Gate {
         self.held.lock().expect("nobody panics with the lock")
     }
 
-    /// Waits with what is on its way until it may come through.
-    fn pass(&self, bytes: &[u8]) {
+    /// Waits with what is on its way until it may come through. `false` when it is lost.
+    fn pass(&self, bytes: &[u8], way: Way) -> bool {
+        let is_held = |held: &Held| match way {
+            Way::Request => held.requests,
+            Way::Reply => held.replies,
+        };
         let mut held = self.held();
-        if held.now {
+        if is_held(&held) {
             held.bytes.extend_from_slice(bytes);
         }
-        drop(self.released.wait_while(held, |held| held.now).expect("nobody panics with the lock"));
+        let wait = |held: &mut Held| is_held(held) && !held.lost;
+        !self.released.wait_while(held, wait).expect("nobody panics with the lock").lost
     }
 }
 
-fn forward(from: &TcpStream, to: &TcpStream, gate: &Arc<Gate>) {
+fn forward(from: &TcpStream, to: &TcpStream, gate: &Arc<Gate>, way: Way) {
     let mut from = from.try_clone().expect("share a connection");
     let mut to = to.try_clone().expect("share a connection");
     let gate = gate.clone();
     thread::spawn(move || {
         let mut buffer = [0; 16 << 10];
         while let Ok(count @ 1..) = from.read(&mut buffer) {
-            gate.pass(&buffer[..count]);
+            if !gate.pass(&buffer[..count], way) {
+                break;
+            }
             if !gate.silent.load(Ordering::SeqCst) && to.write_all(&buffer[..count]).is_err() {
                 break;
             }
