@@ -39,6 +39,13 @@ fn publish_slow(redis: &Redis, count: usize, ms: u32) -> Vec<String> {
     ids
 }
 
+/// Quick messages, and then a delivery of slow ones; returns all ids.
+fn publish_quick_and_slow(redis: &Redis) -> Vec<String> {
+    let mut ids = publish_quick(redis);
+    ids.extend(publish_slow(redis, LONGEST, 200));
+    ids
+}
+
 /// How many of the slow messages each consumer has done.
 fn shares(redis: &Redis) -> HashMap<String, usize> {
     let mut shares = HashMap::new();
@@ -54,8 +61,7 @@ fn shares(redis: &Redis) -> HashMap<String, usize> {
 fn idle_consumers_share_a_delivery_that_takes_too_long() {
     let redis = Redis::start();
     let _host = host(&redis).ready(&redis, 10);
-    let mut ids = publish_quick(&redis);
-    ids.extend(publish_slow(&redis, LONGEST, 200));
+    let ids = publish_quick_and_slow(&redis);
     expect_each_once(&redis, ids);
     let shares = shares(&redis);
     assert_eq!(shares.len(), 10, "{shares:?}");
@@ -66,8 +72,7 @@ fn idle_consumers_share_a_delivery_that_takes_too_long() {
 fn a_host_that_joins_gets_a_share_of_what_is_in_hand() {
     let redis = Redis::start();
     let first = host(&redis).ready(&redis, 1);
-    let mut ids = publish_quick(&redis);
-    ids.extend(publish_slow(&redis, LONGEST, 200));
+    let ids = publish_quick_and_slow(&redis);
     wait_until("the delivery in hand", || first.log().contains("done slow-0;"));
     let second = host(&redis).ready(&redis, 1);
     expect_each_once(&redis, ids);
@@ -129,6 +134,11 @@ fn splits_and_faults_together_lose_nothing_and_write_nothing_twice() {
     wait_until("takeovers from both", || steady.log().matches("took over deliveries of a dead host").count() >= 2);
     assert!(redis.length(INBOX) > 0, "not all work is done");
     paused.signal(Signal::Continue);
+    paused.wait_for_log("it continues with a new id");
     expect_each_once(&redis, ids);
     assert!(steady.log().contains(SPLIT));
+    // The host that died, the one that paused, and the one that took over have all had a part in it.
+    let shares = shares(&redis);
+    let hosts: HashSet<&str> = shares.keys().filter_map(|consumer| Some(consumer.rsplit_once('/')?.0)).collect();
+    assert!(hosts.len() >= 3, "{shares:?}");
 }
