@@ -5,6 +5,10 @@ use serde_json::json;
 use crate::support::records::{DEAD, OUTPUT};
 use crate::support::{Host, Publisher, Redis, message, wait_until};
 
+/// The most memory of a host with ten consumers whose results have 2 MB each: 100 MB for ten guests, 32 MiB of results and one more
+/// for each consumer, copies of those that are written, and room. With 32 MiB for each consumer it is 500 MB.
+const PEAK_BYTES_MAX: u64 = 300 << 20;
+
 fn with_properties(id: &str, count: usize) -> String {
     let properties: serde_json::Map<_, _> = (0..count).map(|n| (format!("p{n}"), json!(n))).collect();
     message(id, properties.into())
@@ -58,4 +62,22 @@ fn thousands_of_results_of_one_message_are_written_or_refused_as_a_whole() {
     assert_eq!(redis.dead_letter_of("too many").text("reason"), "bad-result");
     redis.wait_for_settled(10_101);
     assert_eq!((redis.length(OUTPUT), redis.length(DEAD)), (10_100, 1));
+}
+
+#[test]
+fn results_of_all_consumers_together_take_a_bounded_amount_of_memory() {
+    let redis = Redis::start();
+    let host = Host::on(&redis).arg("--log-format", "json").arg("--report-interval", "200ms");
+    let host = host.arg("--max-output-length", "4").arg("--max-plugin-memory", "64MiB").ready(&redis, 10);
+    let mut publisher = Publisher::new(&redis);
+    // So that deliveries are as long as can be.
+    let (quick, large) = (10_000, 500);
+    publisher.publish_all((0..quick).map(|n| message(&format!("quick-{n}"), json!({}))));
+    host.wait_for_report("all quick messages", |report| report["processed"] == quick);
+    let grow = |n| message(&format!("large-{n}"), json!({"do": "grow", "bytes": 2_000_000}));
+    publisher.publish_all((0..large).map(grow));
+    host.wait_for_report("all large messages", |report| report["processed"] == quick + large);
+    let peak = host.peak_bytes();
+    assert!(peak < PEAK_BYTES_MAX, "{peak} bytes");
+    assert_eq!(redis.length(DEAD), 0);
 }

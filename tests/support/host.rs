@@ -272,9 +272,18 @@ impl Host {
 
     /// Memory of its process that is in RAM now, in bytes.
     pub fn resident_bytes(&self) -> u64 {
+        self.memory_bytes("VmRSS:")
+    }
+
+    /// The most memory that its process has had in RAM, in bytes.
+    pub fn peak_bytes(&self) -> u64 {
+        self.memory_bytes("VmHWM:")
+    }
+
+    fn memory_bytes(&self, name: &str) -> u64 {
         let path = format!("/proc/{}/status", self.child.id());
         let status = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("read {path}: {error}"));
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a line VmRSS");
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_else(|| panic!("a line {name}"));
         let kib = line.trim().strip_suffix(" kB").expect("a number of kB");
         kib.parse::<u64>().expect("a number") * 1024
     }

@@ -7,6 +7,7 @@ mod delayed;
 pub mod fetch;
 pub mod queue;
 mod split;
+mod unsettled;
 
 use std::collections::HashSet;
 use std::pin::pin;
@@ -39,7 +40,8 @@ use crate::version::breaker::Turn;
 use crate::version::{Version, Versions};
 use fetch::Work;
 use queue::Queue;
-use split::{Lookout, Progress, RESULTS_BYTES_MAX};
+use split::{Lookout, Progress};
+use unsettled::{Share, Unsettled};
 
 /// A claim is trusted for this fraction of its validity, and then renewed.
 const CLAIM_AGE_DIVISOR: u32 = 2;
@@ -73,6 +75,8 @@ pub struct Workplace {
     pub trial: Mutex<()>,
     /// Held while long results are written, so that they are in memory once more for one delivery only.
     pub long: Mutex<()>,
+    /// The results that consumers hold until they are settled.
+    pub unsettled: Unsettled,
     /// Looks whether other hosts have work.
     pub lookout: Lookout,
     /// Whether consumers stop where they are: what they have done is settled, and the rest goes back.
@@ -89,6 +93,8 @@ pub struct Consumer {
     /// Host id and consumer id, as last used.
     ids: (Arc<str>, Arc<str>),
     settlement: Settlement,
+    /// How much of the results that all consumers hold is in `settlement`.
+    share: Share,
     /// The sampled messages of the delivery in process.
     traced: Traced,
     /// How far the consumer has come with the delivery in process.
@@ -113,8 +119,8 @@ impl Consumer {
         let processor = processor.measuring(workplace.group.measured.as_ref(), number);
         let tally = workplace.group.counters.consumers.of(number);
         let (ids, settlement, traced) = ((host_id, id), Settlement::default(), Traced::default());
-        let progress = Progress::begin(0);
-        Ok(Consumer { number, workplace, connection, processor, ids, settlement, traced, progress, tally })
+        let (share, progress) = (workplace.unsettled.share(), Progress::begin(0));
+        Ok(Consumer { number, workplace, connection, processor, ids, settlement, share, traced, progress, tally })
     }
 
     /// Works until the queue is closed, or until the number of consumers is reduced below this consumer's number.
@@ -218,7 +224,7 @@ impl Consumer {
             }
             let plugin = &self.processor.version().plugin;
             let has_ticked = self.progress.step(plugin.ticks(), &workplace.group.pace, plugin.generation());
-            if self.settlement.results.bytes() > RESULTS_BYTES_MAX {
+            if self.share.must_settle(self.settlement.results.bytes(), || self.processor.consumers()) {
                 return;
             }
             let is_last = self.progress.done == claimed.len();
@@ -256,6 +262,10 @@ impl Consumer {
             }
             Settling::Unknown => self.workplace.leave(&work.delivery),
         }
+        if self.share.end() {
+            // The memory of long results is free while the consumer waits.
+            self.settlement.clear();
+        }
     }
 }
 
@@ -275,6 +285,7 @@ impl Workplace {
             settler: Settler::start(workers, group.clone(), config.output.length_max),
             trial: Mutex::default(),
             long: Mutex::default(),
+            unsettled: Unsettled::default(),
             lookout: Lookout::default(),
             cut: watch::Sender::new(false),
         }

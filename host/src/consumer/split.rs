@@ -17,9 +17,6 @@ use crate::redis::client::shared::SharedConnection;
 use crate::redis::store::entry::{Delivery, write_rest};
 use crate::redis::store::inbox::has_waiting;
 
-/// A delivery whose results are longer is split: neither this host nor Redis holds the results of all its messages at once.
-pub(super) const RESULTS_BYTES_MAX: usize = 32 << 20;
-
 /// A delivery may take the target time this often. Then it is split, if another consumer has nothing to do.
 const TIMES_TARGET: u32 = 2;
 
@@ -114,6 +111,7 @@ impl Consumer {
     /// Nothing is done of the next delivery.
     pub(super) fn begin(&mut self) {
         self.settlement.clear();
+        self.share.end();
         self.traced.clear();
         self.refresh_ids();
         self.progress = Progress::begin(self.processor.version().plugin.ticks());
