@@ -5,9 +5,12 @@ use std::collections::{HashMap, HashSet};
 
 use serde_json::json;
 
+use tempfile::tempdir;
+
+use crate::support::flow::IN_USE;
 use crate::support::host::Launch;
 use crate::support::records::INBOX;
-use crate::support::{Host, Publisher, Redis, Signal, expect_each_once, message, wait_until};
+use crate::support::{Host, Publisher, Redis, Release, Signal, Traffic, expect_each_once, message, wait_until};
 
 const SPLIT: &str = "split a delivery";
 
@@ -79,6 +82,30 @@ fn a_host_that_joins_gets_a_share_of_what_is_in_hand() {
     let shares = shares(&redis);
     assert_eq!(shares.len(), 2, "{shares:?}");
     assert!(first.log().contains(SPLIT) && second.log().contains("done slow-"));
+}
+
+#[test]
+fn the_first_burst_after_a_swap_to_a_slower_version_is_shared() {
+    let (quick, slow) = (Release::new("quick"), Release::failing("slow", "slow", 1));
+    let (redis, folder) = (Redis::start(), tempdir().unwrap());
+    let (plugin, new) = (folder.path().join("plugin.wasm"), folder.path().join("new"));
+    quick.write_to(&plugin);
+    let host = host(&redis).arg("--plugin", &plugin).ready(&redis, 10);
+    let traffic = Traffic::start(&redis, 10_000, json!({}));
+    traffic.wait_for_more(20_000);
+    slow.write_to(&new);
+    let mut ids = traffic.finish();
+    redis.wait_for_settled(ids.len());
+    std::fs::rename(&new, &plugin).unwrap();
+    host.wait_for_log(IN_USE);
+    // It takes 3 ms a message, and one delivery could have them all.
+    let burst = numbered("slow", LONGEST);
+    Publisher::new(&redis).publish_all(burst.iter().map(|id| message(id, json!({}))));
+    ids.extend(burst.iter().cloned());
+    expect_each_once(&redis, ids);
+    assert!(burst.iter().all(|id| redis.result_of(id).text("version") == "slow"));
+    let shares = shares(&redis);
+    assert!(shares.len() >= 5, "{shares:?}");
 }
 
 #[test]
