@@ -140,6 +140,26 @@ fn processing_goes_on_by_itself_when_a_single_message_comes_through() {
     assert!(redis.dead_letters().is_empty());
 }
 
+#[test]
+fn good_messages_behind_a_crowd_of_bad_ones_are_found() {
+    let only_provoked = Release::failing("only", "fail", 0);
+    let (redis, folder) = (Redis::start(), tempdir().unwrap());
+    let plugin = folder.path().join("plugin.wasm");
+    only_provoked.write_to(&plugin);
+    let host = Host::on(&redis).arg("--plugin", &plugin).arg("--retry-delay", "30s").ready(&redis, 10);
+    let crowd = provoke(&redis, 110);
+    host.wait_for_log(FAILS);
+    // With one delivery every two seconds, a hundred deliveries would take longer than any test waits.
+    let more: Vec<String> = (0..12_800).map(|number| format!("more-{number}")).collect();
+    Publisher::new(&redis).publish_all(more.iter().map(|id| message(id, json!({"provoke": true}))));
+    redis.wait_until_known(&more);
+    let good: Vec<String> = (0..128).map(|number| format!("good-{number}")).collect();
+    Publisher::new(&redis).publish_all(good.iter().map(|id| message(id, json!({}))));
+    host.wait_for_log(RECOVERED);
+    good.iter().for_each(|id| assert_eq!(redis.result_of(id).text("version"), "only"));
+    assert!(redis.dead_letters().is_empty() && crowd.iter().all(|id| redis.results_of(id).is_empty()));
+}
+
 /// Sends messages with which an instance grows, and requires that each has a result at its first attempt.
 fn expect_no_failure(options: impl FnOnce(Launch) -> Launch) -> Host {
     let leaking = Release::failing("leak", "leak", 1);

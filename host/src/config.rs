@@ -310,7 +310,7 @@ settings! {
         pub plugin_delay_max: Duration = flag("max-plugin-retry-delay").default("1h").between("1ms", "30d");
         /// Number of messages of which nearly all must fail before the host stops giving messages to the plugin; 0 never stops.
         ///
-        /// The messages then wait without losing attempts, and single ones are tried. Only first attempts count as failures, and
+        /// The messages then wait without losing attempts, and a few are tried. Only first attempts count as failures, and
         /// nearly all are 19 in 20.
         pub breaker_messages: u32 = flag("breaker-messages").default("100").between("0", "1000000");
         /// Number of hosts that may die while processing a message before the message becomes a dead letter.

@@ -258,10 +258,12 @@ impl Processor {
         Processed { outcome, instead: None, is_excused }
     }
 
-    /// What to do with the next message: without a plugin that processes messages they wait.
-    pub fn turn(&mut self) -> Turn {
-        let turn = self.versions.breaker().turn();
+    /// What to do with the next message: without a plugin that processes messages they wait. `may_try` says whether no message of
+    /// the delivery was tried yet.
+    pub fn turn(&mut self, may_try: &mut bool) -> Turn {
+        let turn = self.versions.breaker().turn(*may_try);
         self.is_try = turn == Turn::Try;
+        *may_try &= !self.is_try;
         turn
     }
 

@@ -179,12 +179,12 @@ impl Fetcher {
         let mut looked_for_dead = None;
         loop {
             self.group.pause.ended().await;
-            let is_single = self.versions.breaker().admits().await;
+            let tries = self.versions.breaker().admits().await;
             let Some(mut room) = self.wait_for_room().await else {
                 return;
             };
-            if is_single && let Some(one) = room.split(1) {
-                room = one;
+            if let Some(few) = tries.and_then(|tries| room.split(tries.min(room.num_permits()))) {
+                room = few;
             }
             self.group.pace.give_way().await;
             // A pause has begun meanwhile. A wait with the room in hand would keep the number of consumers from changing.
@@ -225,8 +225,8 @@ impl Fetcher {
             // If this host counted as dead meanwhile, these deliveries belong to its old id and are taken over from
             // there.
             if self.group.identity.confirmed().await == own {
-                if is_single && !deliveries.is_empty() {
-                    self.versions.breaker().begin_try();
+                if tries.is_some() && !deliveries.is_empty() {
+                    self.versions.breaker().begin_tries(deliveries.len());
                 }
                 self.enqueue(deliveries, &held, room);
             }

@@ -187,6 +187,7 @@ impl Consumer {
     ) {
         let (ids, traces) = (self.ids.clone(), workplace.group.traces.as_deref());
         let signature = Signature { consumer_id: &ids.1, output: &workplace.output, outputs: &workplace.outputs };
+        let mut may_try = true;
         for index in claimed {
             let message = &delivery.messages[*index];
             let (token, attempt) = (delivery.token(message), message.attempt());
@@ -202,7 +203,7 @@ impl Consumer {
                 terms = Terms { trace_id, ..workplace.terms(&ids, self.processor.version()) };
                 called = begun.map(Begun::given_up);
                 fate = self.settlement.delay(delivery, message, wait, terms);
-            } else if self.processor.turn() == Turn::Later {
+            } else if self.processor.turn(&mut may_try) == Turn::Later {
                 terms = Terms { trace_id, ..workplace.terms(&ids, self.processor.version()) };
                 called = begun.map(Begun::given_up);
                 fate = self.settlement.hold(delivery, message, terms);

@@ -1,7 +1,7 @@
-//! The breaker of a host: when the plugin fails nearly everything, the host stops giving it messages, except single ones now and
-//! then. This file counts, and knows neither messages nor Redis.
+//! The breaker of a host: when the plugin fails nearly everything, the host stops giving it messages, except a few now and then, each
+//! from another delivery. This file counts, and knows neither messages nor Redis.
 
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -11,7 +11,10 @@ use tokio::time::{Instant, sleep_until};
 /// Failures in twenty messages from which on nearly everything fails.
 const FAILURES_IN_TWENTY: u64 = 19;
 
-/// Time until the first try of a single message, which doubles with each try that fails, up to a bound.
+/// Deliveries of which one message each is tried together. Bad messages come in crowds, and good ones may wait behind them.
+const TRIED_TOGETHER: usize = 10;
+
+/// Time until the first tries, which doubles with each round of tries that fail, up to a bound.
 const TRY_AFTER: Duration = Duration::from_millis(500);
 const TRY_AFTER_MAX: Duration = Duration::from_secs(2);
 
@@ -20,7 +23,7 @@ const TRY_AFTER_MAX: Duration = Duration::from_secs(2);
 pub enum Turn {
     /// Process it, as always.
     Ordinary,
-    /// Process it as the single message that is tried.
+    /// Process it as the message of its delivery that is tried.
     Try,
     /// Leave it for later.
     Later,
@@ -36,9 +39,9 @@ pub struct Breaker {
     recent: Mutex<Recent>,
     /// Whether one of them failed. Almost always none did.
     counts: AtomicBool,
-    /// 1 while a single message may be tried.
-    tries: AtomicU8,
-    /// When the next single message is due; `None` while the breaker is closed.
+    /// Number of messages that may be tried.
+    tries: AtomicUsize,
+    /// When the next round of tries is due; `None` while the breaker is closed.
     next_try: watch::Sender<Option<Instant>>,
 }
 
@@ -46,8 +49,8 @@ pub struct Breaker {
 struct Recent {
     messages: u64,
     failures: u64,
-    /// Tries that have failed since the breaker opened.
-    tried: u32,
+    /// Rounds of tries since the breaker opened.
+    rounds: u32,
 }
 
 impl Breaker {
@@ -58,7 +61,7 @@ impl Breaker {
             is_open: AtomicBool::default(),
             recent: Mutex::default(),
             counts: AtomicBool::default(),
-            tries: AtomicU8::default(),
+            tries: AtomicUsize::default(),
             next_try: watch::Sender::new(None),
         }
     }
@@ -69,14 +72,15 @@ impl Breaker {
         self.is_open.load(Ordering::Relaxed)
     }
 
-    /// What to do with the next message.
+    /// What to do with the next message, of whose delivery none was tried yet if `may_try`.
     #[must_use]
-    pub fn turn(&self) -> Turn {
+    pub fn turn(&self, may_try: bool) -> Turn {
         if !self.is_open() {
             return Turn::Ordinary;
         }
-        let is_taken = self.tries.compare_exchange(1, 0, Ordering::Relaxed, Ordering::Relaxed);
-        if is_taken.is_ok() { Turn::Try } else { Turn::Later }
+        let take = |tries: usize| tries.checked_sub(1);
+        let is_taken = may_try && self.tries.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_ok();
+        if is_taken { Turn::Try } else { Turn::Later }
     }
 
     /// Adds messages and failures among them. Returns the counts at which the breaker opened, if it does now.
@@ -104,12 +108,11 @@ impl Breaker {
         Some(counted)
     }
 
-    /// A single message has failed as well.
+    /// A message that was tried has failed as well.
     pub(super) fn failed_again(&self) {
-        let mut recent = self.recent();
-        recent.tried = recent.tried.saturating_add(1);
+        let recent = self.recent();
         if self.is_open() {
-            self.next_try.send_replace(Some(Instant::now() + try_after(recent.tried)));
+            self.next_try.send_replace(Some(Instant::now() + try_after(recent.rounds)));
         }
     }
 
@@ -123,24 +126,25 @@ impl Breaker {
         was_open
     }
 
-    /// Waits until deliveries may be fetched; returns whether only a single one may.
-    pub async fn admits(&self) -> bool {
+    /// Waits until deliveries may be fetched; returns how many at most if the breaker is open.
+    pub async fn admits(&self) -> Option<usize> {
         let mut next_try = self.next_try.subscribe();
         loop {
-            let due = *next_try.borrow_and_update();
-            let Some(due) = due else { return false };
+            let due = (*next_try.borrow_and_update())?;
             tokio::select! {
-                () = sleep_until(due) => return true,
+                () = sleep_until(due) => return Some(TRIED_TOGETHER),
                 _ = next_try.changed() => {}
             }
         }
     }
 
-    /// A delivery was fetched of which one message may be tried. The next one is due when that was, or in a while if nobody has
-    /// seen it.
-    pub fn begin_try(&self) {
+    /// So many deliveries were fetched of which one message each may be tried. The next ones are due when these were, or in a while
+    /// if nobody has seen them.
+    pub fn begin_tries(&self, deliveries: usize) {
+        let mut recent = self.recent();
         if self.is_open() {
-            self.tries.store(1, Ordering::Relaxed);
+            recent.rounds = recent.rounds.saturating_add(1);
+            self.tries.store(deliveries, Ordering::Relaxed);
             self.next_try.send_replace(Some(Instant::now() + TRY_AFTER_MAX));
         }
     }
@@ -150,9 +154,9 @@ impl Breaker {
     }
 }
 
-/// Time until the next try after this number of tries that have failed.
-fn try_after(tried: u32) -> Duration {
-    TRY_AFTER.saturating_mul(2_u32.saturating_pow(tried)).min(TRY_AFTER_MAX)
+/// Time until the next tries after this number of rounds that have failed.
+fn try_after(rounds: u32) -> Duration {
+    TRY_AFTER.saturating_mul(2_u32.saturating_pow(rounds)).min(TRY_AFTER_MAX)
 }
 
 #[cfg(test)]
@@ -180,20 +184,38 @@ mod tests {
     }
 
     #[test]
-    fn one_message_is_tried_at_a_time() {
+    fn one_message_of_each_delivery_is_tried() {
         let breaker = Breaker::new(1);
-        assert_eq!(breaker.turn(), Turn::Ordinary);
+        assert_eq!(breaker.turn(true), Turn::Ordinary);
         breaker.add(1, 1);
-        assert_eq!(breaker.turn(), Turn::Later);
-        breaker.begin_try();
-        assert_eq!([breaker.turn(), breaker.turn()], [Turn::Try, Turn::Later]);
+        assert_eq!(breaker.turn(true), Turn::Later);
+        breaker.begin_tries(2);
+        assert_eq!([true, false, true, true].map(|may_try| breaker.turn(may_try)), {
+            [Turn::Try, Turn::Later, Turn::Try, Turn::Later]
+        });
+        breaker.begin_tries(2);
         breaker.close();
-        assert_eq!(breaker.turn(), Turn::Ordinary);
+        assert_eq!((breaker.turn(true), breaker.turn(false)), (Turn::Ordinary, Turn::Ordinary));
+        breaker.add(1, 1);
+        assert_eq!(breaker.turn(true), Turn::Later, "tries that are left end with the breaker");
+    }
+
+    #[test]
+    fn a_round_of_tries_counts_once() {
+        let breaker = Breaker::new(1);
+        breaker.add(1, 1);
+        for round in 1..=3 {
+            breaker.begin_tries(TRIED_TOGETHER);
+            (0..TRIED_TOGETHER).for_each(|_| breaker.failed_again());
+            assert_eq!(breaker.recent().rounds, round);
+            let wait = breaker.next_try.borrow().unwrap().saturating_duration_since(Instant::now());
+            assert!(wait <= try_after(round), "{wait:?}");
+        }
     }
 
     #[test]
     fn tries_become_rare() {
-        let waits: Vec<u128> = (0..4).map(|tried| try_after(tried).as_millis()).collect();
+        let waits: Vec<u128> = (0..4).map(|rounds| try_after(rounds).as_millis()).collect();
         assert_eq!(waits, [500, 1_000, 2_000, 2_000]);
         assert_eq!(try_after(u32::MAX), TRY_AFTER_MAX);
     }
