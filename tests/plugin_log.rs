@@ -34,6 +34,23 @@ fn a_plugin_cannot_forge_a_log_line() {
 }
 
 #[test]
+fn a_log_line_that_is_too_long_is_named_as_what_it_is() {
+    let redis = Redis::start();
+    let launch = Host::on(&redis).arg("--max-result-bytes", "1KiB").arg("--max-attempts", "1");
+    let _host = launch.ready(&redis, 1);
+    let mut publisher = Publisher::new(&redis);
+    publisher.publish(message("line", json!({"do": "log", "text": "x".repeat(5_000)})));
+    let letter = redis.dead_letter_of("line");
+    let error = letter.text("error");
+    assert_eq!(letter.text("reason"), "plugin-trapped", "{error}");
+    assert!(error.contains("it passed more than 4096 bytes to the host at once, such as a log line"), "{error}");
+    publisher.publish(message("result", json!({"do": "grow", "bytes": 5_000})));
+    let letter = redis.dead_letter_of("result");
+    assert_eq!(letter.text("reason"), "bad-result");
+    assert!(letter.text("error").contains("the plugin's result is longer than 4096 bytes"), "{letter:?}");
+}
+
+#[test]
 fn what_a_plugin_prints_goes_to_the_log_and_not_among_the_report_lines() {
     let redis = Redis::start();
     let launch = Host::on(&redis).arg("--log-format", "json").arg("--log-level", "debug");

@@ -235,7 +235,7 @@ impl Live {
         store.data().journal.end();
         match started {
             Some(Ok(guest)) => Ok(Live { store, guest, turn, messages: 0, memory_bytes_first: 0 }),
-            Some(Err(error)) => Err(Failure::Start(match why(&error, &store, limits.memory_bytes_max) {
+            Some(Err(error)) => Err(Failure::Start(match why(&error, &store, limits) {
                 Failure::Trapped(reason) => reason,
                 failure => failure.to_string(),
             })),
@@ -286,12 +286,7 @@ impl Live {
             Some(Ok(answer)) => Ok(answer),
             Some(Err(error)) => {
                 tracing::debug!("a call of the plugin ended: {error:?}");
-                Err(match why(&error, &self.store, limits.memory_bytes_max) {
-                    Failure::ResultTooLong { .. } => {
-                        Failure::ResultTooLong { bytes_max: limits::hand_over_bytes_max(limits.result_bytes_max) }
-                    }
-                    failure => failure,
-                })
+                Err(why(&error, &self.store, limits))
             }
             None => Err(Failure::TimedOut(limits.time_max)),
         }
@@ -332,11 +327,13 @@ fn within<T>(
 }
 
 /// The reason for the loss of a store.
-fn why(error: &wasmtime::Error, store: &Store<imports::Store>, memory_bytes_max: usize) -> Failure {
+fn why(error: &wasmtime::Error, store: &Store<imports::Store>, limits: &PluginLimits) -> Failure {
     let state = store.data();
     if state.limits.memory_refused() {
-        return Failure::OutOfMemory { bytes_max: memory_bytes_max, words: String::new() };
+        return Failure::OutOfMemory { bytes_max: limits.memory_bytes_max, words: String::new() };
     }
+    // A guest that passes something to an import is on the stack. A guest that returns something is not.
+    let is_returning = error.downcast_ref::<WasmBacktrace>().is_none();
     let reason = match (error.downcast_ref::<Trap>(), error.downcast_ref::<I32Exit>()) {
         (Some(trap), _) => trap.to_string(),
         // Any exit code is a failure: a plugin that ends itself has no outcome.
@@ -345,10 +342,15 @@ fn why(error: &wasmtime::Error, store: &Store<imports::Store>, memory_bytes_max:
     };
     // The type is private to wasmtime; a test compares this text with the version in use.
     if reason.contains("fuel allocated for hostcalls has been exhausted") {
-        return Failure::ResultTooLong { bytes_max: 0 };
+        let bytes_max = limits::hand_over_bytes_max(limits.result_bytes_max);
+        if is_returning {
+            return Failure::ResultTooLong { bytes_max };
+        }
+        return Failure::Trapped(format!(
+            "it passed more than {bytes_max} bytes to the host at once, such as a log line; four times --max-result-bytes is the most"
+        ));
     }
-    // A guest that passes such text to an import is on the stack. A guest that returns such text is not.
-    if error.is::<std::str::Utf8Error>() && error.downcast_ref::<WasmBacktrace>().is_none() {
+    if error.is::<std::str::Utf8Error>() && is_returning {
         return Failure::NotText;
     }
     // The guest's own words come first: they say more than the kind of the trap, and a long text is cut at its end.
