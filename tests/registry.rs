@@ -47,6 +47,18 @@ fn a_killed_host_is_off_the_list_within_ten_seconds() {
 }
 
 #[test]
+fn ids_that_somebody_exchanges_are_put_right_by_the_next_heartbeat() {
+    let redis = Redis::start();
+    let _hosts = [Host::ready(&redis, 3), Host::ready(&redis, 2)];
+    let expected = redis.consumer_ids();
+    for foreign in ["somebody", expected[4].as_str()] {
+        redis.run::<()>(cmd("LSET").arg(IDS).arg(1).arg(foreign));
+        assert_ne!(redis.consumer_ids(), expected, "as long as before");
+        wait_for_truth(&redis, &expected);
+    }
+}
+
+#[test]
 fn the_list_vanishes_with_the_last_host() {
     let redis = Redis::start();
     let hosts = [Host::ready(&redis, 2), Host::ready(&redis, 2)];

@@ -27,9 +27,10 @@ enum Step {
     Die(usize),
     Register(usize, usize),
     Unregister(usize),
-    /// Somebody takes an id off the list, puts one there, or deletes a key.
+    /// Somebody takes an id off the list, puts one there, exchanges one, or deletes a key.
     Take(usize),
     Put(&'static str),
+    Exchange(usize, &'static str),
     Delete(usize),
 }
 
@@ -42,6 +43,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (0..3_usize).prop_map(Step::Unregister),
         1 => (0..6_usize).prop_map(Step::Take),
         1 => prop::sample::select(&["h1-0/1", "h1-0/007", "h9-0/1", "x", ""][..]).prop_map(Step::Put),
+        1 => (0..6_usize, prop::sample::select(&["h1-0/1", "h1-0/5", "x"][..])).prop_map(|(index, id)| Step::Exchange(index, id)),
         1 => (0..4_usize).prop_map(Step::Delete),
     ]
 }
@@ -54,8 +56,6 @@ struct Scene<'a> {
     /// How often each host has died or left: an id is used once.
     ended: [u32; 5],
     remotes: BTreeMap<usize, usize>,
-    /// Whether somebody has put ids on the list. Those stay until the next sweep at the latest.
-    is_forged: bool,
 }
 
 impl Scene<'_> {
@@ -111,10 +111,16 @@ impl Scene<'_> {
                 }
             }
             Step::Put(id) => {
-                self.is_forged = true;
                 let mut command = redis::cmd("RPUSH");
                 command.arg(&keys.consumer_ids).arg(id).arg("also-forged");
                 command.query_async::<()>(&mut self.connection).await.unwrap();
+            }
+            Step::Exchange(index, id) => {
+                if index < self.listed().await.len() {
+                    let mut command = redis::cmd("LSET");
+                    command.arg(&keys.consumer_ids).arg(index).arg(id);
+                    command.query_async::<()>(&mut self.connection).await.unwrap();
+                }
             }
             Step::Delete(number) => {
                 let key = [&keys.consumer_ids, &keys.hosts, &keys.sizes, &keys.sizes][number];
@@ -141,11 +147,6 @@ impl Scene<'_> {
 
     /// Requires that the list is right after one more heartbeat of each host, and that nothing is left without any.
     async fn expect_truth(&mut self) {
-        if self.is_forged {
-            // As when the time of a sweep has come.
-            let mut command = redis::cmd("HDEL");
-            command.arg(&self.keys.sizes).arg("sweep").query_async::<()>(&mut self.connection).await.unwrap();
-        }
         for (host, consumers) in self.alive.clone() {
             self.beat(host, consumers, Beat::Stay).await;
         }
@@ -172,7 +173,7 @@ fn the_list_is_true_after_a_heartbeat_of_each_host_of_both_versions() {
             let mut connection = connector.connect().await.unwrap();
             redis::cmd("FLUSHALL").query_async::<()>(&mut connection).await.unwrap();
             let (alive, remotes) = (BTreeMap::new(), BTreeMap::new());
-            let mut scene = Scene { connection, keys: &keys, alive, ended: [0; 5], remotes, is_forged: false };
+            let mut scene = Scene { connection, keys: &keys, alive, ended: [0; 5], remotes };
             for step in steps {
                 scene.run(step).await;
             }

@@ -17,7 +17,7 @@
 -- so that the list is correct even when no host is left to clean it.
 --
 -- A heartbeat costs what has changed: ids are added as they come, and the whole list is only swept when something has to go, or
--- when the sums do not fit. The sums are "total" (ids of the hosts in the hash), "hosts" (these hosts), "remote" (remote consumers)
+-- when the sums or a sample of the list do not fit. The sums are "total" (ids of the hosts in the hash), "hosts" (these hosts), "remote" (remote consumers)
 -- and "sweep" (when the list is swept at the latest, so that nothing stays that somebody else has written). A host of an older
 -- version is not in the hash and sweeps with every heartbeat; while there is one, so does every host.
 local list, hosts, words, remotes, sizes = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
@@ -159,8 +159,26 @@ local function has_length(length)
   return #redis.call('LRANGE', list, length - 1, length) == 1
 end
 
+-- Whether a part of the list, another one with each heartbeat, has ids that belong there, each once. Of a short list that is all.
+local function is_sample_right(length)
+  local start = length > 64 and now * 7919 % (length - 63) or 0
+  local seen, sizes_of = {}, {}
+  for _, id in ipairs(redis.call('LRANGE', list, start, start + 63)) do
+    local owner, number = string.match(id, '^(.*)/([1-9]%d*)$')
+    if owner and sizes_of[owner] == nil then
+      sizes_of[owner] = tonumber(redis.call('HGET', sizes, owner) or 0) or 0
+    end
+    local is_expected = owner and tonumber(number) <= sizes_of[owner]
+    if seen[id] or not (is_expected or redis.call('HEXISTS', remotes, id) == 1) then
+      return false
+    end
+    seen[id] = true
+  end
+  return true
+end
+
 local alive_count, length = redis.call('ZCARD', hosts), total + distant
-if must_sweep or now >= due or alive_count ~= counted or not has_length(length) then
+if must_sweep or now >= due or alive_count ~= counted or not has_length(length) or not is_sample_right(length) then
   length = sweep()
 end
 
