@@ -24,6 +24,7 @@ use crate::consumer::queue::Queue;
 use crate::group::Group;
 use crate::http::{Http, HttpError};
 use crate::intake::Intake;
+use crate::output;
 use crate::parts::supervisor::{Failed, Supervisor};
 use crate::parts::{Parts, Rest};
 use crate::plugin::{Engine, Failure, LoadError, Plugin};
@@ -154,6 +155,8 @@ async fn start(config: Config, control: Control) -> Result<Running, RunError> {
     let traces = Traces::new(&config.traces, &keys);
     let group = Arc::new(Group::new(connector, keys).measuring(config.http.address.is_some()).tracing(traces));
     let engine = reload::engine(&config)?;
+    output::tell(&group.supervisor);
+    engine.tell(&group.supervisor);
     let plugin = engine.load(&path, &config.plugin_config).await?;
     let (address, server) = (group.connector.address(), &checked.server);
     info!(redis = address, server, plugin = %path.display(), digest = plugin.digest(), "starting");

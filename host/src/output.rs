@@ -14,6 +14,8 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 use tracing::warn;
 
+use crate::parts::supervisor::{Supervisor, Watch};
+
 /// Maximum number of bytes that wait for a stream: some seconds of a flood of log lines.
 const WAITING_BYTES_MAX: usize = 1 << 20;
 
@@ -25,6 +27,11 @@ const END_TIME_MAX: Duration = Duration::from_secs(1);
 
 static STDOUT: Output = Output::new(Stream::Stdout);
 static STDERR: Output = Output::new(Stream::Stderr);
+
+/// The threads that write have this supervisor from now on.
+pub fn tell(supervisor: &Supervisor) {
+    [&STDOUT, &STDERR].into_iter().for_each(|output| output.watch.tell(supervisor));
+}
 
 /// Standard output.
 pub fn stdout() -> &'static Output {
@@ -59,6 +66,8 @@ pub struct Output {
     queue: Mutex<Queue>,
     /// Signals that the queue has lines, or that taken lines are written.
     changed: Condvar,
+    /// Watches over the thread that writes.
+    watch: Watch,
 }
 
 /// The waiting lines, and figures about the others.
@@ -81,7 +90,7 @@ struct Queue {
 impl Output {
     const fn new(stream: Stream) -> Output {
         let queue = Queue { waiting: Vec::new(), writing: false, started: false, dropped: 0, told: 0, closed: false };
-        Output { stream, queue: Mutex::new(queue), changed: Condvar::new() }
+        Output { stream, queue: Mutex::new(queue), changed: Condvar::new(), watch: Watch::new() }
     }
 
     /// Queues a line, without its line end. Never waits for the stream.
@@ -110,7 +119,8 @@ impl Output {
         queue.waiting.extend_from_slice(lines);
         if !queue.started {
             // Without a thread the lines wait until the end of the process.
-            let thread = thread::Builder::new().name("output".to_owned()).spawn(|| self.run());
+            let thread =
+                thread::Builder::new().name("output".to_owned()).spawn(|| self.watch.keep("output", || self.run()));
             queue.started = thread.is_ok();
         }
         drop(queue);
@@ -119,6 +129,8 @@ impl Output {
 
     /// Writes queued lines for ever.
     fn run(&self) {
+        // What was taken before a panic is lost.
+        self.lock().writing = false;
         loop {
             let mut queue = self.lock();
             while queue.waiting.is_empty() {

@@ -14,6 +14,7 @@ use crate::consumer::Workplace;
 use crate::group::Group;
 use crate::host::{RunError, Workers};
 use crate::http::Http;
+use crate::output;
 use crate::plugin::{Engine, Plugin};
 use crate::redis::client::connector::Connector;
 use crate::redis::store::checks;
@@ -74,6 +75,8 @@ async fn load(config: &Config) -> Result<(Arc<Group>, Engine, Plugin), RunError>
     let traces = Traces::new(&config.traces, &keys);
     let group = Arc::new(Group::new(connector, keys).tracing(traces));
     let engine = reload::engine(config)?;
+    output::tell(&group.supervisor);
+    engine.tell(&group.supervisor);
     let plugin = engine.load(path, &config.plugin_config).await?;
     let (redis, server) = (group.connector.address(), &checked.server);
     info!(redis, server, plugin = %path.display(), digest = plugin.digest(), "starting a worker");

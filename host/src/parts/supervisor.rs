@@ -4,13 +4,15 @@
 //! - A part that keeps nothing to itself is begun anew, up to `PANICS_MAX` times in `PANICS_WITHIN`.
 //! - When neither is possible, the process stops in order, and ends with a reason and an exit code of its own.
 //!
+//! The same holds for the threads that every command has, and that begin before there is anything to stop (`Watch`).
+//!
 //! A task that works for one caller, such as a request over HTTP or a connection that is shared, is no part: its caller gets an
 //! error, as after a broken connection.
 
 use std::any::Any;
 use std::collections::VecDeque;
-use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt as _;
@@ -66,13 +68,7 @@ impl Supervisor {
         #[cfg(test)]
         let future = self.killer.clone().may_kill(part, future);
         // What a part shares with others is behind locks that are used after a panic, too.
-        AssertUnwindSafe(future).catch_unwind().map(move |caught| {
-            caught.map_err(|panic| {
-                let reason = words(&*panic);
-                error!(part, "a part of this process has panicked: {reason}");
-                reason
-            })
-        })
+        AssertUnwindSafe(future).catch_unwind().map(move |caught| caught.map_err(|panic| reason(part, &*panic)))
     }
 
     /// Runs a part that can be begun anew after a panic, until it ends or fails.
@@ -80,13 +76,11 @@ impl Supervisor {
     where
         F: Future<Output = ()>,
     {
-        let mut panics = VecDeque::new();
+        let mut panics = Panics::default();
         while let Err(reason) = self.caught(part, begin()).await {
-            panics.retain(|at: &Instant| at.elapsed() < PANICS_WITHIN);
-            if panics.len() >= PANICS_MAX {
+            if panics.are_too_many() {
                 return self.fail(part, reason);
             }
-            panics.push_back(Instant::now());
         }
     }
 
@@ -115,6 +109,58 @@ impl Supervisor {
         // The sender is in `self`, so that there is no end without a value.
         let _ = self.failed.subscribe().wait_for(Option::is_some).await;
     }
+}
+
+/// The panics of a part that is begun anew.
+#[derive(Debug, Default)]
+struct Panics(VecDeque<Instant>);
+
+impl Panics {
+    /// There was one more. Returns whether the part is not begun anew.
+    fn are_too_many(&mut self) -> bool {
+        self.0.retain(|at| at.elapsed() < PANICS_WITHIN);
+        self.0.push_back(Instant::now());
+        self.0.len() > PANICS_MAX
+    }
+}
+
+/// Watches over a thread that may begin before its supervisor is there.
+#[derive(Debug, Default)]
+pub struct Watch(OnceLock<Supervisor>);
+
+impl Watch {
+    /// Without a supervisor.
+    #[must_use]
+    pub const fn new() -> Watch {
+        Watch(OnceLock::new())
+    }
+
+    /// Tells this supervisor from now on. The first one stays.
+    pub fn tell(&self, supervisor: &Supervisor) {
+        self.0.get_or_init(|| supervisor.clone());
+    }
+
+    /// Runs a part that can be begun anew after a panic on this thread, until it ends or fails.
+    pub fn keep(&self, part: &'static str, mut begin: impl FnMut()) {
+        let mut panics = Panics::default();
+        while let Err(panic) = catch_unwind(AssertUnwindSafe(&mut begin)) {
+            let reason = reason(part, &*panic);
+            if panics.are_too_many() {
+                // Without a supervisor this is a short command, which ends anyway.
+                if let Some(supervisor) = self.0.get() {
+                    supervisor.fail(part, reason);
+                }
+                return;
+            }
+        }
+    }
+}
+
+/// Logs a panic of a part, and returns what it panicked with.
+fn reason(part: &'static str, panic: &(dyn Any + Send)) -> String {
+    let reason = words(panic);
+    error!(part, "a part of this process has panicked: {reason}");
+    reason
 }
 
 /// What `panic!` was called with.
@@ -212,6 +258,28 @@ pub(crate) mod tests {
         assert_eq!(supervisor.clone().once("only", async { panic!("one") }).await, None::<()>);
         supervisor.fail("other", "two".into());
         assert_eq!(supervisor.failure().unwrap(), Failed { part: "only", reason: "one".into() });
+    }
+
+    #[test]
+    fn a_thread_is_begun_anew_and_its_supervisor_is_told_in_the_end() {
+        let (watch, supervisor) = (Watch::new(), Supervisor::default());
+        let mut begun = 0;
+        // Before there is a supervisor.
+        watch.keep("clock", || begun += 1);
+        assert_eq!(begun, 1);
+        watch.tell(&supervisor);
+        watch.tell(&Supervisor::default());
+        watch.keep("clock", || {
+            begun += 1;
+            assert!(begun == 3, "time {begun}");
+        });
+        assert_eq!((begun, supervisor.failure()), (3, None));
+        watch.keep("clock", || {
+            begun += 1;
+            panic!("time {begun}");
+        });
+        assert_eq!(begun, 6);
+        assert_eq!(supervisor.failure().unwrap(), Failed { part: "clock", reason: "time 6".into() });
     }
 
     #[test]

@@ -22,6 +22,7 @@ use super::error::LoadError;
 use super::limits::Usage;
 use super::text::one_line;
 use crate::config::{Config as Settings, LoadConfig, PluginLimits};
+use crate::parts::supervisor::{Supervisor, Watch};
 
 /// Time between two ticks of the epoch. A busy guest holds a worker thread for at most two of them.
 pub const TICK: Duration = Duration::from_millis(10);
@@ -117,6 +118,11 @@ impl Engine {
             }),
             apart: Apart::new(&settings.load),
         })
+    }
+
+    /// The thread that advances the epoch has this supervisor from now on. Without that thread no guest is ended.
+    pub fn tell(&self, supervisor: &Supervisor) {
+        self.inner.ticker.watch.tell(supervisor);
     }
 
     /// The same engine with other limits for loading.
@@ -273,6 +279,7 @@ struct Ticker {
     thread: Option<JoinHandle<()>>,
     /// Number of ticks so far.
     ticks: Arc<AtomicU64>,
+    watch: Arc<Watch>,
 }
 
 impl Ticker {
@@ -280,15 +287,18 @@ impl Ticker {
     fn start(engines: Vec<wasmtime::Engine>, later: Arc<OnceLock<wasmtime::Engine>>) -> io::Result<Ticker> {
         let (stop, stopped) = mpsc::channel::<()>();
         let ticks = Arc::<AtomicU64>::default();
-        let count = Arc::clone(&ticks);
-        // A thread, not a task: the epoch must advance above all when guests keep every worker busy.
-        let thread = std::thread::Builder::new().name("plugin-ticker".into()).spawn(move || {
+        let (count, watch) = (Arc::clone(&ticks), Arc::<Watch>::default());
+        let watching = Arc::clone(&watch);
+        let mut tick = move || {
             while stopped.recv_timeout(TICK) == Err(mpsc::RecvTimeoutError::Timeout) {
                 count.fetch_add(1, Ordering::Relaxed);
                 engines.iter().chain(later.get()).for_each(wasmtime::Engine::increment_epoch);
             }
-        })?;
-        Ok(Ticker { stop: Some(stop), thread: Some(thread), ticks })
+        };
+        // A thread, not a task: the epoch must advance above all when guests keep every worker busy.
+        let thread = std::thread::Builder::new().name("plugin-ticker".into());
+        let thread = thread.spawn(move || watching.keep("plugin-ticker", &mut tick))?;
+        Ok(Ticker { stop: Some(stop), thread: Some(thread), ticks, watch })
     }
 }
 
