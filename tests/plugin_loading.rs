@@ -1,6 +1,7 @@
 //! Files that are no plugin, and components that were made to harm whoever compiles them: a start refuses them, and a
 //! running host goes on with the version in use, and goes on watching.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::Write as _;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
@@ -51,6 +52,15 @@ fn expect_refusal(ended: &Ended, words: &[&str]) {
 
 fn check(plugin: &Path) -> Launch {
     Launch::subcommand("check").words(&[plugin.to_str().expect("a path in UTF-8")])
+}
+
+/// What a process has open, by the number of the descriptor.
+fn open_files(process: &str) -> BTreeMap<u32, PathBuf> {
+    let files = fs::read_dir(format!("/proc/{process}/fd")).unwrap().filter_map(|file| {
+        let path = file.ok()?.path();
+        Some((path.file_name()?.to_str()?.parse().ok()?, fs::read_link(&path).ok()?))
+    });
+    files.collect()
 }
 
 fn is_gone(process: u32) -> bool {
@@ -143,9 +153,16 @@ fn the_process_that_compiles_inherits_nothing_and_its_death_refuses_the_version(
     wait_until("the child to have limited itself", || {
         read("limits").lines().any(|line| line.starts_with("Max data size") && line.contains("2147483648"))
     });
-    let files = fs::read_dir(format!("/proc/{child}/fd")).unwrap();
-    let open: Vec<PathBuf> = files.filter_map(|file| fs::read_link(file.unwrap().path()).ok()).collect();
-    assert!(open.len() >= 3 && open.iter().all(|file| !file.to_string_lossy().starts_with("socket:")), "{open:?}");
+    let open = open_files(&child.to_string());
+    assert!(open.len() >= 3 && open.values().all(|file| !file.to_string_lossy().starts_with("socket:")), "{open:?}");
+    // Beside its own three pipes the child has nothing that the host has, unless the host has it from these tests.
+    let (of_host, of_tests) = (open_files(&flow.host.process().to_string()), open_files("self"));
+    let shared = open.iter().filter(|(number, _)| **number > 2).map(|(_, file)| file);
+    let inherited: Vec<&PathBuf> = shared
+        .filter(|file| file.to_string_lossy() != "/dev/null" && !file.to_string_lossy().starts_with("anon_inode:"))
+        .filter(|file| of_host.values().any(|of| of == *file) && !of_tests.values().any(|of| of == *file))
+        .collect();
+    assert!(inherited.is_empty(), "{inherited:?} in {open:?}");
     Signal::Kill.send(child);
     let refused = &flow.wait_for_logged(REFUSED, 1)[0];
     assert!(refused["message"].as_str().unwrap().contains("was killed"), "{refused}");
