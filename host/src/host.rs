@@ -57,7 +57,7 @@ const FAREWELL_TIMEOUT: Duration = Duration::from_secs(2);
 /// Turns after which a consumers' thread looks for news from the network and shows what it has done. With tokio's 61, consumers
 /// that compute without end show a sign of life after 0.6 s of processor time. On a busy machine that is longer than a watchdog
 /// waits.
-const TURNS_PER_LOOK: u32 = 4;
+const TURNS_PER_LOOK: u32 = 16;
 
 /// Reason why a host did not start.
 #[derive(Debug, thiserror::Error)]
