@@ -43,6 +43,10 @@ demo *args: rust-plugins build
 test *args: plugins test-plugins browser
     cargo test --release "$@"
 
+# Run the black-box tests on Redis 8 and on Valkey 9, which it installs; arguments choose tests
+test-servers *args: plugins test-plugins browser
+    @.ci/test-servers "$@"
+
 # Check format, lints, dependencies and documentation of the host and of the guests
 lint: setup
     @.ci/setup languages

@@ -123,13 +123,17 @@ pub fn free_port() -> u16 {
     listener.local_addr().expect("a bound listener has an address").port()
 }
 
-/// The server for tests: Redis by default, Valkey on request.
+/// The server for tests: that of the system, or another one on request.
 pub fn server_program() -> String {
-    env::var("HOST_TEST_REDIS_SERVER").unwrap_or_else(|_| "redis-server".into())
+    env::var("HOST_TEST_REDIS_SERVER").unwrap_or_else(|_| SYSTEM.into())
 }
 
+/// The server of the system. A server that was asked for may be built without TLS.
+pub const SYSTEM: &str = "redis-server";
+
 fn spawn(folder: &TempDir, port: u16, arguments: &[String]) -> Child {
-    let program = server_program();
+    let needs_tls = arguments.iter().any(|argument| argument == "--tls-port");
+    let program = if needs_tls { SYSTEM.to_owned() } else { server_program() };
     let log = fs::OpenOptions::new()
         .create(true)
         .append(true)
