@@ -131,7 +131,7 @@ fn make_certificates(folder: &Path, server_name: &str, year: i32) {
     }
 }
 
-fn tls_redis(server_name: &str, client_certificates: &str) -> Redis {
+pub fn tls_redis(server_name: &str, client_certificates: &str) -> Redis {
     tls_redis_until(2099, server_name, client_certificates)
 }
 

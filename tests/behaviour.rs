@@ -60,6 +60,7 @@ mod rollback;
 mod rolling_upgrade;
 mod sandbox;
 mod scaling;
+mod sentinel;
 mod slow_clients;
 mod split_faults;
 mod splits;

@@ -78,7 +78,7 @@ fn value(setting: &Setting) -> String {
         (Kind::Address, _) => "127.0.0.1:9090".to_owned(),
         (Kind::Endpoint, _) => "http://127.0.0.1:4318".to_owned(),
         (Kind::Property, _) => format!("{}.x", setting.key),
-        (Kind::Token, _) => "0123456789abcdef".to_owned(),
+        (Kind::Token | Kind::Password, _) => "0123456789abcdef".to_owned(),
         _ if setting.key == "url" => "rediss://redis.example".to_owned(),
         (_, default) => default.expect("everything else has a default").to_owned(),
     }
@@ -295,7 +295,17 @@ fn keys_follow_the_name_of_the_output_stream() {
 #[test]
 fn no_output_holds_a_password() {
     let unix = "unix:///r.sock?user=u&pass=secret&db=1";
-    for url in ["redis://u:secret@h:1/2", "rediss://:secret@h", unix, "redis//:secret@h", "redis://u:sec/secret@h:x"] {
+    let (sentinels, several) =
+        ("redis+sentinel://u:secret@s1:1,s2:2/m/0", "redis+sentinel://u:secret@s1:1,u:secret@s2:2/m");
+    for url in [
+        "redis://u:secret@h:1/2",
+        "rediss://:secret@h",
+        unix,
+        "redis//:secret@h",
+        "redis://u:sec/secret@h:x",
+        sentinels,
+        several,
+    ] {
         let flag = format!("--redis={url}");
         let file = format!("redis.url = \"{url}\"\n[[");
         let calls = [
@@ -326,6 +336,14 @@ fn a_masked_password_never_logs_in() {
     let call = call.variable("HOST_REDIS", "redis://u:secret@elsewhere");
     let config = call.run(&["config", "--config", "host.toml"]).output();
     assert_eq!(line(&config, "url"), "url = \"redis://u:***@elsewhere\"");
+
+    let variable = ("HOST_REDIS_SENTINEL_PASSWORD", "s3cret");
+    let printed = Call::new().variable(variable.0, variable.1).run(&["config", "--sources"]).output();
+    assert_eq!(line(&printed, "sentinel_password"), "sentinel_password = \"***\"");
+    assert!(!printed.contains("s3cret") && printed.contains("set HOST_REDIS_SENTINEL_PASSWORD"), "{printed}");
+    let call = Call::new().file(&printed);
+    let refusal = call.run(&["--config", "host.toml", "--plugin", "p.wasm"]).refusal();
+    assert!(refusal.contains("host.toml:") && refusal.contains(variable.0), "{refusal}");
 }
 
 #[test]

@@ -11,11 +11,13 @@ mod file;
 mod http;
 mod layers;
 mod outputs;
+mod password;
 mod plugin_config;
 mod print;
 #[cfg(test)]
 mod properties;
 mod property;
+pub mod redis_servers;
 mod redis_url;
 mod reference;
 mod reread;
@@ -33,6 +35,7 @@ pub use http::Token;
 pub use layers::{ConfigError, Given, Loaded, Source, load};
 pub(crate) use outputs::MAIN;
 pub use outputs::{NamedOutput, Outputs};
+pub use password::Password;
 pub use plugin_config::PluginConfig;
 pub use property::PropertyPath;
 pub use redis_url::masked;
@@ -126,13 +129,15 @@ settings! {
     /// Address of Redis and login.
     #[derive(Clone)]
     pub struct RedisConfig [redis = "redis"], "Redis" {
-        /// Address of Redis: a URL with redis://, rediss:// (TLS) or unix://, or the word embedded.
+        /// Address of Redis: a URL with redis://, rediss:// (TLS), unix:// or redis+sentinel://, or the word embedded.
         ///
         /// Examples: `redis://user:password@127.0.0.1:6379/0`, `unix:///run/redis.sock?db=0&user=u&pass=p`.
         /// Percent-encode reserved characters in a password. Put a password into the environment variable: every user
         /// of the machine can read the command line. `embedded` starts a private redis-server or valkey-server from
         /// PATH, which ends with the host; the other commands find the private Redis by the same word. The database
         /// index, `/0`, separates keys but not channels: hosts of all databases receive every published message.
+        /// `redis+sentinel://user:password@s1:26379,s2:26379/NAME/0`, or with TLS `rediss+sentinel://`, asks Sentinels for the
+        /// primary NAME at every connection.
         pub url: String = flag("redis").default("redis://127.0.0.1:6379").also("REDIS_URL").common().secret();
         /// PEM file with the certificate authority that signed the certificate of Redis.
         ///
@@ -142,6 +147,14 @@ settings! {
         pub cert_file: Option<PathBuf> = flag("redis-cert-file");
         /// PEM file with the private key of the client certificate.
         pub key_file: Option<PathBuf> = flag("redis-key-file");
+        /// User for the login at the Sentinels, if they have a password. The login in the URL is for the primary.
+        pub sentinel_user: String = flag("redis-sentinel-user").default("default");
+        /// File whose first line is the password for the Sentinels. It is read again at every login.
+        pub sentinel_password_file: Option<PathBuf> = flag("redis-sentinel-password-file");
+        /// Password for the Sentinels itself, in place of the file.
+        ///
+        /// Put it into the environment variable: every user of the machine can read the command line.
+        pub sentinel_password: Option<Password> = flag("redis-sentinel-password").secret();
     }
 
     /// Names in Redis.
@@ -490,6 +503,9 @@ impl fmt::Debug for RedisConfig {
             .field("ca_file", &self.ca_file)
             .field("cert_file", &self.cert_file)
             .field("key_file", &self.key_file)
+            .field("sentinel_user", &self.sentinel_user)
+            .field("sentinel_password_file", &self.sentinel_password_file)
+            .field("sentinel_password", &self.sentinel_password)
             .finish()
     }
 }

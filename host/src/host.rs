@@ -281,6 +281,9 @@ impl Running {
             report::run(group, versions, config.report_interval, config.log_format, dead_length_warn)
         };
         tasks.spawn(supervisor.clone().keep("report", report));
+        if group.connector.may_move() {
+            tasks.spawn(kept(supervisor, "primary", &group, |group| async move { group.connector.follow().await }));
+        }
         let parts = Parts::default()
             .with_threads("main", &Handle::current(), Rest::Allowed)
             .with_threads("intake", intake.runtime(), Rest::Never)

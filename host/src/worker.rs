@@ -118,6 +118,7 @@ async fn work(
                 () = membership.run() => {}
                 () = reloader.run() => {}
                 () = fleet.run() => {}
+                () = group.connector.follow() => {}
             }
         };
         tokio::select! {

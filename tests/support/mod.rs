@@ -17,6 +17,7 @@ pub mod publisher;
 pub mod records;
 pub mod redis;
 pub mod release;
+pub mod sentinels;
 pub mod written;
 
 use std::path::PathBuf;

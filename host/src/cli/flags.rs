@@ -159,6 +159,7 @@ fn arg(setting: &Setting) -> Arg {
         Kind::Size => arg.value_name("SIZE"),
         Kind::Address => arg.value_name("ADDRESS"),
         Kind::Token => arg.value_name("TOKEN"),
+        Kind::Password => arg.value_name("PASSWORD"),
         Kind::File => arg.value_name("FILE").value_hint(ValueHint::FilePath),
         // With a required `=` the argument after a bare flag is never taken for the value.
         Kind::Switch => arg

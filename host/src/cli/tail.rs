@@ -76,7 +76,7 @@ pub(super) fn execute(before: Flags, args: TailArgs) -> Result<(), Failure> {
     let TailArgs { group, filter, since, count, json } = args;
     let Observed { config, connector, keys } = group.find(before)?;
     let since = since.map(|since| since.before(SystemTime::now()));
-    let follower = Follower::new(connector, keys, &config.outputs, &filter.outcomes(), since);
+    let follower = Follower::new(connector.clone(), keys, &config.outputs, &filter.outcomes(), since);
     let form = if json { line::Form::Json } else { line::Form::Text { with_colours: log::colours(&io::stdout()) } };
     let choice = filter.choice();
     let tail = Tail { follower, choice, form, left: count, is_level: since.is_none(), behind_noted: None };
@@ -85,6 +85,7 @@ pub(super) fn execute(before: Flags, args: TailArgs) -> Result<(), Failure> {
         let shutdown = shutdown()?;
         tokio::select! {
             ended = tail.run() => ended,
+            () = connector.follow() => Ok(()),
             () = shutdown => Ok(()),
         }
     });

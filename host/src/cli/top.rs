@@ -75,7 +75,7 @@ pub(super) fn execute(before: Flags, args: TopArgs) -> Result<(), Failure> {
         return Err(Failure { exit: Exit::Usage, error });
     }
     let Observed { config, connector, keys } = args.group.find(before)?;
-    let mut observer = Observer::new(connector, keys, &config.outputs);
+    let mut observer = Observer::new(connector.clone(), keys, &config.outputs);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let result = runtime.block_on(async {
         // An error is readable only before the screen is there.
@@ -84,7 +84,10 @@ pub(super) fn execute(before: Flags, args: TopArgs) -> Result<(), Failure> {
         screen.looked(Ok(Box::new(first)));
         let ends = ends()?;
         let mut terminal = Restored::enter()?;
-        watch(&mut terminal.0, screen, observer, args.interval, ends).await
+        tokio::select! {
+            ended = watch(&mut terminal.0, screen, observer, args.interval, ends) => ended,
+            () = connector.follow() => Ok(()),
+        }
     });
     runtime.shutdown_background();
     result

@@ -119,6 +119,7 @@ impl Reader<'_> {
                 | Kind::Address
                 | Kind::Endpoint
                 | Kind::Token
+                | Kind::Password
                 | Kind::File
                 | Kind::Choice(_),
                 _,

@@ -43,6 +43,12 @@ impl Loaded {
                 text,
                 "# The token is masked. `host` refuses to run with ***: set HOST_HTTP_TOKEN, or name a file with the token.",
             );
+        } else if setting.kind == Kind::Password {
+            let variable = setting.variables().swap_remove(0);
+            push_line(
+                text,
+                &format!("# The password is masked. `host` refuses to run with ***: set {variable}, or name a file."),
+            );
         } else if setting.is_secret() && redis_url::is_masked(&value) {
             push_line(text, "# The password is masked. `host` refuses to log in with ***: set HOST_REDIS to the whole");
             push_line(text, "# URL, or write the password here and make this file readable for your user only.");

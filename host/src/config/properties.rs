@@ -43,11 +43,13 @@ fn valid(setting: &'static Setting) -> BoxedStrategy<String> {
         Kind::Endpoint => "http://([a-z]{1,9}|127\\.0\\.0\\.1|\\[::1\\]):[1-9][0-9]{0,3}(/[a-z]{1,5})?".boxed(),
         Kind::Property => "(/[a-z.]{1,9}){1,3}|[a-z_]{1,9}(\\.[a-z0-9]{1,5}){0,3}".boxed(),
         Kind::Token => "[!-~]{16,40}".boxed(),
+        Kind::Password => "[!-~]{1,40}".boxed(),
         Kind::File => any::<String>().prop_filter("an empty name is none", |text| !text.is_empty()).boxed(),
         Kind::Text => match setting.path().as_str() {
             "redis.url" => prop_oneof![
                 Just("embedded".to_owned()),
                 "(redis|rediss)://[a-z]{1,9}(:[1-9][0-9]{0,3})?(/[0-9])?",
+                "rediss?\\+sentinel://[a-z]{1,9}(,[a-z]{1,9}:[1-9][0-9]{0,3})?/[a-z]{1,9}(/[0-9])?",
                 "unix:///[a-z]{1,9}(\\?db=[0-9])?",
             ]
             .boxed(),
@@ -216,7 +218,8 @@ proptest! {
             let absolute = |(path, text): (String, Option<String>)| {
                 let is_file = SETTINGS.iter().any(|setting| setting.path() == path && setting.kind == Kind::File);
                 let from_root = |text: String| std::path::absolute(text).unwrap().to_string_lossy().into_owned();
-                let is_token = SETTINGS.iter().any(|setting| setting.path() == path && setting.kind == Kind::Token);
+                let is_secret = |setting: &Setting| matches!(setting.kind, Kind::Token | Kind::Password);
+                let is_token = SETTINGS.iter().any(|setting| setting.path() == path && is_secret(setting));
                 let shown = if is_token { text.map(|_| redis_url::MASK.to_owned()) } else { text };
                 (path, if is_file { shown.map(from_root) } else { shown })
             };

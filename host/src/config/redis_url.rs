@@ -1,6 +1,6 @@
 //! Validates a Redis URL, and masks its password. This file opens no connection.
 
-use redis::IntoConnectionInfo;
+use super::redis_servers::{self, SENTINEL_FORM, sentinel_scheme};
 
 /// Replacement for a secret.
 pub(super) const MASK: &str = "***";
@@ -14,23 +14,25 @@ const PASSWORD_NAMES: [&str; 4] = ["pass", "password", "passwd", "auth"];
 
 /// Checks a URL. The error is a sentence that begins with "it".
 pub(super) fn check(url: &str) -> Result<(), String> {
-    const VALID: &str = "redis://HOST:PORT/DB, rediss://HOST:PORT/DB (TLS), unix:///PATH or the word embedded; \
-                         a login goes before HOST as user, colon, password, @";
+    let valid = format!(
+        "redis://HOST:PORT/DB, rediss://HOST:PORT/DB (TLS), unix:///PATH, {SENTINEL_FORM} or the word embedded; a login goes before HOST \
+         as user, colon, password, @"
+    );
     if url == EMBEDDED {
         return Ok(());
     }
     let scheme = url.split_once("://").map(|(scheme, _)| scheme);
-    if !matches!(scheme, Some("redis" | "rediss" | "unix")) {
-        return Err(format!("it must be {VALID}"));
+    if !matches!(scheme, Some("redis" | "rediss" | "unix")) && sentinel_scheme(url).is_none() {
+        return Err(format!("it must be {valid}"));
     }
     if url.ends_with("#insecure") {
         return Err("it asks with #insecure for a connection that does not check the server's certificate, which is not \
                     supported; leave #insecure out and name the authority that signed the certificate with --redis-ca-file"
             .to_owned());
     }
-    url.into_connection_info().map(drop).map_err(|error| {
-        let cause = error.detail().map_or_else(|| error.to_string(), str::to_owned);
-        format!("it is no Redis URL ({cause}); it must be {VALID}, with /, ?, #, @ and : percent-encoded")
+    redis_servers::read(url).map(drop).map_err(|problem| match sentinel_scheme(url) {
+        Some(_) => problem,
+        None => format!("{problem}; it must be {valid}, with /, ?, #, @ and : percent-encoded"),
     })
 }
 
@@ -41,7 +43,7 @@ pub(super) fn is_masked(url: &str) -> bool {
 
 /// Whether the connection is encrypted.
 pub(super) fn is_tls(url: &str) -> bool {
-    url.starts_with("rediss://")
+    url.starts_with("rediss://") || url.starts_with("rediss+sentinel://")
 }
 
 /// The value of the setting, without its password even if it is no URL at all.
@@ -115,6 +117,8 @@ mod tests {
             ("to `redis://:secret@h` and redis://:secret@i: no", "to `redis://:***@h` and redis://:***@i: no"),
             ("redis://:secret@1.2.3", "redis://:***@1.2.3"),
             ("u:secret@127.0.0.1:6379", "u:***@127.0.0.1:6379"),
+            ("redis+sentinel://u:secret@s1:1,s2:2/m/0", "redis+sentinel://u:***@s1:1,s2:2/m/0"),
+            ("rediss+sentinel://u:secret@s1:1,u:secret@s2:2/m", "rediss+sentinel://u:***@s2:2/m"),
             (
                 "no host:plugin/processor@0.1.0, but a:b/c@1.0.0-draft; no `a:b/c@1.0.0#d`",
                 "no host:plugin/processor@0.1.0, but a:b/c@1.0.0-draft; no `a:b/c@1.0.0#d`",
@@ -130,7 +134,14 @@ mod tests {
 
     #[test]
     fn urls_that_redis_would_not_take_are_refused() {
-        for url in ["embedded", "redis://h", "rediss://u:p@h:1/2", "unix:///r.sock?db=1&pass=p", "redis://[::1]:6379"] {
+        for url in [
+            "embedded",
+            "redis://h",
+            "rediss://u:p@h:1/2",
+            "unix:///r.sock?db=1&pass=p",
+            "redis://[::1]:6379",
+            "redis+sentinel://s/m",
+        ] {
             assert_eq!(check(url), Ok(()), "{url}");
         }
         for url in [

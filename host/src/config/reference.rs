@@ -170,6 +170,7 @@ fn value_name(setting: &Setting) -> &'static str {
         Kind::Size => " SIZE",
         Kind::Address => " ADDRESS",
         Kind::Token => " TOKEN",
+        Kind::Password => " PASSWORD",
         Kind::File => " FILE",
         Kind::Choice(_) => " WORD",
         Kind::Switch => "",

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::{Loaded, OnOff, PluginConfig, SETTINGS, Token};
+use super::{Loaded, OnOff, Password, PluginConfig, SETTINGS, Token};
 use super::{outputs, redis_url};
 
 /// The consumers of a killed host leave `consumer:ids` one interval after its last heartbeat has expired. The promise
@@ -90,6 +90,13 @@ pub(super) fn missing(loaded: &Loaded) -> Vec<String> {
             "{}: the password in redis.url is masked (***), as `host config` prints it: put the URL with its \
              password into HOST_REDIS, or write the password into the file",
             loaded.source("redis.url")
+        ));
+    }
+    if loaded.config.redis.sentinel_password.as_ref().is_some_and(Password::is_masked) {
+        problems.push(format!(
+            "{}: the password in redis.sentinel_password is masked (***), as `host config` prints it: put the password into \
+             HOST_REDIS_SENTINEL_PASSWORD, or name a file with the password",
+            loaded.source("redis.sentinel_password")
         ));
     }
     if loaded.config.http.token.as_ref().is_some_and(Token::is_masked) {

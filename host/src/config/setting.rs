@@ -130,7 +130,7 @@ impl Setting {
     /// A text that was given as the value, without its secret, even if it is no valid value.
     pub(super) fn shown(&self, text: &str) -> String {
         match self.kind {
-            Kind::Token => redis_url::MASK.to_owned(),
+            Kind::Token | Kind::Password => redis_url::MASK.to_owned(),
             _ => redis_url::shown(text),
         }
     }

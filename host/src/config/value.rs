@@ -27,6 +27,8 @@ pub enum Kind {
     Token,
     /// A property of a message: names with dots between them, or a JSON pointer. The setting may be absent.
     Property,
+    /// A secret of another program, which no output shows. The setting may be absent.
+    Password,
     /// A path to a file. The setting may be absent.
     File,
     /// One of these words.

@@ -223,6 +223,11 @@ impl Protocol {
         self.subscriptions.closed(id, now);
     }
 
+    /// The server of a subscription is the primary no more.
+    pub fn left_behind(&mut self, id: u64) {
+        self.subscriptions.left_behind(id);
+    }
+
     /// Messages were heard, one after the other.
     pub fn messages<'a>(&mut self, id: u64, payloads: impl Iterator<Item = &'a [u8]> + Clone, now: Instant) {
         let Some((gap, first)) = self.subscriptions.messages(id, payloads.clone().count(), now) else { return };

@@ -83,8 +83,13 @@ impl Receiver {
                 }
                 info!(subscription = id, "closed a subscription in whose place another one hears the marks");
             }
+            for (id, _) in first.iter().chain(&second).filter(|(_, subscription)| subscription.is_left_behind()) {
+                protocol.left_behind(*id);
+            }
             if opening.is_none() && (first.is_none() || second.is_none()) && protocol.wants_subscription(now) {
-                if first.is_some() || second.is_some() {
+                if first.iter().chain(&second).any(|(_, subscription)| subscription.is_left_behind()) {
+                    info!("another server is the primary; opening a subscription there beside the present one");
+                } else if first.is_some() || second.is_some() {
                     warn!(
                         channel = self.group.keys.channel,
                         "no mark arrives on the subscription; opening another one beside it"

@@ -36,6 +36,8 @@ struct Subscription {
     astray_since: Option<Instant>,
     /// When a mark was first published since it was opened.
     announced_at: Option<Instant>,
+    /// Whether its server is known to be the primary no more.
+    is_left_behind: bool,
 }
 
 /// A mark that was heard.
@@ -73,6 +75,7 @@ impl Subscriptions {
             placed_at: None,
             astray_since: None,
             announced_at: None,
+            is_left_behind: false,
         });
     }
 
@@ -84,6 +87,13 @@ impl Subscriptions {
             }
             subscription.id != id
         });
+    }
+
+    /// The server of one is the primary no more: it counts as silent, and what it still hears is taken.
+    pub fn left_behind(&mut self, id: u64) {
+        for subscription in &mut self.list {
+            subscription.is_left_behind |= subscription.id == id;
+        }
     }
 
     /// So many messages were heard. Returns the gap between marks that they lie in, and how many lie there in front of them.
@@ -146,7 +156,8 @@ impl Subscriptions {
     }
 
     fn is_silent(&self, subscription: &Subscription, now: Instant) -> bool {
-        now.saturating_duration_since(subscription.alive_at) > self.silence_max
+        subscription.is_left_behind
+            || now.saturating_duration_since(subscription.alive_at) > self.silence_max
             || subscription.astray_since.is_some_and(|since| now.saturating_duration_since(since) > MOVE_PATIENCE)
     }
 

@@ -8,13 +8,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use redis::RedisError;
+use redis::{ConnectionAddr, ErrorKind, RedisConnectionInfo, RedisError};
+use rustls::ClientConfig;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, ReadHalf, WriteHalf};
 use tokio::time::timeout;
 
 use super::connector::{CONNECT_TIMEOUT, Connector, RESPONSE_TIMEOUT, run_id};
+use super::part::Part;
 use super::resp::{Commands, Cursor, Replies, malformed};
-use super::transport::Transport;
+use super::transport::{self, Transport};
 
 /// Minimum number of bytes to read at once.
 const READ_BYTES: usize = 64 << 10;
@@ -44,26 +46,74 @@ impl Connection {
     /// # Errors
     /// Errors of the network or the server, or a timeout.
     pub async fn open(connector: &Connector) -> Result<Connection, RedisError> {
+        connector.open().await
+    }
+
+    /// Connects to this server, whatever it is, and logs in.
+    ///
+    /// # Errors
+    /// Errors of the network or the server, or a timeout.
+    pub(super) async fn at(
+        address: &ConnectionAddr,
+        tls: Option<&Arc<ClientConfig>>,
+        login: &RedisConnectionInfo,
+    ) -> Result<Connection, RedisError> {
         let open = async {
-            let (stream, output) = tokio::io::split(connector.stream().await?);
-            let mut wire = Connection { input: Input { stream, arrived: BytesMut::new() }, output };
-            let login = connector.login();
-            let mut commands = Commands::default();
-            if let Some(password) = login.password() {
-                let words = ["AUTH"].into_iter().chain(login.username()).chain([password]);
-                commands.command(&words.map(str::as_bytes).collect::<Vec<_>>());
-            }
-            if login.db() != 0 {
-                commands.command(&[b"SELECT", login.db().to_string().as_bytes()]);
-            }
-            let replies = wire.ask(&commands, Duration::ZERO).await?;
-            let mut replies = Cursor::new(&replies, 0);
-            for _ in 0..commands.len() {
-                replies.value()?;
-            }
+            let mut wire = Connection::over(transport::open(address, tls).await?);
+            wire.log_in(login).await?;
             Ok(wire)
         };
         timeout(CONNECT_TIMEOUT, open).await.unwrap_or_else(|_| Err(timed_out("no connection", CONNECT_TIMEOUT)))
+    }
+
+    /// A connection over a stream on which nothing is under way.
+    pub(super) fn over(stream: Transport) -> Connection {
+        let (stream, output) = tokio::io::split(stream);
+        Connection { input: Input { stream, arrived: BytesMut::new() }, output }
+    }
+
+    async fn log_in(&mut self, login: &RedisConnectionInfo) -> Result<(), RedisError> {
+        let mut commands = Commands::default();
+        if let Some(password) = login.password() {
+            let words = ["AUTH"].into_iter().chain(login.username()).chain([password]);
+            commands.command(&words.map(str::as_bytes).collect::<Vec<_>>());
+        }
+        if login.db() != 0 {
+            commands.command(&[b"SELECT", login.db().to_string().as_bytes()]);
+        }
+        let replies = self.ask(&commands, Duration::ZERO).await?;
+        let mut replies = Cursor::new(&replies, 0);
+        if login.password().is_some() {
+            // A server without a password answers with a general error.
+            replies.value().map_err(|error| match error.code() {
+                Some("ERR") => (ErrorKind::AuthenticationFailed, "the login failed", error.to_string()).into(),
+                _ => error,
+            })?;
+        }
+        if login.db() != 0 {
+            replies.value()?;
+        }
+        Ok(())
+    }
+
+    /// What the server is among the servers that replicate each other. One that does not grant `INFO` counts as a primary.
+    ///
+    /// # Errors
+    /// Errors of the network or the server.
+    pub(super) async fn part(&mut self) -> Result<Part, RedisError> {
+        let mut commands = Commands::default();
+        commands.command(&[b"INFO", b"replication"]);
+        let reply = self.ask(&commands, Duration::ZERO).await?;
+        match Cursor::new(&reply, 0).bulk() {
+            Ok(info) => Ok(Part::of(&String::from_utf8_lossy(info))),
+            Err(error) if error.code() == Some("NOPERM") => Ok(Part::Primary),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The stream in both directions, when nothing is under way.
+    pub(super) fn into_stream(self) -> Transport {
+        self.input.stream.unsplit(self.output)
     }
 
     /// Identity of the server at the other end: a new one with every start of a server. Empty when the server does not tell.

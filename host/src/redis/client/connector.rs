@@ -1,20 +1,23 @@
 //! Opens connections to the server: address, TLS, login, timeouts. This file knows no commands.
 
+use std::future::pending;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 /// A connection for commands. Clones share it.
 pub use redis::aio::MultiplexedConnection as LibraryConnection;
-use redis::{
-    AsyncConnectionConfig, Client, ClientTlsConfig, ConnectionAddr, IntoConnectionInfo as _, RedisConnectionInfo,
-    RedisError, TlsCertificates,
-};
+use redis::{AsyncConnectionConfig, ClientTlsConfig, ConnectionAddr, RedisConnectionInfo, RedisError, TlsCertificates};
 use rustls::ClientConfig;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
-use super::transport::{self, Transport};
+use super::connection::Connection;
+use super::sentinel::{Secret, Sentinels};
+use super::tie::Tie;
+use super::transport;
 use crate::config::RedisConfig;
+use crate::config::redis_servers::{self, Servers, is_tls};
 
 /// Maximum time for a TCP connection, TLS and login together.
 pub(in crate::redis) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -34,7 +37,7 @@ pub enum ConnectorError {
         /// Its path.
         path: String,
         /// The system's error.
-        error: std::io::Error,
+        error: io::Error,
     },
     /// A certificate or key file without a certificate or key.
     #[error("the {what} {path} {problem}; name a PEM file with {wanted}")]
@@ -55,9 +58,12 @@ pub enum ConnectorError {
     Certificates(RedisError),
     /// The URL cannot be used.
     #[error(
-        "cannot use the Redis URL: {0}; it looks like redis://user:password@host:6379/0, rediss://… or unix:///path"
+        "cannot use the Redis URL: {0}; a URL looks like redis://user:password@host:6379/0, rediss://… or unix:///path"
     )]
-    Url(RedisError),
+    Url(String),
+    /// A password for the Sentinels, and a file with one.
+    #[error("--redis-sentinel-password-file and a password for the Sentinels are given; leave out one of them")]
+    TwoPasswords,
     /// Certificates for a connection without TLS.
     #[error("a certificate file is given but the Redis URL is not rediss://")]
     CertificateWithoutTls,
@@ -69,10 +75,19 @@ pub enum ConnectorError {
 /// Opens connections to the Redis server of a host. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Connector {
-    client: Client,
-    /// For connections without the client library.
-    tls: Option<Arc<ClientConfig>>,
+    way: Way,
+    /// User, password and database.
+    login: RedisConnectionInfo,
     address: Arc<str>,
+}
+
+/// How the server is found.
+#[derive(Clone, Debug)]
+enum Way {
+    /// It is always the same one.
+    Address(ConnectionAddr, Option<Arc<ClientConfig>>),
+    /// Sentinels name it.
+    Sentinels(Arc<Sentinels>),
 }
 
 impl Connector {
@@ -83,33 +98,29 @@ impl Connector {
     pub fn new(config: &RedisConfig) -> Result<Connector, ConnectorError> {
         // An error means that another part of the process has already chosen a provider, which is fine.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let info = config.url.as_str().into_connection_info().map_err(ConnectorError::Url)?;
-        // Deliveries and claims are many small writes, which Nagle's algorithm would delay.
-        let info = {
-            let tcp = info.tcp_settings().clone().set_nodelay(true);
-            info.set_tcp_settings(tcp)
-        };
-        // Without the library's own CLIENT SETINFO the user needs fewer rights.
-        let info = {
-            let settings = info.redis_settings().clone().set_skip_set_lib_name();
-            info.set_redis_settings(settings)
-        };
-        let address: Arc<str> = info.addr().to_string().into();
-        let tls = matches!(info.addr(), ConnectionAddr::TcpTls { .. });
+        let (servers, login) = redis_servers::read(&config.url).map_err(ConnectorError::Url)?;
         let certificates = certificates(config)?;
-        let tls_config = match tls {
+        let with_tls = match &servers {
+            Servers::One(address) => is_tls(address),
+            Servers::Sentinels { addresses, .. } => addresses.iter().any(is_tls),
+        };
+        let tls = match with_tls {
             true => Some(Arc::new(transport::tls(certificates.as_ref()).map_err(ConnectorError::Certificates)?)),
+            false if certificates.is_some() => return Err(ConnectorError::CertificateWithoutTls),
             false => None,
         };
-        let client = match certificates {
-            Some(_) if !tls => return Err(ConnectorError::CertificateWithoutTls),
-            Some(certificates) => Client::build_with_tls(info, certificates).map_err(ConnectorError::Url)?,
-            None => Client::open(info).map_err(ConnectorError::Url)?,
+        let address = shown(&servers);
+        let way = match servers {
+            Servers::One(address) => Way::Address(address, tls),
+            Servers::Sentinels { addresses, name } => {
+                let own_login = (config.sentinel_user.clone(), secret(config)?);
+                Way::Sentinels(Arc::new(Sentinels::new((addresses, name), own_login, login.clone(), tls)))
+            }
         };
-        Ok(Connector { client, tls: tls_config, address })
+        Ok(Connector { way, login, address })
     }
 
-    /// Host and port, or path, without credentials.
+    /// Host and port, or path, or the name of the primary and its Sentinels, without credentials.
     #[must_use]
     pub fn address(&self) -> &str {
         &self.address
@@ -120,10 +131,13 @@ impl Connector {
     /// # Errors
     /// Errors of the network or the server.
     pub async fn connect(&self) -> Result<LibraryConnection, RedisError> {
-        let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(CONNECT_TIMEOUT))
-            .set_response_timeout(Some(RESPONSE_TIMEOUT));
-        self.client.get_multiplexed_async_connection_with_config(&config).await
+        let stream = self.open().await?.into_stream();
+        let config = AsyncConnectionConfig::new().set_response_timeout(Some(RESPONSE_TIMEOUT));
+        // The connection is logged in. Without the library's own CLIENT SETINFO the user needs fewer rights.
+        let nothing = RedisConnectionInfo::default().set_skip_set_lib_name();
+        let (connection, driver) = LibraryConnection::new_with_config(&nothing, stream, config).await?;
+        tokio::spawn(driver);
+        Ok(connection)
     }
 
     /// Identity of the server at the other end of a connection for commands.
@@ -135,20 +149,64 @@ impl Connector {
         Ok(run_id(&info))
     }
 
-    /// A byte stream to the server, before login.
-    pub(in crate::redis) async fn stream(&self) -> Result<Transport, RedisError> {
-        transport::open(self.client.get_connection_info().addr(), self.tls.as_ref()).await
+    /// A connection without the client library, logged in.
+    pub(super) async fn open(&self) -> Result<Connection, RedisError> {
+        Ok(match self.open_loose().await? {
+            (connection, Some(tie)) => Connection::over(tie.around(connection.into_stream())),
+            (connection, None) => connection,
+        })
+    }
+
+    /// The same, but the connection outlives its tie: whoever reads it has to look.
+    pub(super) async fn open_loose(&self) -> Result<(Connection, Option<Tie>), RedisError> {
+        match &self.way {
+            Way::Address(address, tls) => Ok((Connection::at(address, tls.as_ref(), &self.login).await?, None)),
+            Way::Sentinels(sentinels) => {
+                let (connection, tie) = sentinels.connect().await?;
+                Ok((connection, Some(tie)))
+            }
+        }
+    }
+
+    /// Whether the primary may become another server.
+    #[must_use]
+    pub fn may_move(&self) -> bool {
+        matches!(self.way, Way::Sentinels(_))
+    }
+
+    /// Follows the primary for ever, and ends the connections to one that is left behind.
+    pub async fn follow(&self) {
+        match &self.way {
+            Way::Address(..) => pending().await,
+            Way::Sentinels(sentinels) => sentinels.follow().await,
+        }
     }
 
     /// Number of the database.
     #[must_use]
     pub fn database(&self) -> i64 {
-        self.login().db()
+        self.login.db()
     }
+}
 
-    /// User, password and database.
-    pub(in crate::redis) fn login(&self) -> &RedisConnectionInfo {
-        self.client.get_connection_info().redis_settings()
+/// The servers as people read them.
+fn shown(servers: &Servers) -> Arc<str> {
+    match servers {
+        Servers::One(address) => address.to_string().into(),
+        Servers::Sentinels { addresses, name } => {
+            let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+            format!("{name} (Sentinels {})", addresses.join(", ")).into()
+        }
+    }
+}
+
+/// The password for the Sentinels.
+fn secret(config: &RedisConfig) -> Result<Secret, ConnectorError> {
+    match (&config.sentinel_password, &config.sentinel_password_file) {
+        (Some(_), Some(_)) => Err(ConnectorError::TwoPasswords),
+        (Some(password), None) => Ok(Secret::Given(password.clone())),
+        (None, Some(path)) => Ok(Secret::File(path.clone())),
+        (None, None) => Ok(Secret::None),
     }
 }
 

@@ -9,6 +9,7 @@ use redis::RedisError;
 use super::connection::Connection;
 use super::connector::Connector;
 use super::resp::{Commands, Cursor, Head, Partial, malformed};
+use super::tie::Tie;
 
 /// A confirmed subscription to a channel and to one for marks, on a connection of its own: what is published on both arrives in
 /// one order.
@@ -20,6 +21,8 @@ pub struct Subscription {
     marks_channel: String,
     /// Where it began.
     pub beginning: Beginning,
+    /// Whether its server may stop being the primary while it goes on.
+    tie: Option<Tie>,
 }
 
 /// Names the data of a server and of its replicas. A server gets another one when it starts and when it is promoted, and a replica
@@ -118,6 +121,12 @@ impl Subscription {
         }
     }
 
+    /// Whether another server is the primary now. What is still published at this one arrives.
+    #[must_use]
+    pub fn is_left_behind(&self) -> bool {
+        self.tie.as_ref().is_some_and(Tie::is_cut)
+    }
+
     /// Takes the subscription back. Everything that was published before arrives, and then the last chunk.
     ///
     /// # Errors
@@ -198,7 +207,7 @@ pub async fn subscribe(
     channel: String,
     marks_channel: String,
 ) -> Result<Subscription, RedisError> {
-    let mut wire = Connection::open(connector).await?;
+    let (mut wire, tie) = connector.open_loose().await?;
     let mut commands = Commands::default();
     commands.command(&[b"INFO", b"replication"]);
     commands.command(&[b"SUBSCRIBE", channel.as_bytes(), marks_channel.as_bytes()]);
@@ -210,7 +219,7 @@ pub async fn subscribe(
     let beginning = Beginning { is_at_replica, data: ReplicationId::parse(data.unwrap_or_default()) };
     // The second confirmation is passed over as it comes: messages may lie between the two.
     replies.value()?;
-    Ok(Subscription { wire, partial: Partial::default(), channel, marks_channel, beginning })
+    Ok(Subscription { wire, partial: Partial::default(), channel, marks_channel, beginning, tie })
 }
 
 #[cfg(test)]

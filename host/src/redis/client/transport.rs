@@ -1,14 +1,22 @@
 //! Byte streams to a Redis server, for every form of address. This file knows no protocol above TLS.
 
+use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
 use redis::{ConnectionAddr, ErrorKind, RedisError, TlsCertificates};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::{TcpStream, UnixStream, lookup_host};
+use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
+
+/// Wait for one address of a name before the next one is tried beside it (Happy Eyeballs, RFC 8305).
+const NEXT_ADDRESS: Duration = Duration::from_millis(250);
 
 /// A byte stream in both directions.
 pub(in crate::redis) type Transport = Box<dyn Bidirectional>;
@@ -26,11 +34,6 @@ pub(in crate::redis) async fn open(
     address: &ConnectionAddr,
     tls: Option<&Arc<ClientConfig>>,
 ) -> Result<Transport, RedisError> {
-    let tcp = async |host: &str, port: u16| {
-        let stream = TcpStream::connect((host, port)).await?;
-        stream.set_nodelay(true)?;
-        Ok::<_, RedisError>(stream)
-    };
     Ok(match (address, tls) {
         (ConnectionAddr::Tcp(host, port), _) => Box::new(tcp(host, *port).await?),
         (ConnectionAddr::Unix(path), _) => Box::new(UnixStream::connect(path).await?),
@@ -40,6 +43,29 @@ pub(in crate::redis) async fn open(
         }
         _ => return Err((ErrorKind::InvalidClientConfig, "this kind of address is not supported").into()),
     })
+}
+
+/// Connects to the first address of a name that accepts. An address that answers nothing does not hold up the others.
+async fn tcp(host: &str, port: u16) -> io::Result<TcpStream> {
+    let mut addresses = lookup_host((host, port)).await?;
+    let mut attempts = FuturesUnordered::new();
+    let mut failure = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+    loop {
+        match addresses.next() {
+            Some(address) => attempts.push(TcpStream::connect(address)),
+            None if attempts.is_empty() => return Err(failure),
+            None => {}
+        }
+        match timeout(NEXT_ADDRESS, attempts.next()).await {
+            Ok(Some(Ok(stream))) => {
+                // Deliveries and claims are many small writes, which Nagle's algorithm would delay.
+                stream.set_nodelay(true)?;
+                return Ok(stream);
+            }
+            Ok(Some(Err(error))) => failure = error,
+            Ok(None) | Err(_) => {}
+        }
+    }
 }
 
 /// The settings for TLS: the given certificates, and the system's authorities if no authority is given.

@@ -49,8 +49,8 @@ pub enum CheckError {
     ClusterNode(String),
     /// A Sentinel, which has no data.
     #[error(
-        "Redis at {0} is a Sentinel, which host does not support yet; find the primary with `redis-cli … SENTINEL masters`, \
-         and use its address"
+        "Redis at {0} is a Sentinel, which has no data; use redis+sentinel://{0}/NAME, with the name of the primary in \
+         `SENTINEL MASTERS`"
     )]
     Sentinel(String),
     /// Rights are missing.
