@@ -193,3 +193,18 @@ fn tls_reaches_sentinels_and_primary() {
     let untrusted = launch().run();
     assert!(untrusted.code == Some(3) && untrusted.stderr.contains("certificate"), "{}", untrusted.stderr);
 }
+
+#[test]
+fn a_read_replica_is_refused_with_the_address_of_the_primary() {
+    let primary = Redis::start();
+    let port = primary.port().to_string();
+    let replica = Redis::start_with(&["--save", "", "--replicaof", "127.0.0.1", &port]);
+    let expect = |launch: Launch| {
+        let ended = launch.arg("--redis", replica.url()).run();
+        assert_eq!(ended.code, Some(3), "{}", ended.stderr);
+        assert!(ended.stderr.contains(&format!("read replica of 127.0.0.1:{port}")), "{}", ended.stderr);
+    };
+    expect(Host::on(&replica));
+    expect(Launch::subcommand("publish"));
+    expect(Launch::subcommand("dead").words(&["list"]));
+}

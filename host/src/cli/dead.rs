@@ -104,7 +104,7 @@ pub(super) fn execute(before: Flags, args: DeadArgs) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let address = connector.address().to_string();
-        let connection = connector.connect().await.map_err(|error| failed(&address, &error))?;
+        let connection = connector.connect_to_primary().await.map_err(|error| failed(&address, &error))?;
         let mut redis = Redis { letters: DeadLetters::new(connection, Arc::new(config.keys)), address };
         match args.command {
             Command::List { filter, limit, json } => list(&mut redis, filter, limit, json).await,

@@ -13,6 +13,7 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::connection::Connection;
+use super::part::Part;
 use super::sentinel::{Secret, Sentinels};
 use super::tie::Tie;
 use super::transport;
@@ -179,6 +180,34 @@ impl Connector {
         match &self.way {
             Way::Address(..) => pending().await,
             Way::Sentinels(sentinels) => sentinels.follow().await,
+        }
+    }
+
+    /// A connection for commands that must reach the primary, not a copy of it.
+    ///
+    /// # Errors
+    /// Errors of the network or the server, or the address of the primary if the server is a replica.
+    pub async fn connect_to_primary(&self) -> Result<LibraryConnection, RedisError> {
+        let mut connection = self.connect().await?;
+        match Connector::part_of(&mut connection).await? {
+            Part::Primary => Ok(connection),
+            Part::Replica { primary } => {
+                let text = format!("it is a read replica of {primary}; give that address, or redis+sentinel://");
+                Err(io::Error::new(io::ErrorKind::Unsupported, text).into())
+            }
+        }
+    }
+
+    /// What the server of a connection is among the servers that replicate each other. One that does not grant `INFO` counts as a
+    /// primary.
+    ///
+    /// # Errors
+    /// Errors of the network or the server.
+    pub async fn part_of(connection: &mut LibraryConnection) -> Result<Part, RedisError> {
+        match redis::cmd("INFO").arg("replication").query_async::<String>(connection).await {
+            Ok(info) => Ok(Part::of(&info)),
+            Err(error) if error.code() == Some("NOPERM") => Ok(Part::Primary),
+            Err(error) => Err(error),
         }
     }
 

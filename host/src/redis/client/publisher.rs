@@ -60,7 +60,7 @@ impl Publisher {
     /// # Errors
     /// Errors of the network or the server.
     pub async fn connect(connector: &Connector, channel: &str) -> Result<Publisher, RedisError> {
-        let connection = connector.connect().await?;
+        let connection = connector.connect_to_primary().await?;
         Ok(Publisher { connection, channel: channel.into(), under_way: None, received: Received::default() })
     }
 

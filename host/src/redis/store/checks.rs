@@ -9,6 +9,7 @@ use super::marks::marks_channel;
 use super::stats::{info_number, info_text};
 use crate::config::Outputs;
 use crate::redis::client::connector::{Connector, LibraryConnection};
+use crate::redis::client::part::Part;
 
 /// Oldest usable server: the first version with `SET` with `NX` and `GET` together.
 const VERSION_MIN: (u32, u32) = (7, 0);
@@ -53,6 +54,17 @@ pub enum CheckError {
          `SENTINEL MASTERS`"
     )]
     Sentinel(String),
+    /// A copy of another server.
+    #[error(
+        "Redis at {address} is a read replica of {primary}, and takes no writes; use the address of the primary, {primary}, or let \
+         Sentinels name it (redis+sentinel://…)"
+    )]
+    Replica {
+        /// Address of Redis.
+        address: String,
+        /// The server that it copies, as it names it.
+        primary: String,
+    },
     /// Rights are missing.
     #[error("the Redis user has no right to {}; host/docs/operating.md has the minimal rule (ACL SETUSER …)", .0.join(", "))]
     MissingRights(Vec<String>),
@@ -97,6 +109,11 @@ pub async fn check(connector: &Connector, keys: &Keys, outputs: &Outputs) -> Res
     let address = connector.address();
     let mut connection = connector.connect().await.map_err(|error| classify(address, error))?;
     let server = version(&mut connection, address).await?;
+    if let Part::Replica { primary } =
+        Connector::part_of(&mut connection).await.map_err(|error| classify(address, error))?
+    {
+        return Err(CheckError::Replica { address: address.into(), primary });
+    }
     rights(connector, keys, outputs).await.map_err(|error| error.at(address))?;
     types(&mut connection, keys, outputs).await.map_err(|error| error.at(address))?;
     let memory = info(&mut connection, "memory").await.map_err(|error| classify(address, error))?;
