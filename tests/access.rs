@@ -10,6 +10,7 @@ use redis::cmd;
 use serde_json::json;
 use tempfile::TempDir;
 
+use crate::support::guests::bank;
 use crate::support::host::Launch;
 use crate::support::records::{CHANNEL, IDS, OUTPUT};
 use crate::support::{BOUND, Host, Publisher, Redis, message, puppet, repository, wait_for, wait_until};
@@ -95,6 +96,25 @@ fn a_named_output_needs_the_right_to_its_key() {
     Publisher::new(&redis).publish(message("m", json!({"do": "emit-all", "results": results})));
     redis.result_of("m");
     assert_eq!(redis.length("messages:fraud"), 1);
+}
+
+#[test]
+fn a_granted_bucket_needs_the_rights_for_state() {
+    let redis = Redis::start();
+    let launch = |rule: &[String]| with_user(&redis, rule).arg("--plugin", bank()).arg("--allow-keyvalue", "accounts");
+    let ended = launch(&documented_rule()).run();
+    assert_eq!(ended.code, Some(3), "{}", ended.stderr);
+    for right in ["MGET", "INCRBY", "SCAN"] {
+        assert!(ended.stderr.contains(right), "{}", ended.stderr);
+    }
+    let mut rule = documented_rule();
+    rule.extend(["+mget", "+incrby", "+scan"].map(str::to_owned));
+    redis.run::<()>(cmd("ACL").arg("LOG").arg("RESET"));
+    let _host = launch(&rule).ready(&redis, 1);
+    let calls = json!([["get", "a"], ["set", "b", "1"], ["add", "a", 1], ["list"], ["delete", "b"]]);
+    Publisher::new(&redis).publish(message("m", json!({"calls": calls})));
+    redis.result_of("m");
+    assert_eq!(denied(&redis), Vec::<String>::new());
 }
 
 #[test]

@@ -65,6 +65,7 @@ mod slow_clients;
 mod split_faults;
 mod splits;
 mod start_up;
+mod state;
 mod status;
 mod stop;
 mod support;

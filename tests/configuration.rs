@@ -79,6 +79,7 @@ fn value(setting: &Setting) -> String {
         (Kind::Endpoint, _) => "http://127.0.0.1:4318".to_owned(),
         (Kind::Property, _) => format!("{}.x", setting.key),
         (Kind::Token | Kind::Password, _) => "0123456789abcdef".to_owned(),
+        (Kind::List, _) => "carts".to_owned(),
         _ if setting.key == "url" => "rediss://redis.example".to_owned(),
         (_, default) => default.expect("everything else has a default").to_owned(),
     }

@@ -7,6 +7,7 @@
 //! in `rules`. Named outputs and the plugin's own configuration are not part of the table: see `outputs` and
 //! `plugin_config`.
 
+mod buckets;
 mod file;
 mod http;
 mod layers;
@@ -31,6 +32,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use buckets::{Bucket, Buckets, is_bucket_name};
 pub use http::Token;
 pub use layers::{ConfigError, Given, Loaded, Source, load};
 pub(crate) use outputs::MAIN;
@@ -191,6 +193,8 @@ settings! {
         pub claim_prefix: String = flag("claim-prefix").default("{messages:processed}:claim:");
         /// Prefix of permit keys, which fence the settling of a host; the host's id follows.
         pub permit_prefix: String = flag("permit-prefix").default("{messages:processed}:permit:");
+        /// Prefix of the keys with the state of plugins; bucket, colon and key follow.
+        pub state_prefix: String = flag("state-prefix").default("{messages:processed}:state:");
         /// Sorted set of messages that wait for a retry.
         pub retry: String = flag("retry-key").default("{messages:processed}:retry");
         /// Stream of dead letters.
@@ -372,6 +376,15 @@ settings! {
         ///
         /// Costs about 40 µs a message for a plugin in Rust, and a millisecond or more for a plugin in Python.
         pub instance_per_message: bool = flag("instance-per-message").default("false");
+    }
+
+    /// What a plugin may use beside its sandbox. Nothing, unless it is listed here.
+    #[derive(Clone, Debug, PartialEq)]
+    pub struct AllowConfig [allow = "allow"], "Grants for the plugin" {
+        /// Buckets of state (wasi:keyvalue) that the plugin may use, each with or without a time to live: carts,seen=7d.
+        ///
+        /// The time to live of a key begins anew whenever its value changes.
+        pub keyvalue: Buckets = flag("allow-keyvalue");
     }
 
     /// Reading and compiling a plugin.

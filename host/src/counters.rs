@@ -133,6 +133,8 @@ pub struct Counters {
     pub gap_ms: Counter,
     /// Deliveries taken over from dead hosts.
     pub taken_over: Counter,
+    /// Deliveries that were processed again, because the plugin's state was not as their messages had read it.
+    pub state_conflicts: Counter,
     /// Deliveries that another host settled first.
     pub outrun: Counter,
     /// The share of each consumer in `processed`.

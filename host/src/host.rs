@@ -150,7 +150,7 @@ async fn start(config: Config, control: Control) -> Result<Running, RunError> {
     }
     let connector = Connector::new(&config.redis)?;
     let keys: Keys = Arc::new(config.keys.clone());
-    let checked = checks::check(&connector, &keys, &config.outputs).await?;
+    let checked = checks::check(&connector, &keys, &config.outputs, !config.allow.keyvalue.is_empty()).await?;
     let traces = Traces::new(&config.traces, &keys);
     let group = Arc::new(Group::new(connector, keys).measuring(config.http.address.is_some()).tracing(traces));
     let engine = reload::engine(&config)?;

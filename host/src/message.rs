@@ -56,13 +56,15 @@ pub enum Reason {
     PluginRetried,
     /// The plugin's result is not a JSON object, or too large.
     BadResult,
+    /// Other messages changed what the plugin had read of its state, again and again.
+    StateConflict,
     /// Several hosts died while processing the message.
     HostKiller,
 }
 
 impl Reason {
     /// All reasons.
-    pub const ALL: [Reason; 17] = [
+    pub const ALL: [Reason; 18] = [
         Reason::TooBig,
         Reason::NotUtf8,
         Reason::NotJson,
@@ -79,6 +81,7 @@ impl Reason {
         Reason::PluginRejected,
         Reason::PluginRetried,
         Reason::BadResult,
+        Reason::StateConflict,
         Reason::HostKiller,
     ];
 
@@ -107,6 +110,7 @@ impl Reason {
             Reason::PluginMemory => "plugin-memory",
             Reason::PluginRejected => "plugin-rejected",
             Reason::PluginRetried => "plugin-retried",
+            Reason::StateConflict => "state-conflict",
             Reason::BadResult => "bad-result",
             Reason::HostKiller => "host-killer",
         }

@@ -10,6 +10,7 @@ use tokio::sync::watch;
 
 use crate::config::{OutputConfig, Outputs};
 use crate::measured::{Measured, Stopwatch};
+use crate::plugin::state::Session;
 use crate::plugin::{Context, Failure, Instance, Outcome, Output};
 use crate::redis::store::output::{Own, write_result};
 use crate::redis::store::results::Results;
@@ -34,6 +35,8 @@ pub struct Input<'a> {
     pub token: &'a str,
     /// The trace of the message, for the plugin's log lines.
     pub trace_id: Option<TraceId>,
+    /// The state that the plugin may use, if buckets are granted.
+    pub session: Option<&'a Arc<Session>>,
 }
 
 /// How results are written.
@@ -74,9 +77,14 @@ pub async fn call(
         .asks_for_context()
         .then(|| Context { received_ms: stamp_ms(input.token).unwrap_or(0), consumer_id: signature.consumer_id });
     instance.set_trace(input.trace_id);
+    let session = input.session.filter(|_| instance.has_state());
+    instance.set_session(session);
     #[cfg(not(feature = "native-bench"))]
     let outcome = loop {
         let is_used = instance.is_used();
+        if let Some(session) = session {
+            session.begin();
+        }
         match instance.process(input.id, input.body, input.attempt, context).await {
             // The messages before may have taken the memory. A fresh instance, which comes next, tells.
             Err(Failure::OutOfMemory { .. }) if is_used => {}
@@ -89,6 +97,12 @@ pub async fn call(
         crate::plugin::native::process(input.body)?
     };
     write(&outcome, digest, input, signature, results).map_err(Failure::BadResult)?;
+    if let Some(session) = session {
+        match outcome {
+            Outcome::Emit(_) | Outcome::EmitAll(_) | Outcome::Drop => session.keep(),
+            Outcome::Retry(_) | Outcome::Reject(_) => session.discard(),
+        }
+    }
     Ok(outcome)
 }
 
@@ -346,7 +360,7 @@ mod tests {
             let error = write(
                 &outcome,
                 "abc",
-                Input { id: "m", body: "{}", attempt: 1, token: "5-a", trace_id: None },
+                Input { id: "m", body: "{}", attempt: 1, token: "5-a", trace_id: None, session: None },
                 signature,
                 &mut results,
             )
@@ -372,7 +386,7 @@ mod tests {
         let mut results = Results::default();
         let mut written = |to: &[Option<&str>]| {
             let all = to.iter().map(|to| Output { to: to.map(str::to_owned), body: "{}".to_owned() }).collect();
-            let input = Input { id: "m", body: "{}", attempt: 1, token: "5-a", trace_id: None };
+            let input = Input { id: "m", body: "{}", attempt: 1, token: "5-a", trace_id: None, session: None };
             let problem = write(&Outcome::EmitAll(all), "abc", input, signature, &mut results).err();
             let named: Vec<_> = results.named().map(|(number, entries)| (number, entries.len())).collect();
             (results.main.len(), named, problem)

@@ -68,7 +68,7 @@ async fn load(config: &Config) -> Result<(Arc<Group>, Engine, Plugin), RunError>
     let path = config.plugin.as_ref().ok_or(RunError::NoPlugin)?;
     let connector = Connector::new(&config.redis)?;
     let keys: Keys = Arc::new(config.keys.clone());
-    let checked = checks::check(&connector, &keys, &config.outputs).await?;
+    let checked = checks::check(&connector, &keys, &config.outputs, !config.allow.keyvalue.is_empty()).await?;
     if let Some(misfit) = misfit_of_worker(&connector, &keys, &Received::configured(config)).await {
         return Err(misfit.into());
     }

@@ -12,6 +12,11 @@ pub fn puppet() -> PathBuf {
     test_guests().join("puppet.wasm")
 }
 
+/// A plugin that uses state as the message says: see `tests/plugins/bank`.
+pub fn bank() -> PathBuf {
+    test_guests().join("bank.wasm")
+}
+
 /// A plugin of the released contract 0.1.0.
 pub fn contract_0_1_0() -> PathBuf {
     test_guests().join("contract_0_1_0.wasm")

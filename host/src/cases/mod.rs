@@ -8,10 +8,12 @@ pub(crate) mod outcome;
 
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::config::{Config, MessageConfig, OutputConfig, Outputs};
 use crate::message;
+use crate::plugin::state::{Memory, Session};
 use crate::plugin::{Failure, Instance, Plugin};
 use crate::processor::{Input, Signature, call};
 use crate::redis::store::results::Results;
@@ -74,6 +76,9 @@ pub(crate) struct Bench {
     outputs: Outputs,
     /// Collects results like a consumer; the results are not written to Redis.
     results: Results,
+    /// The state that the messages share, in memory, and what a message does to it.
+    state: Memory,
+    session: Arc<Session>,
 }
 
 /// Outcome of a tried message.
@@ -88,6 +93,7 @@ pub(crate) struct Tried {
 impl Bench {
     pub(crate) async fn start(plugin: &Plugin, config: &Config) -> Result<Bench, Failure> {
         let instance = plugin.instantiate(CONSUMER_ID.into()).await?;
+        let state = Memory::default();
         Ok(Bench {
             instance,
             digest: plugin.digest().to_owned(),
@@ -95,6 +101,8 @@ impl Bench {
             output: config.output.clone(),
             outputs: config.outputs.clone(),
             results: Results::default(),
+            session: Arc::new(Session::new(Box::new(state.clone()), Arc::new(config.allow.keyvalue.clone()))),
+            state,
         })
     }
 
@@ -111,10 +119,14 @@ impl Bench {
         let start = Instant::now();
         self.results.clear();
         let token = unix_ms(SystemTime::now()).to_string();
-        let input = Input { id: &id, body: payload, attempt, token: &token, trace_id: None };
+        let input =
+            Input { id: &id, body: payload, attempt, token: &token, trace_id: None, session: Some(&self.session) };
         let signature = Signature { consumer_id: CONSUMER_ID, output: &self.output, outputs: &self.outputs };
         let outcome = call(&mut self.instance, &self.digest, input, signature, &mut self.results).await;
         let time = Some(start.elapsed());
+        // Nobody else has the state, so nothing that was read can have changed.
+        self.state.commit(self.session.effects());
+        self.session.clear();
         let came = Came::of(outcome);
         Tried { came, time, memory_bytes: self.instance.memory_bytes() }
     }

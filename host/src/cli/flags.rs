@@ -95,7 +95,7 @@ impl FromArgMatches for PluginFlags {
 
 /// Whether a setting affects loading, limits, input or output of a plugin, or the log.
 fn matters_to_plugins(setting: &Setting) -> bool {
-    matches!(setting.section, "limits" | "load" | "message")
+    matches!(setting.section, "allow" | "limits" | "load" | "message")
         || matches!(setting.flag(), "no-cache" | "trust-cache-folder" | "output-format" | "log-format" | "log-level")
 }
 
@@ -160,6 +160,7 @@ fn arg(setting: &Setting) -> Arg {
         Kind::Address => arg.value_name("ADDRESS"),
         Kind::Token => arg.value_name("TOKEN"),
         Kind::Password => arg.value_name("PASSWORD"),
+        Kind::List => arg.value_name("LIST"),
         Kind::File => arg.value_name("FILE").value_hint(ValueHint::FilePath),
         // With a required `=` the argument after a bare flag is never taken for the value.
         Kind::Switch => arg

@@ -104,6 +104,22 @@ impl Reader<'_> {
             }
             (Kind::Ratio, DeValue::Integer(number)) if number.radix() == 10 => self.entry(index, number.as_str(), at),
             (Kind::Ratio, DeValue::Float(number)) => self.entry(index, number.as_str(), at),
+            (Kind::List, DeValue::Array(items)) => {
+                let texts: Option<Vec<&str>> = items
+                    .iter()
+                    .map(|item| match item.get_ref() {
+                        DeValue::String(text) if !text.contains(',') => Some(text.as_ref()),
+                        _ => None,
+                    })
+                    .collect();
+                match texts {
+                    Some(texts) if texts.is_empty() => {}
+                    Some(texts) => self.entry(index, &texts.join(","), at),
+                    None => self.problem(at, format!("{} must be a list of texts such as [\"carts\"]", setting.path())),
+                }
+            }
+            (Kind::List, DeValue::String(text)) => self.entry(index, text, at),
+            (Kind::List, _) => self.wrong_type(setting, value, "a list of texts such as [\"carts\"]"),
             (Kind::Switch, DeValue::Boolean(on)) => self.entry(index, &on.to_string(), at),
             (Kind::Switch, _) => self.wrong_type(setting, value, "true or false without quotes"),
             (Kind::Number, _) => self.wrong_type(setting, value, "a whole number without quotes such as 10"),

@@ -36,7 +36,8 @@ impl Loaded {
 
     fn push_value(&self, text: &mut String, setting: &Setting) {
         let Some(value) = self.shown(setting) else {
-            return push_line(text, &format!("#{} = \"\"", setting.key));
+            let nothing = if setting.kind == Kind::List { "[]" } else { "\"\"" };
+            return push_line(text, &format!("#{} = {nothing}", setting.key));
         };
         if setting.kind == Kind::Token {
             push_line(
@@ -55,6 +56,10 @@ impl Loaded {
         }
         match setting.kind {
             Kind::Number | Kind::Ratio | Kind::Switch => push_line(text, &format!("{} = {value}", setting.key)),
+            Kind::List => {
+                let items: Vec<String> = value.split(',').map(quoted).collect();
+                push_line(text, &format!("{} = [{}]", setting.key, items.join(", ")));
+            }
             // Absolute, because the user may save this text in any folder.
             Kind::File => {
                 let path = std::path::absolute(&value).map_or(value, |path| path.to_string_lossy().into_owned());

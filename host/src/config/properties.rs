@@ -44,6 +44,7 @@ fn valid(setting: &'static Setting) -> BoxedStrategy<String> {
         Kind::Property => "(/[a-z.]{1,9}){1,3}|[a-z_]{1,9}(\\.[a-z0-9]{1,5}){0,3}".boxed(),
         Kind::Token => "[!-~]{16,40}".boxed(),
         Kind::Password => "[!-~]{1,40}".boxed(),
+        Kind::List => "[a-z]{3}1(=[1-9]h)?(,[a-z]{3}2)?".boxed(),
         Kind::File => any::<String>().prop_filter("an empty name is none", |text| !text.is_empty()).boxed(),
         Kind::Text => match setting.path().as_str() {
             "redis.url" => prop_oneof![

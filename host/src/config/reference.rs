@@ -53,6 +53,7 @@ A running host reads the configuration again when the file changes or SIGHUP arr
 | `ADDRESS` | an IP address with a port: `127.0.0.1:9090`, `[::1]:9090`; or only a port, for `127.0.0.1` |
 | `PROPERTY` | names with dots between them, `event.id`, or a JSON pointer, `/event/id` |
 | `TEXT`, `TOKEN`, `URL` | any text |
+| `LIST` | texts with commas between them: `carts,seen=7d`; in the file a list: `["carts", "seen=7d"]` |
 | `WORD` | one of the listed words |
 | `true\|false` | a switch: `--flag` or `--flag=true`, and `--flag=false` |
 
@@ -60,7 +61,7 @@ In the file, write numbers and switches without quotes, and all other values in 
 "#;
 
 /// A sentence at the start of each section.
-const SECTIONS: [(&str, &str); 17] = [
+const SECTIONS: [(&str, &str); 18] = [
     ("", "These settings stand at the top of the file, before the first section."),
     ("redis", "See [Redis](operating.md#redis)."),
     (
@@ -74,6 +75,7 @@ const SECTIONS: [(&str, &str); 17] = [
     ("delivery", "A delivery is an inbox entry with one or more messages, which one consumer takes as a whole."),
     ("retry", "See [retries](operating.md#retries)."),
     ("limits", "See [limits](writing-plugins.md#limits)."),
+    ("allow", "What is not listed is denied: see [state](state.md)."),
     ("load", "See [how a plugin is loaded](reload.md#how-a-plugin-is-loaded)."),
     ("message", "What a message is, and its limits. See [messages](writing-plugins.md#messages)."),
     ("registry", "How the hosts of a group detect each other, and detect that a host has died."),
@@ -171,6 +173,7 @@ fn value_name(setting: &Setting) -> &'static str {
         Kind::Address => " ADDRESS",
         Kind::Token => " TOKEN",
         Kind::Password => " PASSWORD",
+        Kind::List => " LIST",
         Kind::File => " FILE",
         Kind::Choice(_) => " WORD",
         Kind::Switch => "",

@@ -43,6 +43,7 @@ mod tests {
                 Kind::Address => &["127.0.0.1:9090"],
                 Kind::Endpoint => &["http://127.0.0.1:4318"],
                 Kind::Token => &["another-token-0123"],
+                Kind::List => &["another"],
                 _ => &["another"],
             };
             let mut candidates = values.into_iter().flatten().chain(words.iter().copied());

@@ -235,8 +235,11 @@ impl Check<'_> {
                 self.require(false, &[other, path], "two keys must not have the same name");
             }
         }
-        let prefixes =
-            [(&config.keys.claim_prefix, "keys.claim_prefix"), (&config.keys.permit_prefix, "keys.permit_prefix")];
+        let prefixes = [
+            (&config.keys.claim_prefix, "keys.claim_prefix"),
+            (&config.keys.permit_prefix, "keys.permit_prefix"),
+            (&config.keys.state_prefix, "keys.state_prefix"),
+        ];
         for output in config.outputs.iter() {
             let path = outputs::path(&output.name, outputs::KEY);
             for (prefix, prefix_path) in prefixes {

@@ -33,6 +33,8 @@ pub enum Kind {
     File,
     /// One of these words.
     Choice(&'static [&'static str]),
+    /// Texts: in the file a list in square brackets, elsewhere with commas between them. The setting may be absent.
+    List,
     /// `true` or `false`. The flag without a value means `true`.
     Switch,
 }

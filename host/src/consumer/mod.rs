@@ -7,10 +7,10 @@ mod delayed;
 pub mod fetch;
 pub mod queue;
 mod split;
+mod tries;
 mod unsettled;
 
 use std::collections::HashSet;
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -19,12 +19,13 @@ use tokio::sync::{Mutex, MutexGuard, watch};
 use tracing::field::{DisplayValue, display};
 use tracing::{info, warn};
 
-use crate::config::{Config, OutputConfig, Outputs, RetryConfig};
+use crate::config::{Buckets, Config, OutputConfig, Outputs, RetryConfig};
 use crate::counters::Tally;
 use crate::group::Group;
 use crate::identity::consumer_id;
 use crate::message::Delays;
 use crate::plugin::Failure;
+use crate::plugin::state::Session;
 use crate::processor::{Input, Processor, Signature};
 use crate::redis::client::reconnecting::Reconnecting;
 use crate::redis::client::shared::SharedConnection;
@@ -35,6 +36,7 @@ use crate::redis::store::takeover;
 use crate::settle::settlement::{Settlement, Terms};
 use crate::settle::settler::Settler;
 use crate::settle::traced::{Begun, Since, Traced};
+use crate::state;
 use crate::traces::context::{Origin, TraceId};
 use crate::version::breaker::Turn;
 use crate::version::{Version, Versions};
@@ -77,6 +79,10 @@ pub struct Workplace {
     pub long: Mutex<()>,
     /// The results that consumers hold until they are settled.
     pub unsettled: Unsettled,
+    /// The buckets of state that the plugin may use.
+    pub buckets: Buckets,
+    /// Held by the consumer whose delivery has met a conflict, so that consumers of a host do not disturb each other again.
+    pub contention: Mutex<()>,
     /// Looks whether other hosts have work.
     pub lookout: Lookout,
     /// Whether consumers stop where they are: what they have done is settled, and the rest goes back.
@@ -99,6 +105,8 @@ pub struct Consumer {
     traced: Traced,
     /// How far the consumer has come with the delivery in process.
     progress: Progress,
+    /// The state of the plugin, if buckets are granted.
+    session: Option<Arc<Session>>,
     /// What this consumer has settled; the heartbeat reads it.
     tally: Arc<Tally>,
 }
@@ -120,7 +128,20 @@ impl Consumer {
         let tally = workplace.group.counters.consumers.of(number);
         let (ids, settlement, traced) = ((host_id, id), Settlement::default(), Traced::default());
         let (share, progress) = (workplace.unsettled.share(), Progress::begin(0));
-        Ok(Consumer { number, workplace, connection, processor, ids, settlement, share, traced, progress, tally })
+        let session = state::session(&workplace.group, &workplace.buckets, &connection);
+        Ok(Consumer {
+            number,
+            workplace,
+            connection,
+            processor,
+            ids,
+            settlement,
+            share,
+            traced,
+            progress,
+            session,
+            tally,
+        })
     }
 
     /// Works until the queue is closed, or until the number of consumers is reduced below this consumer's number.
@@ -155,36 +176,26 @@ impl Consumer {
                 None => return workplace.leave(delivery),
             },
         };
-        self.begin();
+        let (mut conflicts, mut _turn) = (0, None);
+        while let Some(Settling::Conflict) =
+            self.try_on((&workplace, &connection, queue), work, (&claimed, good_until), conflicts, cut).await
         {
-            let mut processing = pin!(self.process((&workplace, &connection, queue), delivery, &claimed));
-            let mut renewing = pin!(workplace.keep_claims(&connection, work, &claimed, good_until));
-            let mut cut = pin!(cut.wait_for(|is_cut| *is_cut));
-            tokio::select! {
-                biased;
-                () = &mut processing => {}
-                // Only what is done counts. The message in process is dropped.
-                _ = &mut cut => {}
-                () = &mut renewing => {}
+            workplace.group.counters.state_conflicts.add(1);
+            if _turn.is_none() {
+                _turn = Some(workplace.contention.lock().await);
             }
+            conflicts += 1;
         }
-        self.end();
-        let rest = &claimed[self.progress.done..];
-        if self.progress.done == 0 && !rest.is_empty() {
-            // The stop hands the whole delivery back.
-            return;
-        }
-        self.put_back(delivery, rest);
-        self.settle(work, delivery.messages.len() - claimed.len(), rest.len()).await;
     }
 
-    /// Processes the messages of a delivery, or splits it: then it stops after some of them.
+    /// Processes the messages of a delivery, or splits it: then it stops after some of them. Returns whether the plugin's time has
+    /// ended while it waited for its state, which is no fault of a message.
     async fn process(
         &mut self,
         (workplace, connection, queue): (&Workplace, &Reconnecting<SharedConnection>, &Queue<Work>),
         delivery: &Delivery,
         claimed: &[usize],
-    ) {
+    ) -> bool {
         let (ids, traces) = (self.ids.clone(), workplace.group.traces.as_deref());
         let signature = Signature { consumer_id: &ids.1, output: &workplace.output, outputs: &workplace.outputs };
         let mut may_try = true;
@@ -208,8 +219,12 @@ impl Consumer {
                 called = begun.map(Begun::given_up);
                 fate = self.settlement.hold(delivery, message, terms);
             } else {
-                let input = Input { id: &message.id, body: &message.body, attempt, token, trace_id };
+                let session = self.session.as_ref();
+                let input = Input { id: &message.id, body: &message.body, attempt, token, trace_id, session };
                 let processed = self.processor.process(input, signature, &mut self.settlement.results).await;
+                if processed.outcome.is_err() && self.session.as_ref().is_some_and(|session| session.was_reading()) {
+                    return true;
+                }
                 instead = processed.instead;
                 let version = instead.as_ref().unwrap_or(self.processor.version());
                 terms = Terms { trace_id, ..workplace.terms(&ids, version) };
@@ -225,14 +240,17 @@ impl Consumer {
             }
             let plugin = &self.processor.version().plugin;
             let has_ticked = self.progress.step(plugin.ticks(), &workplace.group.pace, plugin.generation());
-            if self.share.must_settle(self.settlement.results.bytes(), || self.processor.consumers()) {
-                return;
+            if self.share.must_settle(self.settlement.results.bytes(), || self.processor.consumers())
+                || self.session.as_deref().is_some_and(state::is_large)
+            {
+                return false;
             }
             let is_last = self.progress.done == claimed.len();
             if has_ticked && !is_last && workplace.calls_for_a_split(&self.progress, queue, connection).await {
-                return;
+                return false;
             }
         }
+        false
     }
 
     /// A host that counted as dead uses its new id from the next delivery on.
@@ -244,9 +262,12 @@ impl Consumer {
         }
     }
 
-    async fn settle(&mut self, work: &Work, duplicates: usize, rest: usize) {
+    async fn settle(&mut self, work: &Work, duplicates: usize, rest: usize) -> Settling {
         let (settlement, begin) = (&self.settlement, self.traced.moment());
         let settled = self.workplace.settle(&self.connection, work, settlement).await;
+        if settled == Settling::Conflict {
+            return settled;
+        }
         self.traced.settled(self.workplace.group.traces.as_deref(), begin, settled);
         let counters = &self.workplace.group.counters;
         match settled {
@@ -261,12 +282,13 @@ impl Consumer {
                 let entry = &work.delivery.entry_id;
                 info!(entry, "another host settled this delivery first; nothing was written");
             }
-            Settling::Unknown => self.workplace.leave(&work.delivery),
+            Settling::Unknown | Settling::Conflict => self.workplace.leave(&work.delivery),
         }
         if self.share.end() {
             // The memory of long results is free while the consumer waits.
             self.settlement.clear();
         }
+        settled
     }
 }
 
@@ -284,6 +306,8 @@ impl Workplace {
             delays: Delays::configured(&config.message),
             versions: versions.clone(),
             settler: Settler::start(workers, group.clone(), config.output.length_max),
+            buckets: config.allow.keyvalue.clone(),
+            contention: Mutex::default(),
             trial: Mutex::default(),
             long: Mutex::default(),
             unsettled: Unsettled::default(),
@@ -343,12 +367,13 @@ impl Workplace {
         settlement: &Settlement,
     ) -> Settling {
         let Workplace { group, output, outputs, dedup_window, settler, .. } = self;
-        let Settlement { results, dead_letters, retries, rest, .. } = settlement;
+        let Settlement { results, dead_letters, retries, rest, effects, .. } = settlement;
         let _turn = if results.bytes() > LONG_BYTES { Some(self.long.lock().await) } else { None };
         if work.held.permit.is_some()
             && dead_letters.is_empty()
             && retries.is_empty()
             && rest.is_empty()
+            && effects.is_empty()
             && results.named().next().is_none()
             && settler.settle(&work.delivery.entry_id, &work.held, &results.main).await
         {

@@ -76,6 +76,8 @@ impl Scrape {
         families.counter("host_dead_letters_trimmed", help, trimmed.dead_letters.get())?;
         let help = "Results that this host removed, because a stream was longer than its bound";
         families.counter("host_results_trimmed", help, trimmed.results.get())?;
+        let help = "Deliveries that this host processed again, because the plugin's state was not as it had been read";
+        families.counter("host_state_conflicts", help, counters.state_conflicts.get())?;
         if let Some(measured) = &self.service.group.measured {
             let latency = measured.latency.read();
             let help = "Time of messages in the inbox until their outcome was written";

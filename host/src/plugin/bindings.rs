@@ -37,3 +37,24 @@ pub(super) mod v0_1 {
         ownership: Borrowing { duplicate_if_necessary: true },
     });
 }
+
+/// State: what a plugin imports if it is granted buckets.
+pub(super) mod keyvalue {
+    wasmtime::component::bindgen!({
+        path: "../wit",
+        inline: "
+            package host:types;
+            world keyvalue {
+                import wasi:keyvalue/store@0.2.0-draft2;
+                import wasi:keyvalue/atomics@0.2.0-draft2;
+                import wasi:keyvalue/batch@0.2.0-draft2;
+            }",
+        world: "host:types/keyvalue",
+        // A read waits for the store.
+        imports: { default: async | trappable },
+        with: {
+            "wasi:keyvalue/store.bucket": crate::plugin::imports::Bucket,
+            "wasi:keyvalue/atomics.cas": crate::plugin::imports::Cas,
+        },
+    });
+}

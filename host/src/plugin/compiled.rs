@@ -9,7 +9,7 @@ use super::contract::Ready;
 use super::engine::Engine;
 use super::journal::LogBudget;
 use super::limits::Usage;
-use crate::config::{PluginConfig, PluginLimits};
+use crate::config::{Buckets, PluginConfig, PluginLimits};
 
 /// Generation of the first version of a host.
 const FIRST_GENERATION: u64 = 1;
@@ -20,10 +20,19 @@ pub struct Plugin {
     inner: Arc<Inner>,
 }
 
+/// What a plugin asks for that costs something for each message.
+#[derive(Clone, Copy)]
+pub(super) struct Asks {
+    /// For facts about the message.
+    pub(super) for_context: bool,
+    /// For state.
+    pub(super) for_state: bool,
+}
+
 #[derive(Clone)]
 struct Inner {
     ready: Ready,
-    asks_for_context: bool,
+    asks: Asks,
     digest: String,
     /// The configuration that instances read through `wasi:config`.
     configuration: Arc<PluginConfig>,
@@ -36,14 +45,14 @@ struct Inner {
 
 impl Plugin {
     pub(super) fn new(
-        (ready, asks_for_context): (Ready, bool),
+        (ready, asks): (Ready, Asks),
         digest: String,
         configuration: Arc<PluginConfig>,
         engine: Engine,
     ) -> Plugin {
         let log_budget = Arc::new(LogBudget::new(engine.limits(), FIRST_GENERATION));
         let growth_told = Arc::default();
-        let inner = Inner { ready, asks_for_context, digest, configuration, log_budget, growth_told, engine };
+        let inner = Inner { ready, asks, digest, configuration, log_budget, growth_told, engine };
         Plugin { inner: Arc::new(inner) }
     }
 
@@ -113,7 +122,19 @@ impl Plugin {
 
     /// Whether the plugin imports `host:plugin/context`.
     pub(super) fn asks_for_context(&self) -> bool {
-        self.inner.asks_for_context
+        self.inner.asks.for_context
+    }
+
+    /// Whether the plugin imports `wasi:keyvalue`, and buckets are granted.
+    #[must_use]
+    pub fn has_state(&self) -> bool {
+        self.inner.asks.for_state && !self.buckets().is_empty()
+    }
+
+    /// The granted buckets.
+    #[must_use]
+    pub fn buckets(&self) -> &Arc<Buckets> {
+        self.inner.engine.buckets()
     }
 
     pub(super) fn ready(&self) -> &Ready {

@@ -21,7 +21,7 @@ use super::compiler::Haste;
 use super::error::LoadError;
 use super::limits::Usage;
 use super::text::one_line;
-use crate::config::{Config as Settings, LoadConfig, PluginLimits};
+use crate::config::{Buckets, Config as Settings, LoadConfig, PluginLimits};
 use crate::parts::supervisor::{Supervisor, Watch};
 
 /// Time between two ticks of the epoch. A busy guest holds a worker thread for at most two of them.
@@ -49,6 +49,7 @@ struct Inner {
     /// Keeps compiled functions from one compilation to the next.
     functions: Option<PathBuf>,
     channel: Arc<str>,
+    buckets: Arc<Buckets>,
     usage: Arc<Usage>,
     ticker: Ticker,
 }
@@ -113,6 +114,7 @@ impl Engine {
                 store,
                 functions,
                 channel: settings.keys.channel.as_str().into(),
+                buckets: Arc::new(settings.allow.keyvalue.clone()),
                 usage: Arc::default(),
                 ticker,
             }),
@@ -161,6 +163,11 @@ impl Engine {
     /// The channel from which the messages come.
     pub(super) fn channel(&self) -> &Arc<str> {
         &self.inner.channel
+    }
+
+    /// The granted buckets of state.
+    pub(super) fn buckets(&self) -> &Arc<Buckets> {
+        &self.inner.buckets
     }
 
     /// The compiled component, from the cache, or after another process has compiled it. With the report of that process, if

@@ -121,7 +121,7 @@ fn inspect(
     let exports = loader::exports(&component);
     let imports = loader::import_names(&component)
         .into_iter()
-        .map(|name| Import { grant: imports::grant(&name), name })
+        .map(|name| Import { grant: imports::grant(&name, engine.buckets()), name })
         .collect::<Vec<_>>();
     let problems = loader::misfits(&component, &bytes, &path);
     let Origin { toolchain, producers } = Origin::of(&bytes);

@@ -20,6 +20,7 @@ use super::imports::{self, Context, Setup};
 use super::journal::Journal;
 use super::limits;
 use super::outcome::{Failure, Outcome};
+use super::state::Session;
 use super::text::printable;
 use crate::config::PluginLimits;
 use crate::traces::context::TraceId;
@@ -37,6 +38,8 @@ pub struct Instance {
     live: Option<Live>,
     /// The trace of the message in process.
     trace_id: Option<TraceId>,
+    /// The state for the next messages.
+    session: Option<Arc<Session>>,
     /// Time that the guest gave to others during its calls.
     others: Duration,
 }
@@ -105,11 +108,11 @@ impl Plugin {
 impl Instance {
     pub(super) async fn start(plugin: Plugin, consumer_id: Arc<str>) -> Result<Instance, Failure> {
         let live = Live::start(&plugin, &consumer_id).await?;
-        Ok(Instance { plugin, consumer_id, live: Some(live), trace_id: None, others: Duration::ZERO })
+        Ok(Instance { plugin, consumer_id, live: Some(live), trace_id: None, session: None, others: Duration::ZERO })
     }
 
     pub(super) fn to_be(plugin: Plugin, consumer_id: Arc<str>) -> Instance {
-        Instance { plugin, consumer_id, live: None, trace_id: None, others: Duration::ZERO }
+        Instance { plugin, consumer_id, live: None, trace_id: None, session: None, others: Duration::ZERO }
     }
 
     /// Present memory of the instance in bytes; 0 after a trap or an exceeded limit, until the next message.
@@ -137,6 +140,21 @@ impl Instance {
         self.trace_id = trace_id;
     }
 
+    /// Whether the plugin uses state.
+    #[must_use]
+    pub fn has_state(&self) -> bool {
+        self.plugin.has_state()
+    }
+
+    /// The next messages have this state.
+    pub fn set_session(&mut self, session: Option<&Arc<Session>>) {
+        match (&self.session, session) {
+            (None, None) => {}
+            (Some(old), Some(new)) if Arc::ptr_eq(old, new) => {}
+            (_, new) => self.session = new.cloned(),
+        }
+    }
+
     /// Runs the plugin's `process` on one message, under the limits. Without a context the plugin gets the facts of the
     /// instance's start.
     ///
@@ -156,7 +174,7 @@ impl Instance {
             None => Box::pin(Live::start(&self.plugin, &self.consumer_id)).await?,
         };
         let limits = self.plugin.limits();
-        live.prepare(id, self.trace_id, context);
+        live.prepare(id, self.trace_id, context, self.session.as_ref());
         let ended = match &live.guest {
             Guest::V1(guest) => call!(v1, guest, live, limits, id, body, attempt),
             Guest::V0_1(guest) => call!(v0_1, guest, live, limits, id, body, attempt),
@@ -209,6 +227,7 @@ impl Live {
         let setup = Setup {
             journal,
             configuration: Arc::clone(plugin.configuration()),
+            buckets: Arc::clone(plugin.buckets()),
             channel: Arc::clone(plugin.channel()),
             generation: plugin.generation(),
             consumer_id: Arc::clone(consumer_id),
@@ -244,8 +263,15 @@ impl Live {
     }
 
     /// Prepares the store for a call with the message of this id and trace.
-    fn prepare(&mut self, message_id: &str, trace_id: Option<TraceId>, context: Option<Context<'_>>) {
+    fn prepare(
+        &mut self,
+        message_id: &str,
+        trace_id: Option<TraceId>,
+        context: Option<Context<'_>>,
+        session: Option<&Arc<Session>>,
+    ) {
         let state = self.store.data_mut();
+        state.follow(session);
         if let Some(context) = context {
             state.begin(context);
         }

@@ -11,7 +11,7 @@ use indicatif::ProgressBar;
 use sha2::{Digest, Sha256};
 use wasmtime::component::{Component, Linker};
 
-use super::compiled::Plugin;
+use super::compiled::{Asks, Plugin};
 use super::compiler::Haste;
 use super::contract::{self, Contract, Ready};
 use super::engine::{Engine, off_the_data_path};
@@ -22,7 +22,7 @@ use super::outcome::Failure;
 use super::shape::{REFUSALS, Refusal};
 use super::text::one_line;
 use super::toolchain::Toolchain;
-use crate::config::PluginConfig;
+use crate::config::{Buckets, PluginConfig};
 use crate::time::millis;
 
 /// The system's error text when it refuses memory or address space.
@@ -193,7 +193,8 @@ pub(super) fn misfits(component: &Component, bytes: &[u8], path: &Path) -> Vec<L
 
 /// An import that the host does not provide, with the version that the host provides instead.
 fn missing(import: String) -> Option<String> {
-    match imports::grant(&import) {
+    // What is granted makes no import missing.
+    match imports::grant(&import, &Buckets::default()) {
         Grant::Missing { version: Some(version) } => Some(format!("{import} (the host has version {version})")),
         Grant::Missing { version: None } => Some(import),
         Grant::Granted | Grant::Empty(_) => None,
@@ -202,7 +203,7 @@ fn missing(import: String) -> Option<String> {
 
 /// Resolves imports and exports of a component without misfits, and finds out whether it may ask for the context of a
 /// call. The error names types that differ.
-pub(super) fn resolve(component: &Component, bytes: &[u8], path: &Path) -> Result<(Ready, bool), LoadError> {
+pub(super) fn resolve(component: &Component, bytes: &[u8], path: &Path) -> Result<(Ready, Asks), LoadError> {
     let wrong_imports = |error: wasmtime::Error| LoadError::WrongImports {
         path: path.to_owned(),
         toolchain: Toolchain::of(bytes),
@@ -214,7 +215,12 @@ pub(super) fn resolve(component: &Component, bytes: &[u8], path: &Path) -> Resul
     let linked = linker.instantiate_pre(component).map_err(wrong_imports)?;
     let checked = Contract::among(&exports).map(|contract| contract.check(linked));
     let reason = match checked {
-        Some(Ok(ready)) => return Ok((ready, imports::ask_for_context(&import_names(component)))),
+        Some(Ok(ready)) => {
+            let names = import_names(component);
+            let asks =
+                Asks { for_context: imports::ask_for_context(&names), for_state: imports::ask_for_state(&names) };
+            return Ok((ready, asks));
+        }
         Some(Err(error)) => Some(one_line(&error)),
         None => None,
     };

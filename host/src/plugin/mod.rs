@@ -7,6 +7,7 @@
 //! | `file` | reads the file of a plugin, which need not be one |
 //! | `toolchain`, `advice` | the language of a component, and how its toolchain is told what to do |
 //! | `outcome`, `error`, `text` | values: the outcome of a call, the errors of a plugin, texts for a log line |
+//! | `state/` | the state of a plugin while a delivery is processed |
 //! | `limits`, `journal` | limits and log output of one instance |
 //! | `bindings`, `imports/` | the contract in `wit/` as Rust types; all imports of a guest, and the store |
 //! | `contract` | the versions of the contract that the host runs, and a guest of any of them |
@@ -45,6 +46,7 @@ mod loader;
 pub mod native;
 mod outcome;
 mod shape;
+pub mod state;
 #[cfg(test)]
 pub(crate) mod tests;
 mod text;

@@ -19,6 +19,7 @@ use crate::config::{Config, MessageConfig};
 use crate::consumer::Workplace;
 use crate::identity::consumer_id;
 use crate::message::{Refusal, read_id};
+use crate::plugin::state::Session;
 use crate::plugin::{Failure, Outcome};
 use crate::processor::{Input, Processor, Signature};
 use crate::redis::client::reconnecting::Reconnecting;
@@ -28,6 +29,7 @@ use crate::redis::store::in_hand::{Held, Terms, Waiting, extend, hold};
 use crate::redis::store::settle::{Settling, Streams, settle_waiting};
 use crate::settle::settlement::{self, Settlement};
 use crate::settle::traced::{Begun, Since, Traced};
+use crate::state;
 use crate::traces::Way;
 use crate::traces::context::Origin;
 
@@ -106,7 +108,7 @@ pub struct Desk {
     workplace: Arc<Workplace>,
     limits: MessageConfig,
     time_max: Duration,
-    connection: Reconnecting<SharedConnection>,
+    connection: Arc<Reconnecting<SharedConnection>>,
     name: Name,
     /// The threads on which plugins run.
     workers: Handle,
@@ -132,7 +134,7 @@ impl Desk {
 
     fn new(workplace: Arc<Workplace>, config: &Config, workers: Handle, name: Name, places: u32) -> Desk {
         Desk {
-            connection: workplace.group.connect("desk"),
+            connection: Arc::new(workplace.group.connect("desk")),
             workplace,
             limits: config.message.clone(),
             time_max: config.plugin_limits.time_max,
@@ -268,6 +270,37 @@ impl Desk {
         (format, waiting, arrived): (u32, &Waiting, Option<SystemTime>),
     ) -> Answer {
         let workplace = &self.workplace;
+        let session = state::session(&workplace.group, &workplace.buckets, &self.connection);
+        let mut conflicts = 0;
+        loop {
+            let working = self.work_once(
+                consumer_id,
+                processor,
+                message,
+                (format, waiting, arrived),
+                (session.as_ref(), conflicts),
+            );
+            if let Some(answer) = working.await {
+                return answer;
+            }
+            workplace.group.counters.state_conflicts.add(1);
+            conflicts += 1;
+            if let Some(session) = &session {
+                session.begin_again().await;
+            }
+        }
+    }
+
+    /// Calls the plugin and settles the message, unless the plugin's state has changed meanwhile.
+    async fn work_once(
+        &self,
+        consumer_id: &Arc<str>,
+        processor: &mut Processor,
+        message: &Message,
+        (format, waiting, arrived): (u32, &Waiting, Option<SystemTime>),
+        (session, conflicts): (Option<&Arc<Session>>, u32),
+    ) -> Option<Answer> {
+        let workplace = &self.workplace;
         let delivery = Delivery::new(String::new(), Vec::new());
         let mut settlement = Settlement::default();
         let signature = Signature { consumer_id, output: &workplace.output, outputs: &workplace.outputs };
@@ -276,7 +309,7 @@ impl Desk {
         let origin = Origin { message_id: &message.id, body: &message.body, token };
         let trace = traces.and_then(|traces| traces.of(origin));
         let (trace_id, begun) = (trace.map(|trace| trace.id), Begun::with(trace));
-        let input = Input { id: &message.id, body: &message.body, attempt, token, trace_id };
+        let input = Input { id: &message.id, body: &message.body, attempt, token, trace_id, session };
         let start = Instant::now();
         let processed = processor.process(input, signature, &mut settlement.results).await;
         processor.add_up();
@@ -287,21 +320,32 @@ impl Desk {
         // A worker does not know which formats the hosts can read, except from the host that has handed the message over.
         let terms = settlement::Terms { format, trace_id, ..workplace.terms(&ids, &version) };
         let (called, mut traced) = (begun.map(|begun| begun.called(&processed.outcome)), Traced::default());
-        let fate = settlement.decide(&delivery, message, processed.outcome, terms);
+        let was_reading = processed.outcome.is_err() && session.is_some_and(|session| session.was_reading());
+        let fate = match conflicts >= state::CONFLICTS_MAX {
+            true => settlement.yield_to_others(&delivery, message, terms),
+            false if was_reading => return None,
+            false => settlement.decide(&delivery, message, processed.outcome, terms),
+        };
+        if conflicts >= state::CONFLICTS_MAX {
+            settlement.results.clear();
+        } else if let Some(session) = session {
+            settlement.effects = session.effects();
+        }
         if let (Some(traces), Some(called)) = (traces, called) {
             traced.add(traces, called, (origin, Since::Arrival(arrived), attempt), terms, fate);
         }
         let begin = traced.moment();
         let settling = settle_held(workplace, &self.connection, waiting, &settlement).await;
         traced.settled(traces, begin, settling);
-        match settling {
+        Some(match settling {
+            Settling::Conflict => return None,
             Settling::Done => answer(kept, &settlement),
             Settling::Outrun | Settling::Unknown => {
                 let (message_id, trace_id) = (&message.id, trace_id.map(display));
                 info!(message_id, trace_id, "this message waited for too long and was taken over; nothing was written");
                 Answer::Superseded
             }
-        }
+        })
     }
 
     /// An instance that is not in use, with its consumer id. A host that counted as dead has another id.

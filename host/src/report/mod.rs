@@ -78,6 +78,9 @@ fn text(snapshot: &Snapshot) -> String {
     if snapshot.taken_over > 0 {
         line += &format!(" | taken over {}", snapshot.taken_over);
     }
+    if snapshot.state_conflicts > 0 {
+        line += &format!(" | state conflicts {}", snapshot.state_conflicts);
+    }
     if snapshot.dead_letters_trimmed > 0 {
         line += &format!(" | dead letters trimmed {}", snapshot.dead_letters_trimmed);
     }

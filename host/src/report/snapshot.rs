@@ -60,6 +60,8 @@ pub struct Snapshot {
     pub gap_ms: u64,
     /// Deliveries that this host took over from dead hosts.
     pub taken_over: u64,
+    /// Deliveries that this host processed again, because the plugin's state had changed.
+    pub state_conflicts: u64,
     /// Spans of traces that did not reach the collector.
     pub spans_lost: u64,
     /// Whether a command has paused this host.
@@ -168,6 +170,7 @@ impl Sampler {
             gaps: counters.gaps.get(),
             gap_ms: counters.gap_ms.get(),
             taken_over: counters.taken_over.get(),
+            state_conflicts: counters.state_conflicts.get(),
             spans_lost: self.group.traces.as_ref().map_or(0, |traces| traces.lost.get()),
             paused: self.group.pause.is_on(),
             generation: plugin.generation,

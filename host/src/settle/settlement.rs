@@ -9,6 +9,7 @@ use super::attempts::next_wait;
 use crate::config::RetryConfig;
 use crate::counters::{Counters, Outcomes};
 use crate::dead_letter::{DeadLetter, Origin};
+use crate::effects::Effect;
 use crate::message::{Reason, Refusal};
 use crate::plugin::{Failure, Outcome};
 use crate::redis::store::entries::Entries;
@@ -33,6 +34,8 @@ pub struct Settlement {
     pub retries: Retries,
     /// Entries for the inbox: the messages of the delivery that were not processed.
     pub rest: Entries,
+    /// What the messages have read of the plugin's state, and change.
+    pub effects: Vec<Effect>,
     /// Why the dead letters were given up.
     pub reasons: Vec<Reason>,
     /// Outcomes other than results.
@@ -85,6 +88,7 @@ impl Settlement {
         self.dead_letters.clear();
         self.retries.clear();
         self.rest.clear();
+        self.effects.clear();
         self.reasons.clear();
         self.others = Outcomes::default();
         (self.messages, self.held, self.excused) = (0, 0, 0);
@@ -93,8 +97,8 @@ impl Settlement {
     /// What is written.
     #[must_use]
     pub fn writes(&self) -> Writes<'_> {
-        let Settlement { results, dead_letters, retries, rest, .. } = self;
-        Writes { results, dead_letters, retries, rest }
+        let Settlement { results, dead_letters, retries, rest, effects, .. } = self;
+        Writes { results, dead_letters, retries, rest, effects }
     }
 
     /// The outcomes of the delivery.
@@ -175,6 +179,13 @@ impl Settlement {
         let deaths = delivery.crashes;
         let error = format!("{deaths} hosts died while processing the message");
         self.give_up(delivery, message, Reason::HostKiller, &error, terms)
+    }
+
+    /// Gives a message another attempt, because other messages have changed again and again what it has read of the state.
+    pub fn yield_to_others(&mut self, delivery: &Delivery, message: &Message, terms: Terms<'_>) -> Fate {
+        self.others.failed += 1;
+        let error = "other messages changed what the plugin had read of its state, each time that it was tried";
+        self.try_again(delivery, message, None, Reason::StateConflict, error, terms)
     }
 
     /// Leaves a message for later without a try.

@@ -141,7 +141,7 @@ impl Traced {
             }
             let (outcome, error) = match settling {
                 Settling::Done => followed.fate(),
-                Settling::Outrun | Settling::Unknown => {
+                Settling::Outrun | Settling::Unknown | Settling::Conflict => {
                     ("outrun", Some(("outrun", "another host has the message; nothing was written".to_owned())))
                 }
             };

@@ -40,6 +40,7 @@ pub(in crate::cli) const CONTRACTS: &[Contract] = &[
             dependency!("wasi-clocks-0.2.0": "monotonic-clock.wit", "wall-clock.wit"),
             dependency!("wasi-config-0.2.0-rc.1": "store.wit", "world.wit"),
             dependency!("wasi-io-0.2.0": "poll.wit"),
+            dependency!("wasi-keyvalue-0.2.0-draft2": "atomic.wit", "batch.wit", "store.wit", "world.wit"),
             dependency!("wasi-logging-0.1.0-draft": "logging.wit"),
             dependency!("wasi-random-0.2.0": "random.wit"),
         ],

@@ -15,7 +15,8 @@ use wasmtime_wasi::{WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 
 use super::journal::Journal;
 use super::limits::{StoreLimits, Usage};
-use crate::config::{PluginConfig, PluginLimits};
+use super::state::Session;
+use crate::config::{Buckets, PluginConfig, PluginLimits};
 
 /// Generates for each entry of the list below: the module, a field in the store's state, the names, and the linking.
 macro_rules! capabilities {
@@ -54,10 +55,12 @@ capabilities! {
     io,
     streams,
     http,
+    keyvalue,
     empty,
 }
 
 pub use context::Context;
+pub use keyvalue::{Bucket, Cas};
 
 /// The version of WASI that every engine has.
 const WASI: Versions = Versions::Series("0.2");
@@ -81,10 +84,11 @@ pub enum Grant {
 }
 
 /// What the host provides for an import of this name, such as `wasi:clocks/monotonic-clock@0.2.6`.
-pub(super) fn grant(import: &str) -> Grant {
+pub(super) fn grant(import: &str, buckets: &Buckets) -> Grant {
     let interfaces = || INTERFACES.iter().copied().flatten();
     if let Some(interface) = interfaces().find(|interface| interface.fits(import)) {
-        return interface.grant.clone();
+        let is_granted = keyvalue::is_asked_by(import) && !buckets.is_empty();
+        return if is_granted { Grant::Granted } else { interface.grant.clone() };
     }
     let (name, _) = split(import);
     let other_version = interfaces().find(|interface| interface.name == name);
@@ -122,12 +126,15 @@ enum Versions {
     /// Candidates for a first release, and that release: `preferred` is the version in `wit/`, and hosts of other makers
     /// have others of the same shape. The linker accepts none for another, so each is linked under its own name.
     Draft { series: &'static str, preferred: &'static str, unversioned: bool },
+    /// A draft whose shape no other version has.
+    Exactly(&'static str),
 }
 
 impl Versions {
     fn contain(self, version: &str) -> bool {
         match self {
             Versions::Series(series) => is_release(version, series),
+            Versions::Exactly(text) => version == text,
             Versions::Draft { unversioned, .. } if version.is_empty() => unversioned,
             Versions::Draft { series, .. } => {
                 let candidate = version.split_once('-').filter(|(_, candidate)| !candidate.is_empty());
@@ -141,7 +148,7 @@ impl Versions {
 
     fn text(self) -> &'static str {
         match self {
-            Versions::Series(text) | Versions::Draft { preferred: text, .. } => text,
+            Versions::Series(text) | Versions::Exactly(text) | Versions::Draft { preferred: text, .. } => text,
         }
     }
 }
@@ -175,6 +182,7 @@ fn split(import: &str) -> (&str, &str) {
 pub(super) struct Setup {
     pub(super) journal: Journal,
     pub(super) configuration: Arc<PluginConfig>,
+    pub(super) buckets: Arc<Buckets>,
     pub(super) channel: Arc<str>,
     pub(super) generation: u64,
     pub(super) consumer_id: Arc<str>,
@@ -184,6 +192,11 @@ pub(super) struct Setup {
 /// Whether a component with these imports may ask for the [`Context`] of a call.
 pub(super) fn ask_for_context(imports: &[String]) -> bool {
     imports.iter().any(|import| context::is_asked_by(import))
+}
+
+/// Whether a component with these imports may use state.
+pub(super) fn ask_for_state(imports: &[String]) -> bool {
+    imports.iter().any(|import| keyvalue::is_asked_by(import))
 }
 
 /// The state of a store: the limits, and the state of every capability.
@@ -208,6 +221,11 @@ impl Store {
     /// Replaces the facts that the guest may ask for.
     pub(super) fn begin(&mut self, context: Context<'_>) {
         self.states.context.begin(context);
+    }
+
+    /// The state of plugins that the next calls use.
+    pub(super) fn follow(&mut self, session: Option<&Arc<Session>>) {
+        self.states.keyvalue.follow(session);
     }
 }
 
@@ -255,13 +273,15 @@ mod tests {
             ("wasi:config/runtime@0.2.0-draft", missing(None)),
             ("wasi:http/types@0.2.3", Grant::Empty("a call is a trap")),
             ("wasi:http/types@0.3.0", missing(Some("0.2"))),
+            ("wasi:keyvalue/store@0.2.0-draft2", Grant::Empty(keyvalue::DENIED)),
+            ("wasi:keyvalue/store@0.2.0-draft", missing(Some("0.2.0-draft2"))),
             ("host:plugin/context@1.0.0", Grant::Granted),
             ("host:plugin/context@1.3.1", Grant::Granted),
             ("host:plugin/context@1.0", missing(Some("1"))),
             ("host:plugin/context@2.0.0", missing(Some("1"))),
             ("example:thing/api", missing(None)),
         ] {
-            assert_eq!(grant(import), expected, "{import}");
+            assert_eq!(grant(import, &Buckets::default()), expected, "{import}");
         }
     }
 }

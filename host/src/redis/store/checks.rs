@@ -105,7 +105,12 @@ pub struct Checked {
 ///
 /// # Errors
 /// The first problem that prevents a start.
-pub async fn check(connector: &Connector, keys: &Keys, outputs: &Outputs) -> Result<Checked, CheckError> {
+pub async fn check(
+    connector: &Connector,
+    keys: &Keys,
+    outputs: &Outputs,
+    has_state: bool,
+) -> Result<Checked, CheckError> {
     let address = connector.address();
     let mut connection = connector.connect().await.map_err(|error| classify(address, error))?;
     let server = version(&mut connection, address).await?;
@@ -114,7 +119,7 @@ pub async fn check(connector: &Connector, keys: &Keys, outputs: &Outputs) -> Res
     {
         return Err(CheckError::Replica { address: address.into(), primary });
     }
-    rights(connector, keys, outputs).await.map_err(|error| error.at(address))?;
+    rights(connector, keys, outputs, has_state).await.map_err(|error| error.at(address))?;
     types(&mut connection, keys, outputs).await.map_err(|error| error.at(address))?;
     let memory = info(&mut connection, "memory").await.map_err(|error| classify(address, error))?;
     let policy = info_text(&memory, "maxmemory_policy").unwrap_or("noeviction");
@@ -295,7 +300,7 @@ fn needed<'a>(keys: &'a Keys, marks_channel: &'a str, claim: &'a str, permit: &'
 
 /// Queues every command of a host and executes none: Redis checks rights when it queues, and drops the queue with the
 /// connection.
-async fn rights(connector: &Connector, keys: &Keys, outputs: &Outputs) -> Result<(), Finding> {
+async fn rights(connector: &Connector, keys: &Keys, outputs: &Outputs, has_state: bool) -> Result<(), Finding> {
     let mut connection = connector.connect().await?;
     let mut missing = Vec::new();
     // Without these three commands nothing can be queued. WATCH and EXEC themselves cannot be queued.
@@ -313,6 +318,20 @@ async fn rights(connector: &Connector, keys: &Keys, outputs: &Outputs) -> Result
         for output in outputs.iter() {
             needed.push(Needed { command: "XADD", object: &output.key, arguments: &["*", "x", "x"] });
             needed.push(Needed { command: "TYPE", object: &output.key, arguments: &[] });
+        }
+        let state = format!("{}x", keys.state_prefix);
+        if has_state {
+            let of_state: [(&str, &[&str]); 7] = [
+                ("MGET", &[]),
+                ("GET", &[]),
+                ("TYPE", &[]),
+                ("SET", &["x"]),
+                ("DEL", &[]),
+                ("INCRBY", &["1"]),
+                ("PEXPIRE", &["1"]),
+            ];
+            needed.extend(of_state.map(|(command, arguments)| Needed { command, object: &state, arguments }));
+            needed.push(Needed { command: "SCAN", object: "", arguments: &["0"] });
         }
         let mut pipeline = Pipeline::new();
         for Needed { command, object, arguments } in &needed {

@@ -29,6 +29,7 @@ pub mod remote;
 pub mod results;
 pub mod retries;
 pub mod settle;
+pub mod state;
 pub mod stats;
 pub mod takeover;
 pub mod versions;

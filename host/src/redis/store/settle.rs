@@ -19,8 +19,10 @@ use super::in_hand::Waiting;
 use super::keys::{GROUP, Keys};
 use super::results::Results;
 use super::retries::Retries;
+use super::state;
 use crate::config::{KeysConfig, OutputConfig, Outputs};
 use crate::counters::Trimmed;
+use crate::effects::Effect;
 use crate::redis::client::connection::Connection;
 use crate::redis::client::resp::{Commands, Cursor, Head, malformed, server_error};
 use crate::redis::client::script::{Source, without_comments};
@@ -43,6 +45,8 @@ pub struct Writes<'a> {
     pub retries: &'a Retries,
     /// Entries for the inbox: messages of the delivery that nobody has processed.
     pub rest: &'a Entries,
+    /// What the messages have read of the plugin's state, and change.
+    pub effects: &'a [Effect],
 }
 
 /// Streams to which a delivery is settled, and their bounds.
@@ -63,6 +67,8 @@ pub struct Streams<'a> {
 pub enum Settling {
     /// The delivery is settled.
     Done,
+    /// The plugin's state is not as the messages have read it, and nothing was written.
+    Conflict,
     /// Another host had already settled the delivery, and nothing was written.
     Outrun,
     /// The delivery was handed out by another server, this one does not have it, and nothing was written.
@@ -111,7 +117,11 @@ async fn run(
 ) -> Result<Settling, RedisError> {
     let reply = SETTLE.ask(connection, commands).await?;
     let mut replies = Cursor::new(&reply, 0);
-    let Head::Array(streams) = replies.value()? else { return Ok(Settling::Outrun) };
+    let streams = match replies.value()? {
+        Head::Array(streams) => streams,
+        Head::Line(b"+CONFLICT") => return Ok(Settling::Conflict),
+        _ => return Ok(Settling::Outrun),
+    };
     for stream in 1..=streams {
         let removed = replies.value()?.number()?;
         // The dead letters are the last stream, before the inbox if there is a rest.
@@ -132,7 +142,7 @@ struct Fenced<'a> {
 /// for a rest.
 fn settlement(streams: Streams<'_>, dedup_window: Duration, fence: Fenced<'_>, writes: Writes<'_>) -> Commands {
     let Streams { keys, output, outputs, .. } = streams;
-    let Writes { results, dead_letters, retries, rest } = writes;
+    let Writes { results, dead_letters, retries, rest, effects } = writes;
     let named = results.named().filter_map(|(number, entries)| Some((outputs.get(number)?, entries)));
     let named = named.map(|(output, entries)| (&output.key, output.length_max, entries));
     let main = (&keys.output, output.length_max, &results.main);
@@ -143,7 +153,11 @@ fn settlement(streams: Streams<'_>, dedup_window: Duration, fence: Fenced<'_>, w
     let mut commands = Commands::default();
     let waiting_keys = if retries.is_empty() { 0 } else { 1 + retries.len() };
     let arguments: usize = streams.iter().map(|(_, _, entries)| 1 + entries.arguments()).sum();
-    SETTLE.begin(&mut commands, 1 + streams.len() + waiting_keys, 3 + arguments + retries.arguments());
+    SETTLE.begin(
+        &mut commands,
+        1 + streams.len() + waiting_keys + effects.len(),
+        4 + arguments + retries.arguments() + state::arguments(effects),
+    );
     commands.word(fence.key);
     for (key, _, _) in &streams {
         commands.word(key);
@@ -154,14 +168,17 @@ fn settlement(streams: Streams<'_>, dedup_window: Duration, fence: Fenced<'_>, w
             commands.prefixed(&keys.claim_prefix, id);
         }
     }
+    state::write_keys(&mut commands, keys, effects);
     commands.word(fence.group);
     commands.word(fence.name);
     commands.number(streams.len() as u64);
+    commands.number(effects.len() as u64);
     for (_, length_max, entries) in streams {
         commands.number(length_max);
         entries.write_to(&mut commands);
     }
     retries.write_to(&mut commands, dedup_window);
+    state::write_to(&mut commands, effects);
     commands
 }
 
@@ -315,6 +332,8 @@ fn read_settled(replies: &mut Cursor<'_>, mut queued: usize) -> Result<Option<us
     }
 }
 
+#[cfg(test)]
+mod of_state;
 #[cfg(test)]
 mod properties;
 

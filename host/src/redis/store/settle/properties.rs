@@ -83,7 +83,7 @@ fn a_delivery_is_written_to_all_streams_once_or_to_none() {
             let delivery = Delivery::new(entry_id, Vec::new());
             let handed = Handed { delivery: &delivery, server: "", is_old: false };
             let fence = Fenced { key: &keys.inbox, group: GROUP, name: handed.delivery.entry_id.as_bytes() };
-            let writes = Writes { results: &written, dead_letters: &dead_letters, retries: &retries, rest: &rest };
+            let writes = Writes { results: &written, dead_letters: &dead_letters, retries: &retries, rest: &rest, effects: &[] };
             let mut raw = Connection::open(&connector).await.unwrap();
             let mut answers = Vec::new();
             for _ in 0..2 {
