@@ -282,6 +282,58 @@ fn no_key_leaves_its_bucket_and_floods_and_long_values_are_refused() {
 }
 
 #[test]
+fn operators_read_and_write_state() {
+    let redis = Redis::start();
+    let run = |words: &[&str]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_host"))
+            .arg("state")
+            .args(words)
+            .args(["--redis", &redis.url()])
+            .output()
+            .expect("run host");
+        (
+            output.status.code(),
+            String::from_utf8_lossy(&output.stdout).into_owned(),
+            String::from_utf8_lossy(&output.stderr).into_owned(),
+        )
+    };
+    assert_eq!(run(&["set", "accounts", "a", "5"]).0, Some(0));
+    assert_eq!(run(&["set", "accounts", "b c", "x", "--ttl", "1h"]).0, Some(0));
+    redis.run::<()>(cmd("SET").arg(format!("{PREFIX}accounts:raw")).arg(&[0xff_u8, 0][..]));
+    assert_eq!(run(&["get", "accounts", "a"]), (Some(0), "5".to_owned(), String::new()));
+    let (code, _, error) = run(&["get", "accounts", "none"]);
+    assert!(code == Some(1) && error.contains("no value"), "{error}");
+    assert_eq!(run(&["get", "a:b", "c"]).0, Some(2));
+    let sorted = |text: &str| {
+        let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+        lines.sort();
+        lines
+    };
+    assert_eq!(sorted(&run(&["list", "accounts"]).1), ["\"a\"", "\"b c\"", "\"raw\""]);
+    let exported = run(&["export", "accounts"]).1;
+    let lines = sorted(&exported);
+    assert_eq!((&*lines[0], &*lines[2]), (r#"{"key":"a","value":"5"}"#, r#"{"key":"raw","value_hex":"ff00"}"#));
+    assert!(lines[1].starts_with(r#"{"key":"b c","value":"x","ttl_ms":"#), "{exported}");
+    let import = |text: &str| {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_host"))
+            .args(["state", "import", "copies", "--redis", &redis.url()])
+            .stdin(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("run host");
+        child.stdin.take().expect("a pipe").write_all(text.as_bytes()).expect("write the lines");
+        let output = child.wait_with_output().expect("the end");
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    assert_eq!(import(&exported), (Some(0), "imported 3 keys\n".to_owned()));
+    assert_eq!(sorted(&run(&["list", "copies"]).1), sorted(&run(&["list", "accounts"]).1));
+    let raw: Vec<u8> = redis.run(cmd("GET").arg(format!("{PREFIX}copies:raw")));
+    assert_eq!(raw, [0xff, 0]);
+    let (code, error) = import("{\"key\":\"z\",\"value\":\"1\"}\n{\"key\":\"y\"}\n");
+    assert!(code == Some(1) && error.contains("line 2") && error.contains("1 keys were imported"), "{error}");
+}
+
+#[test]
 fn a_plugin_with_state_is_tried_without_redis() {
     let folder = tempfile::tempdir().expect("a folder");
     let cases = folder.path().join("cases.jsonl");

@@ -18,6 +18,7 @@ mod publish;
 mod run;
 mod signals;
 mod since;
+mod state;
 mod status;
 mod tail;
 mod test;
@@ -111,6 +112,8 @@ enum Command {
     Dead(dead::DeadArgs),
     #[command(about = "Show the state of a group: hosts, consumers, inbox, retries, dead letters, outputs")]
     Status(status::StatusArgs),
+    #[command(about = "Read and write the state of plugins")]
+    State(state::StateArgs),
     #[command(about = "Show results, retries and dead letters as they are written")]
     Tail(tail::TailArgs),
     #[command(about = "Watch a group on the terminal")]
@@ -162,6 +165,7 @@ pub fn execute(cli: Cli) -> Result<(), Failure> {
         Some(Command::Config(args)) => config::execute(cli.flags, args),
         Some(Command::Dead(args)) => dead::execute(cli.flags, args),
         Some(Command::Status(args)) => status::execute(cli.flags, args),
+        Some(Command::State(args)) => state::execute(cli.flags, args),
         Some(Command::Tail(args)) => tail::execute(cli.flags, args),
         Some(Command::Top(args)) => top::execute(cli.flags, args),
         Some(Command::Worker(args)) => worker::execute(cli.flags, args),
