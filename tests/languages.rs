@@ -1,4 +1,4 @@
-//! The examples in other languages than Rust, and their builds. The tools come from the lock files of the examples, as
+//! The examples beside `enrich` in Rust, and their builds. The tools come from the lock files of the examples, as
 //! for a user. `conformance` has what every language promises.
 
 use std::fs;
@@ -12,7 +12,8 @@ use crate::support::host::{Ended, Launch};
 use crate::support::languages::run;
 use crate::support::{Host, Publisher, Redis, repository};
 
-const EXAMPLES: [&str; 9] = [
+const EXAMPLES: [&str; 10] = [
+    "count",
     "enrich-typescript",
     "enrich-python",
     "enrich-go",

@@ -8,7 +8,7 @@ use crate::cli::wit::contract::Contract;
 pub(super) const LANGUAGES: [&str; 6] = ["rust", "typescript", "python", "go", "c", "zig"];
 
 /// Examples that are templates.
-pub(super) const EXAMPLES: [&str; 5] = ["enrich", "filter", "redact", "route", "validate"];
+pub(super) const EXAMPLES: [&str; 6] = ["enrich", "count", "filter", "redact", "route", "validate"];
 
 /// Path and content of a file.
 type File = (&'static str, &'static [u8]);
@@ -168,6 +168,20 @@ pub(super) const TEMPLATES: &[Template] = &[
             ),
             GO,
             TOOLCHAIN,
+        ],
+    },
+    Template {
+        language: "rust",
+        example: "count",
+        summary: "counts messages by a property, in state that all hosts share",
+        folder: "count",
+        files: [
+            files!("count":
+                ".cargo/config.toml", ".gitignore", "Cargo.lock", "Cargo.toml", "README.md", "cases.jsonl", "host.toml",
+                "src/count.rs", "src/lib.rs",
+            ),
+            files!("enrich": "RUST.md", "build"),
+            &[],
         ],
     },
     Template {
