@@ -166,10 +166,10 @@ local function is_sample_right(length)
   for _, id in ipairs(redis.call('LRANGE', list, start, start + 63)) do
     local owner, number = string.match(id, '^(.*)/([1-9]%d*)$')
     if owner and sizes_of[owner] == nil then
-      sizes_of[owner] = tonumber(redis.call('HGET', sizes, owner) or 0) or 0
+      sizes_of[owner] = tonumber(redis.call('HMGET', sizes, owner)[1] or 0) or 0
     end
     local is_expected = owner and tonumber(number) <= sizes_of[owner]
-    if seen[id] or not (is_expected or redis.call('HEXISTS', remotes, id) == 1) then
+    if seen[id] or not (is_expected or redis.call('HMGET', remotes, id)[1]) then
       return false
     end
     seen[id] = true
