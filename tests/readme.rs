@@ -15,11 +15,12 @@ const PREPARATION: [&str; 9] =
     ["apt-get ", "brew ", "cargo install ", "cd ", "export ", "git clone ", "just ", "rustup ", "sudo "];
 
 /// The README and the chapters of the handbook, below the repository's root.
-const DOCUMENTS: [&str; 14] = [
+const DOCUMENTS: [&str; 15] = [
     "README.md",
     "host/docs/README.md",
     "host/docs/getting-started.md",
     "host/docs/writing-plugins.md",
+    "host/docs/state.md",
     "host/docs/languages.md",
     "host/docs/configuration.md",
     "host/docs/reload.md",
