@@ -45,9 +45,9 @@ fn two_signals_close_to_each_other_are_one() {
     let redis = Redis::start();
     let host = Host::ready(&redis, 2);
     let ids: Vec<String> = (0..10).map(|n| format!("m-{n}")).collect();
-    Publisher::new(&redis).publish_all(ids.iter().map(|id| message(id, json!({"do": "wait", "ms": 100}))));
+    Publisher::new(&redis).publish_all(ids.iter().map(|id| message(id, json!({"do": "wait", "ms": 300}))));
     redis.wait_until_received(&ids);
-    wait_until("work in flight", || !redis.pending().is_empty());
+    redis.wait_until_all_is_in_work();
     host.signal(Signal::Interrupt);
     host.signal(Signal::Terminate);
     let ended = host.ended();

@@ -41,7 +41,8 @@ fn ctrl_c_is_a_clean_stop_as_well() {
     let host = Host::ready(&redis, 2);
     let ids: Vec<String> = (0..20).map(|n| format!("m-{n}")).collect();
     Publisher::new(&redis).publish_all(ids.iter().map(|id| message(id, json!({"do": "wait", "ms": 100}))));
-    wait_until("work in flight", || !redis.pending().is_empty());
+    redis.wait_until_received(&ids);
+    redis.wait_until_all_is_in_work();
     host.signal(Signal::Interrupt);
     let ended = host.ended();
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);

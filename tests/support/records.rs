@@ -141,6 +141,15 @@ impl Redis {
         });
     }
 
+    /// Waits until there are deliveries and all of them have been handed to a host. What a host fetches while it stops it hands back,
+    /// and that looks like work that is not settled.
+    pub fn wait_until_all_is_in_work(&self) {
+        wait_until("all deliveries in work", || {
+            let in_work = self.pending().values().sum::<usize>();
+            in_work > 0 && in_work == self.length(INBOX)
+        });
+    }
+
     /// Waits until every delivery has been settled.
     pub fn wait_for_an_empty_inbox(&self) {
         wait_for("an empty inbox", BOUND, || match self.length(INBOX) {

@@ -71,7 +71,9 @@ fn text(bucket: &Bucket, key: &str) -> Result<Option<String>, Error> {
 fn words(bucket: &str, error: &Error) -> String {
     match error {
         Error::NoSuchStore => format!("there is no bucket {bucket}"),
-        Error::AccessDenied => format!("the bucket {bucket} is not granted; run the host with --allow-keyvalue {COUNTS},{FIRST_SEEN}"),
+        Error::AccessDenied => {
+            format!("the bucket {bucket} is not granted; run the host with --allow-keyvalue {COUNTS},{FIRST_SEEN}")
+        }
         Error::Other(sentence) => format!("the bucket {bucket}: {sentence}"),
     }
 }
